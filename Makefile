@@ -1,0 +1,104 @@
+# The entry points; each does the set-up it needs, in this clone.
+#
+#   make serve    serve the demo application; APP=module:callable for another
+#   make test     run the tests; ARGS="-k name" for some of them
+#   make check    linters, types, layers, strict compile of the C core
+#   make bench    load on a running server: USERS, TIME, HOST, METRICS, SCENARIO
+#   make docs     write the generated reference pages
+#   make clean    remove everything that was made
+#
+# PYTHON is the interpreter to build on, VENV the virtual environment to make.
+
+PYTHON ?= python3
+VENV ?= .venv
+APP ?= poolsrv.demo:application
+ARGS ?=
+USERS ?= 32
+TIME ?= 30s
+HOST ?= http://127.0.0.1:8000
+METRICS ?= http://127.0.0.1:9464/metrics
+SCENARIO ?= Mixed
+
+BIN := $(VENV)/bin
+C_FILES := $(wildcard poolsrv/csrc/*.[ch])
+BUILT_FROM := pyproject.toml setup.py $(C_FILES)
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: serve test check bench docs clean
+
+serve: $(VENV)/.installed
+	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
+
+test: $(VENV)/.installed-test
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest poolsrv._core
+	$(BIN)/lint-imports
+	POOLSRV_BUILD=strict $(BIN)/python setup.py --quiet build_ext --force \
+		--build-lib build/strict --build-temp build/strict
+	$(BIN)/clang-format --dry-run --Werror $(C_FILES) $(wildcard tests/c/*.[ch])
+
+bench: $(VENV)/.installed-test
+	@$(BIN)/locust -f loadtests/ $(SCENARIO) --headless --only-summary \
+		--users $(USERS) --spawn-rate $(USERS) --run-time $(TIME) \
+		--host $(HOST) --metrics-url $(METRICS) $(ARGS)
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m poolsrv.config
+	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
+	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
+
+clean:
+	rm -rf .venv* build *.egg-info poolsrv/_core.*.so
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find poolsrv tests loadtests dashboards -name __pycache__ -exec rm -rf {} +
+
+# One stamp for each set of dependencies. Editable, so that Python files need
+# no new installation; when a C file changes, the installation compiles it.
+
+$(VENV)/.installed: EXTRAS :=
+$(VENV)/.installed-test: EXTRAS := [test,load]
+$(VENV)/.installed-check: EXTRAS := [check]
+
+$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-check: $(BIN)/python $(BUILT_FROM)
+	@echo "installing poolsrv$(EXTRAS) in $(VENV)"
+	@$(PIP) install --editable '.$(EXTRAS)'
+	@touch $@
+
+$(BIN)/python:
+	@command -v $(PYTHON) > /dev/null || \
+		{ echo "$(PYTHON) is missing: apt-get install python3, or PYTHON=path" >&2; exit 1; }
+	@$(PYTHON) -c "$$PREREQUISITES"
+	@$(PYTHON) -m venv $(VENV)
+
+# Runs on any Python 3, to say what is missing rather than fail on it.
+define PREREQUISITES
+import importlib.util, os, shutil, sys, sysconfig
+
+def need(fact, remedy):
+    if not fact:
+        sys.exit("poolsrv cannot be built with %s: %s" % (sys.executable, remedy))
+
+need(
+    sys.version_info >= (3, 11),
+    "it is Python %d.%d, and 3.11 is needed: PYTHON=path names another" % sys.version_info[:2],
+)
+need(
+    importlib.util.find_spec("ensurepip"),
+    "the module venv is incomplete: apt-get install python3-venv",
+)
+need(
+    os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")),
+    "Python.h is missing: apt-get install python3-dev",
+)
+compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
+need(
+    shutil.which(compiler),
+    "the C compiler %s is missing: apt-get install gcc libc6-dev" % compiler,
+)
+endef
+export PREREQUISITES

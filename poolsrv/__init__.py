@@ -1,0 +1,25 @@
+"""poolsrv: a WSGI application server for Linux.
+
+    poolsrv serve app:app
+
+or, from Python, `poolsrv.serve(app)` with any WSGI callable.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from poolsrv._version import __version__
+
+if TYPE_CHECKING:
+    from poolsrv.launcher import serve
+
+__all__ = ["__version__", "serve"]
+
+
+def __getattr__(name: str) -> Any:
+    # Loaded when it is used: `poolsrv --version` and applications that only ask
+    # for the version should not pay for the server.
+    if name == "serve":
+        from poolsrv.launcher import serve
+
+        return serve
+    raise AttributeError(f"module 'poolsrv' has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""`python -m poolsrv` is `poolsrv`."""
+
+from poolsrv.cli import main
+
+main()

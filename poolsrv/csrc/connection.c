@@ -1,0 +1,963 @@
+/* One connection in a worker, from its first byte to its last. Pure C.
+ *
+ * conn_run() is the state machine; the thread that calls it owns the
+ * connection. A head that comes in one piece is parsed where recv put it, in
+ * the thread's buffer, and costs no allocation; only what is incomplete moves
+ * into a Request of its own, so an idle connection has no buffer at all.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "serve_private.h"
+
+typedef enum {
+    STEP_AGAIN, /* look at the state again */
+    STEP_WAIT,  /* until the socket is ready */
+    STEP_GONE,  /* closed or handed back: not ours any more */
+} Step;
+
+/* ------------------------------------------------------------------------
+ * Requests */
+
+int
+request_init(Request *r, const Http1Limits *limits, uint32_t capacity)
+{
+    *r = (Request){.spool = -1, .capacity = capacity};
+    r->fields = malloc(limits->fields * sizeof *r->fields);
+    r->buffer = malloc(capacity);
+    if (r->fields && r->buffer) {
+        http1_head_init(&r->head, r->fields);
+        return 0;
+    }
+    request_clear(r);
+    return -1;
+}
+
+/* Forget the body; the buffer stays. */
+static void
+body_clear(Request *r)
+{
+    free(r->memory);
+    if (r->spool >= 0)
+        close(r->spool);
+    r->body = r->memory = NULL;
+    r->body_size = r->body_capacity = 0;
+    r->spool = -1;
+}
+
+void
+request_clear(Request *r)
+{
+    body_clear(r);
+    free(r->fields);
+    free(r->buffer);
+    r->fields = NULL;
+    r->buffer = NULL;
+}
+
+static void
+request_free(Conn *c)
+{
+    if (c->request) {
+        request_clear(c->request);
+        free(c->request);
+        c->request = NULL;
+    }
+}
+
+/* A buffer never grows beyond a thread's: no head may be as large, and what
+ * comes behind it then fits there. */
+static uint32_t
+larger(uint32_t size)
+{
+    return size < 512 ? 1024 : size > SERVE_BUFFER / 2 ? SERVE_BUFFER : size * 2;
+}
+
+/* Give the connection a Request of its own with the bytes of `r`. */
+static Request *
+adopt(Serve *s, Conn *c, Request *r)
+{
+    const uint32_t size = r->size - r->start;
+    Request *own;
+    if (r == c->request)
+        return r;
+    own = malloc(sizeof *own);
+    if (own == NULL)
+        return NULL;
+    if (request_init(own, &s->o.limits.head, larger(size))) {
+        free(own);
+        return NULL;
+    }
+    memcpy(own->buffer, r->buffer + r->start, size);
+    memcpy(own->fields, r->fields, r->head.count * sizeof *own->fields);
+    own->head = r->head;
+    own->head.fields = own->fields;
+    own->size = size;
+    c->request = own;
+    return own;
+}
+
+/* ------------------------------------------------------------------------
+ * Being owned, counted, opened and closed */
+
+bool
+conn_release(Serve *s, Conn *c)
+{
+    uint64_t word;
+    if (!c->registered) {
+        struct epoll_event e = {
+            .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+            .data.u64 = (atomic_load(&c->word) >> 2 << 32) | c->index,
+        };
+        c->registered = true;
+        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0)
+            shutdown(c->fd, SHUT_RDWR); /* reads as the client's end */
+    }
+    word = atomic_load(&c->word);
+    for (;;) {
+        if (word & CONN_EVENT) {
+            if (atomic_compare_exchange_weak(&c->word, &word,
+                                             word & ~CONN_EVENT)) {
+                c->drained = false;
+                return false;
+            }
+        } else if (atomic_compare_exchange_weak(&c->word, &word,
+                                                word & ~CONN_OWNED)) {
+            return true;
+        }
+    }
+}
+
+void
+conn_uncount(Serve *s, Conn *c)
+{
+    if (!c->counted)
+        return;
+    c->counted = false;
+    atomic_fetch_sub(&s->line->load, 1);
+    if (atomic_load(s->o.board->supervisor->queue_length))
+        serve_ring(s->o.bell);
+}
+
+static void
+count(Serve *s, Conn *c)
+{
+    if (!c->counted) {
+        c->counted = true;
+        atomic_fetch_add(&s->line->load, 1);
+    }
+}
+
+static Conn *
+conn_place(Serve *s)
+{
+    const uint32_t made = atomic_load(&s->conn_count);
+    Conn *block, *c;
+    uint32_t i;
+
+    if (s->free == NULL) {
+        if (made / CONN_BLOCK >= CONN_BLOCKS)
+            return NULL;
+        block = calloc(CONN_BLOCK, sizeof *block);
+        if (block == NULL)
+            return NULL;
+        for (i = CONN_BLOCK; i-- > 0;) {
+            block[i].index = made + i;
+            block[i].fd = -1;
+            atomic_init(&block[i].word, CONN_OWNED);
+            block[i].next = s->free;
+            s->free = &block[i];
+        }
+        s->blocks[made / CONN_BLOCK] = block;
+        atomic_store(&s->conn_count, made + CONN_BLOCK);
+    }
+    c = s->free;
+    s->free = c->next;
+    return c;
+}
+
+/* Owned, and counted in the load already. `fd` is the connection's. */
+Conn *
+conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
+{
+    Conn *c;
+    pthread_mutex_lock(&s->lock);
+    c = conn_place(s);
+    pthread_mutex_unlock(&s->lock);
+    if (c == NULL) {
+        close(fd);
+        atomic_fetch_sub(&s->line->held, 1);
+        atomic_fetch_sub(&s->line->load, 1);
+        return NULL;
+    }
+    c->fd = fd;
+    c->item = *item;
+    c->ready = item->since;
+    c->state = CONN_IDLE;
+    c->counted = true;
+    c->next = NULL;
+    c->registered = c->drained = c->keep = c->gone = false;
+    atomic_fetch_add(&s->live, 1);
+    word_add(&t->row->connections[SEEN_IDLE], 1);
+    return c;
+}
+
+/* The place is free again. The last one to leave a draining worker tells the
+ * main thread. */
+static void
+conn_leave(Serve *s, Thread *t, Conn *c)
+{
+    const uint64_t word = atomic_load(&c->word);
+    request_free(c);
+    output_discard(s, c);
+    word_add(&t->row->connections[SEEN_IDLE], (uint64_t)-1);
+    conn_uncount(s, c);
+    atomic_fetch_sub(&s->line->held, 1);
+    close(c->fd);
+    c->fd = -1;
+    c->state = CONN_FREE;
+    word_set(&c->deadline, 0);
+    /* A new generation, still owned: events on their way are for nobody. */
+    atomic_store(&c->word, ((word >> 2) + 1) << 2 | CONN_OWNED);
+    pthread_mutex_lock(&s->lock);
+    c->next = s->free;
+    s->free = c;
+    pthread_mutex_unlock(&s->lock);
+    if (atomic_fetch_sub(&s->live, 1) == 1 && atomic_load(&s->draining))
+        serve_ring(s->bell);
+}
+
+/* Another process may hold the same connection's descriptor (a child that the
+ * application forked, the message in which it was handed back): closing ours
+ * does not take it out of our epoll set. */
+static void
+conn_forget(Serve *s, Conn *c)
+{
+    if (c->registered)
+        epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+static Step
+conn_close(Serve *s, Thread *t, Conn *c)
+{
+    conn_forget(s, c);
+    conn_leave(s, t, c);
+    return STEP_GONE;
+}
+
+void
+conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t n, uint64_t now)
+{
+    ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK, .count = n}};
+    uint32_t i;
+
+    if (n == 0)
+        return;
+    for (i = 0; i < n; i++) {
+        Conn *c = conns[i];
+        m.fds[i] = c->fd;
+        m.items[i] = c->item;
+        m.items[i].request_waits = c->ready != 0;
+        m.items[i].since = c->ready ? c->ready : now;
+    }
+    if (!s->orphan && channel_send(s->o.channel, &m) < 0) {
+        /* The channel is full: the sweep tries again a little later. Edges
+         * that we forget meanwhile the supervisor will see for itself. */
+        for (i = 0; i < n; i++) {
+            conn_uncount(s, conns[i]);
+            word_set(&conns[i]->deadline, now + IDLE_GRACE / 16);
+            while (!conn_release(s, conns[i]))
+                ;
+        }
+        serve_arm(s);
+        return;
+    }
+    for (i = 0; i < n; i++)
+        conn_close(s, t, conns[i]);
+}
+
+/* ------------------------------------------------------------------------
+ * Refusing */
+
+static const char *
+reason_phrase(int status)
+{
+    switch (status) {
+    case 400:
+        return "Bad Request";
+    case 408:
+        return "Request Timeout";
+    case 413:
+        return "Content Too Large";
+    case 414:
+        return "URI Too Long";
+    case 417:
+        return "Expectation Failed";
+    case 431:
+        return "Request Header Fields Too Large";
+    case 501:
+        return "Not Implemented";
+    case 505:
+        return "HTTP Version Not Supported";
+    default:
+        return "Internal Server Error";
+    }
+}
+
+static void
+count_refusal(Thread *t, int status)
+{
+    static const int columns[] = {400, 408, 413, 414, 417, 431};
+    size_t i;
+    for (i = 0; i < sizeof columns / sizeof columns[0]; i++)
+        if (columns[i] == status) {
+            word_add(&t->row->refused[i], 1);
+            return;
+        }
+    word_add(t->row->refused_other, 1);
+}
+
+/* Answer with an error and stop reading. Closing at once over bytes that the
+ * client still sends would reset the connection, and the reset may overtake
+ * the answer: so our side ends first, and the rest is thrown away. */
+static Step
+refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
+{
+    char answer[512];
+    char body[160];
+    const int body_size =
+        snprintf(body, sizeof body, "%d %s: %s\n", status,
+                 reason_phrase(status), words);
+    const int size = snprintf(answer, sizeof answer,
+                              "HTTP/1.1 %d %s\r\n"
+                              "Content-Type: text/plain\r\n"
+                              "Content-Length: %d\r\n"
+                              "Connection: close\r\n"
+                              "\r\n"
+                              "%s",
+                              status, reason_phrase(status), body_size, body);
+    count_refusal(t, status);
+    serve_note(s, NOTE_DEBUG, "refused a request: %d, %s", status, words);
+    conn_uncount(s, c);
+    request_free(c);
+    if (serve_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL) < 0 ||
+        c->out)
+        return conn_close(s, t, c);
+    if (shutdown(c->fd, SHUT_WR) < 0)
+        return conn_close(s, t, c);
+    c->state = CONN_LINGER;
+    word_set(&c->deadline, clock_now() + LINGER_TIMEOUT);
+    return STEP_AGAIN;
+}
+
+static Step
+linger(Serve *s, Thread *t, Conn *c)
+{
+    ssize_t n;
+    /* The thread's buffer holds nothing that is needed: after an error,
+     * nothing behind it runs. */
+    do
+        n = recv(c->fd, t->request.buffer, t->request.capacity, MSG_DONTWAIT);
+    while (n > 0 || (n < 0 && errno == EINTR));
+    if (n < 0 && errno == EAGAIN)
+        return STEP_WAIT;
+    return conn_close(s, t, c);
+}
+
+void
+conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
+{
+    switch ((ConnState)c->state) {
+    case CONN_IDLE:
+        c->ready = 0;
+        conn_hand_back(s, t, &c, 1, now - IDLE_GRACE);
+        return;
+    case CONN_HEAD:
+    case CONN_BODY:
+        word_add(&t->row->timeouts[c->state == CONN_HEAD ? TIMEOUT_HEADER
+                                                          : TIMEOUT_BODY],
+                 1);
+        conn_seen(t, SEEN_READING, SEEN_IDLE);
+        if (refuse(s, t, c, 408, "the request did not arrive in time") ==
+                STEP_AGAIN &&
+            linger(s, t, c) == STEP_WAIT)
+            while (!conn_release(s, c))
+                ;
+        return;
+    case CONN_WRITING:
+        word_add(&t->row->timeouts[TIMEOUT_SEND], 1);
+        conn_seen(t, SEEN_WRITING, SEEN_IDLE);
+        conn_close(s, t, c);
+        return;
+    default:
+        conn_close(s, t, c);
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Serving a complete request */
+
+static void
+record(Thread *t, Conn *c, uint64_t now)
+{
+    const unsigned class = c->status / 100u;
+    if (class >= 1 && class <= 5)
+        word_add(&t->row->requests[class - 1], 1);
+    histogram_add(t->row->duration, now - c->began);
+}
+
+/* The answer is with the kernel: what next? */
+static Step
+finish(Serve *s, Thread *t, Conn *c, Request *r)
+{
+    uint32_t rest = r->size - r->next;
+
+    record(t, c, t->now);
+    body_clear(r);
+    if (!c->keep)
+        return conn_close(s, t, c);
+    c->item.requests++;
+    c->ready = t->now;
+    if (rest) {
+        Request *own = &t->request;
+        memmove(own->buffer, r->buffer + r->next, rest);
+        own->start = 0;
+        own->size = rest;
+        request_free(c);
+        http1_head_init(&own->head, own->fields);
+        c->began = t->now;
+        c->state = CONN_PARSE;
+        return STEP_AGAIN;
+    }
+    request_free(c);
+    c->state = CONN_IDLE;
+    if (!c->drained)
+        return STEP_AGAIN;
+    if (atomic_load_explicit(&s->draining, memory_order_relaxed)) {
+        c->ready = 0;
+        conn_hand_back(s, t, &c, 1, t->now);
+        return STEP_GONE;
+    }
+    word_set(&c->deadline, t->now + IDLE_GRACE);
+    return STEP_WAIT;
+}
+
+static void
+show(Current *now, const Request *r)
+{
+    const char *base = r->buffer + r->start;
+    size_t n = r->head.method.len;
+    if (n >= sizeof now->method)
+        n = sizeof now->method - 1;
+    memcpy(now->method, base + r->head.method.at, n);
+    now->method[n] = '\0';
+    n = r->head.path.len;
+    if (n >= sizeof now->path)
+        n = sizeof now->path - 1;
+    memcpy(now->path, base + r->head.path.at, n);
+    now->path[n] = '\0';
+}
+
+static Step
+serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
+{
+    Current *current = &t->row->current;
+    const uint64_t start = clock_now();
+
+    count(s, c);
+    word_set(&c->deadline, 0);
+    c->status = 0;
+    c->keep = false;
+    conn_seen(t, SEEN_IDLE, SEEN_RUNNING);
+    histogram_add(t->row->queue, start > complete ? start - complete : 0);
+    word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
+    show(current, r);
+    word_set(&current->ready, complete);
+    atomic_store_explicit(&current->sequence,
+                          atomic_load_explicit(&current->sequence,
+                                               memory_order_relaxed) +
+                              1,
+                          memory_order_relaxed);
+    atomic_store_explicit(&current->state, THREAD_APPLICATION,
+                          memory_order_relaxed);
+    word_set(&current->since, start);
+    t->now = start;
+    serve_arm(s);
+
+    s->o.application(s->o.argument, t, c, r);
+
+    t->now = clock_now();
+    word_set(&current->since, 0);
+    atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
+    word_add(t->row->busy_time, t->now - start);
+    conn_seen(t, SEEN_RUNNING, SEEN_IDLE);
+    conn_uncount(s, c);
+    if (c->gone) {
+        word_add(t->row->disconnected, 1);
+        body_clear(r);
+        return conn_close(s, t, c);
+    }
+    if (c->out == NULL)
+        return finish(s, t, c, r);
+
+    /* Its reader is slow: what is left waits without a thread, and so do
+     * bytes of the next request that came along. */
+    if (c->keep && r->size > r->next && adopt(s, c, r) == NULL)
+        c->keep = false;
+    if (c->request && r != c->request) {
+        c->request->next = r->next - r->start;
+    } else if (r != c->request) {
+        body_clear(r);
+    }
+    c->state = CONN_WRITING;
+    word_set(&c->deadline, t->now + s->o.limits.send_timeout);
+    conn_seen(t, SEEN_IDLE, SEEN_WRITING);
+    return STEP_AGAIN;
+}
+
+static Step
+write_on(Serve *s, Thread *t, Conn *c)
+{
+    Request none = {.spool = -1};
+    const uint64_t before = c->out_size;
+    const int done = output_flush(t, c);
+    t->now = clock_now();
+    if (done < 0) {
+        word_add(t->row->disconnected, 1);
+        conn_seen(t, SEEN_WRITING, SEEN_IDLE);
+        return conn_close(s, t, c);
+    }
+    if (done == 0) {
+        if (c->out_size != before)
+            word_set(&c->deadline, t->now + s->o.limits.send_timeout);
+        return STEP_WAIT;
+    }
+    conn_seen(t, SEEN_WRITING, SEEN_IDLE);
+    word_set(&c->deadline, 0);
+    return finish(s, t, c, c->request ? c->request : &none);
+}
+
+/* ------------------------------------------------------------------------
+ * Reading a body */
+
+/* Room for `more` bytes of body in memory. */
+static int
+body_reserve(Request *r, uint64_t more, uint64_t expected)
+{
+    const uint64_t need = r->body_size + more;
+    uint64_t capacity = r->body_capacity;
+    char *memory;
+    if (need <= capacity)
+        return 0;
+    /* Grown as bytes come, never for what was only announced. */
+    capacity = capacity * 2 > need ? capacity * 2 : need;
+    if (expected && capacity > expected)
+        capacity = expected > need ? expected : need;
+    memory = realloc(r->memory, capacity);
+    if (memory == NULL)
+        return -1;
+    r->memory = memory;
+    r->body = memory;
+    r->body_capacity = capacity;
+    return 0;
+}
+
+static int
+write_all(int fd, const char *data, size_t size)
+{
+    while (size) {
+        const ssize_t n = write(fd, data, size);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return -1;
+        data += n;
+        size -= (size_t)n;
+    }
+    return 0;
+}
+
+/* An unlinked file where temporary files go. */
+static int
+spool_open(void)
+{
+    const char *folder = getenv("TMPDIR");
+    char path[4096];
+    int fd;
+    if (folder == NULL || *folder == '\0')
+        folder = "/tmp";
+    fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd >= 0)
+        return fd;
+    /* Not every file system has O_TMPFILE. */
+    if (snprintf(path, sizeof path, "%s/poolsrv-body-XXXXXX", folder) >=
+        (int)sizeof path)
+        return -1;
+    fd = mkostemp(path, O_CLOEXEC);
+    if (fd >= 0)
+        unlink(path);
+    return fd;
+}
+
+/* Keep `size` bytes of body. 0, or the status to refuse with. */
+static int
+body_add(Serve *s, Request *r, const char *data, size_t size)
+{
+    const uint64_t total = r->body_size + size;
+    if (total > s->o.limits.body_limit)
+        return 413;
+    if (r->spool < 0 && total > s->o.limits.body_buffer) {
+        r->spool = spool_open();
+        if (r->spool < 0 || write_all(r->spool, r->memory, r->body_size) < 0)
+            goto failed;
+        free(r->memory);
+        r->memory = NULL;
+        r->body = NULL;
+        r->body_capacity = 0;
+    }
+    if (r->spool >= 0) {
+        if (write_all(r->spool, data, size) < 0)
+            goto failed;
+    } else {
+        const int64_t expected = r->head.content_length;
+        if (body_reserve(r, size, expected > 0 ? (uint64_t)expected : 0) < 0)
+            return 500;
+        memcpy(r->memory + r->body_size, data, size);
+    }
+    r->body_size = total;
+    return 0;
+failed:
+    serve_note(s, NOTE_WARNING,
+               "cannot keep a request body in a temporary file: %s; make room "
+               "in TMPDIR or raise body-buffer",
+               strerror(errno));
+    return 500;
+}
+
+/* Decode chunks. 1: the body is complete, *used bytes were its; 0: more is
+ * needed; else the status to refuse with, *words why. */
+static int
+body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
+            const char **words)
+{
+    *used = 0;
+    for (;;) {
+        size_t n;
+        Http1Span span;
+        const Http1Result result =
+            http1_chunks_next(&r->chunks, data + *used, size - *used, &n, &span);
+        const char *piece = data + *used + span.at;
+        int status;
+        *used += n;
+        switch (result) {
+        case HTTP1_DATA:
+            *words = "the body is larger than is allowed here";
+            status = body_add(s, r, piece, span.len);
+            if (status)
+                return status;
+            break;
+        case HTTP1_PARTIAL:
+            return 0;
+        case HTTP1_DONE:
+            return 1;
+        default:
+            *words = http1_words(result);
+            return http1_status(result);
+        }
+    }
+}
+
+/* Bytes behind the body belong to the next request: keep them behind the
+ * head, whose spans stay where they are. */
+static int
+keep_rest(Request *r, const char *data, uint32_t size)
+{
+    const uint32_t at = r->head.length;
+    if (at + size > r->capacity) {
+        char *buffer = realloc(r->buffer, at + size);
+        if (buffer == NULL)
+            return -1;
+        r->buffer = buffer;
+        r->capacity = at + size;
+    }
+    memcpy(r->buffer + at, data, size);
+    r->next = at;
+    r->size = at + size;
+    return 0;
+}
+
+/* The head is complete, its body is not: go on in a Request of our own. */
+static Step
+start_body(Serve *s, Thread *t, Conn *c, Request *r)
+{
+    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+    const uint32_t behind = r->size - r->start - r->head.length;
+    size_t used = 0;
+    const char *words = "the body cannot be kept";
+    int status = 0;
+    char *rest;
+
+    r = adopt(s, c, r);
+    if (r == NULL)
+        return conn_close(s, t, c);
+    http1_chunks_init(&r->chunks);
+    rest = r->buffer + r->head.length;
+    r->next = r->size = r->head.length;
+    if (r->head.chunked)
+        status = body_decode(s, r, rest, behind, &used, &words);
+    else
+        status = body_add(s, r, rest, behind);
+    if (status > 1)
+        return refuse(s, t, c, status, words);
+    if (status == 1) {
+        if (keep_rest(r, rest + used, behind - (uint32_t)used) < 0)
+            return conn_close(s, t, c);
+        return serve_request(s, t, c, r, c->began);
+    }
+    if (r->head.expect_continue && behind == 0 &&
+        serve_send(t, c, go_on, sizeof go_on - 1, NULL, 0, NULL, NULL) < 0)
+        return conn_close(s, t, c);
+    c->state = CONN_BODY;
+    conn_seen(t, SEEN_IDLE, SEEN_READING);
+    word_set(&c->deadline, t->now + s->o.limits.body_timeout);
+    if (!c->drained)
+        return STEP_AGAIN;
+    conn_uncount(s, c);
+    return STEP_WAIT;
+}
+
+static Step
+client_left(Serve *s, Thread *t, Conn *c)
+{
+    word_add(t->row->disconnected, 1);
+    conn_seen(t, SEEN_READING, SEEN_IDLE);
+    return conn_close(s, t, c);
+}
+
+static Step
+read_body(Serve *s, Thread *t, Conn *c)
+{
+    Request *r = c->request;
+    const char *words = "the body cannot be kept";
+    int status = 0;
+
+    for (;;) {
+        char *to = t->request.buffer;
+        size_t room = SERVE_BUFFER;
+        size_t used = 0;
+        ssize_t n;
+
+        if (!r->head.chunked) {
+            const uint64_t left =
+                (uint64_t)r->head.content_length - r->body_size;
+            if (left < room)
+                room = left;
+            /* What stays in memory is received where it stays. */
+            if (r->spool < 0 && (uint64_t)r->head.content_length <=
+                                    s->o.limits.body_buffer) {
+                if (body_reserve(r, room, (uint64_t)r->head.content_length) < 0)
+                    return client_left(s, t, c);
+                to = r->memory + r->body_size;
+            }
+        }
+        do
+            n = recv(c->fd, to, room, MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            conn_uncount(s, c);
+            return STEP_WAIT;
+        }
+        if (n <= 0)
+            return client_left(s, t, c);
+        word_add(t->row->bytes_in, (uint64_t)n);
+        c->drained = (size_t)n < room;
+        word_set(&c->deadline, clock_now() + s->o.limits.body_timeout);
+        if (r->head.chunked) {
+            status = body_decode(s, r, to, (size_t)n, &used, &words);
+        } else {
+            if (to == t->request.buffer)
+                status = body_add(s, r, to, (size_t)n);
+            else
+                r->body_size += (uint64_t)n;
+            used = (size_t)n;
+            if (!status && r->body_size == (uint64_t)r->head.content_length)
+                status = 1;
+        }
+        if (status > 1) {
+            conn_seen(t, SEEN_READING, SEEN_IDLE);
+            return refuse(s, t, c, status, words);
+        }
+        if (status == 1) {
+            conn_seen(t, SEEN_READING, SEEN_IDLE);
+            if (keep_rest(r, to + used, (uint32_t)((size_t)n - used)) < 0)
+                return conn_close(s, t, c);
+            return serve_request(s, t, c, r, clock_now());
+        }
+        if (c->drained) {
+            conn_uncount(s, c);
+            return STEP_WAIT;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Reading a head */
+
+static Step
+framed(Serve *s, Thread *t, Conn *c, Request *r)
+{
+    const uint32_t body = r->start + r->head.length;
+    const int64_t length = r->head.content_length;
+
+    r->next = body;
+    if (r->head.chunked)
+        return start_body(s, t, c, r);
+    if (length <= 0)
+        return serve_request(s, t, c, r, c->ready);
+    if ((uint64_t)length > s->o.limits.body_limit)
+        return refuse(s, t, c, 413, "the body is larger than is allowed here");
+    if ((uint64_t)length > r->size - body)
+        return start_body(s, t, c, r);
+    r->body = r->buffer + body;
+    r->body_size = (uint64_t)length;
+    r->next = body + (uint32_t)length;
+    return serve_request(s, t, c, r, c->ready);
+}
+
+static Step
+parse(Serve *s, Thread *t, Conn *c, Request *r)
+{
+    const Http1Result result =
+        http1_head_parse(&r->head, &s->o.limits.head, r->buffer + r->start,
+                         r->size - r->start);
+    if (result == HTTP1_DONE)
+        return framed(s, t, c, r);
+    if (result != HTTP1_PARTIAL)
+        return refuse(s, t, c, http1_status(result), http1_words(result));
+    if (adopt(s, c, r) == NULL)
+        return conn_close(s, t, c);
+    c->state = CONN_HEAD;
+    conn_seen(t, SEEN_IDLE, SEEN_READING);
+    word_set(&c->deadline, c->began + s->o.limits.header_timeout);
+    if (!c->drained)
+        return STEP_AGAIN;
+    conn_uncount(s, c);
+    return STEP_WAIT;
+}
+
+static Step
+read_head(Serve *s, Thread *t, Conn *c)
+{
+    Request *r = c->request;
+    ssize_t n;
+
+    if (r->size == r->capacity) {
+        const uint32_t capacity = larger(r->capacity);
+        char *buffer = realloc(r->buffer, capacity);
+        if (buffer == NULL)
+            return client_left(s, t, c);
+        r->buffer = buffer;
+        r->capacity = capacity;
+    }
+    do
+        n = recv(c->fd, r->buffer + r->size, r->capacity - r->size,
+                 MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        conn_uncount(s, c);
+        return STEP_WAIT;
+    }
+    if (n <= 0)
+        return client_left(s, t, c);
+    word_add(t->row->bytes_in, (uint64_t)n);
+    c->drained = (uint32_t)n < r->capacity - r->size;
+    r->size += (uint32_t)n;
+    t->now = clock_now();
+    c->ready = t->now;
+    conn_seen(t, SEEN_READING, SEEN_IDLE);
+    return parse(s, t, c, r);
+}
+
+/* The first byte of a request should be there. Before it is read, the
+ * connection may still go to another worker; afterwards it is ours. */
+static Step
+begin(Serve *s, Thread *t, Conn *c)
+{
+    Request *r = &t->request;
+    ssize_t n;
+
+    if (!c->counted &&
+        (atomic_load_explicit(&s->draining, memory_order_relaxed) ||
+         (atomic_load_explicit(&s->schedule.mode, memory_order_relaxed) ==
+              SCHEDULE_MANY &&
+          word_get(s->o.board->supervisor->queue_length)))) {
+        /* Others have waited longer: to the end of the common queue. */
+        conn_hand_back(s, t, &c, 1, t->now);
+        return STEP_GONE;
+    }
+    do
+        n = recv(c->fd, r->buffer, r->capacity, MSG_DONTWAIT);
+    while (n < 0 && errno == EINTR);
+    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        conn_uncount(s, c);
+        if (word_get(&c->deadline) == 0)
+            word_set(&c->deadline, t->now + s->o.limits.header_timeout);
+        return STEP_WAIT;
+    }
+    if (n <= 0)
+        return conn_close(s, t, c);
+    count(s, c);
+    word_set(&c->deadline, 0);
+    word_add(t->row->bytes_in, (uint64_t)n);
+    c->drained = (size_t)n < r->capacity;
+    c->began = c->ready;
+    r->start = 0;
+    r->size = (uint32_t)n;
+    http1_head_init(&r->head, r->fields);
+    return parse(s, t, c, r);
+}
+
+void
+conn_run(Serve *s, Thread *t, Conn *c)
+{
+    for (;;) {
+        Step step = STEP_GONE;
+        switch ((ConnState)c->state) {
+        case CONN_IDLE:
+            step = begin(s, t, c);
+            break;
+        case CONN_PARSE:
+            step = parse(s, t, c, &t->request);
+            break;
+        case CONN_HEAD:
+            step = read_head(s, t, c);
+            break;
+        case CONN_BODY:
+            step = read_body(s, t, c);
+            break;
+        case CONN_WRITING:
+            step = write_on(s, t, c);
+            break;
+        case CONN_LINGER:
+            step = linger(s, t, c);
+            break;
+        case CONN_FREE:
+            break;
+        }
+        if (step == STEP_GONE)
+            return;
+        if (step == STEP_WAIT) {
+            if (conn_release(s, c))
+                return;
+            t->now = clock_now();
+            if (c->state == CONN_IDLE)
+                c->ready = t->now;
+        }
+    }
+}

@@ -1,0 +1,854 @@
+/* The supervisor's loop. Pure C; see dispatch.h. */
+#define _GNU_SOURCE
+#include "dispatch.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+#define NONE UINT32_MAX
+#define ACCEPT_BATCH 64
+#define EVENT_BATCH 256
+/* Connections taken in a row before the other events get their turn. */
+#define ACCEPT_ROUNDS 4
+/* When accept has no descriptors, idle connections make room, or else we look
+ * again after this long. */
+#define ACCEPT_PAUSE (100 * CLOCK_MILLISECOND)
+#define EVICT_BATCH 16
+/* When too many descriptors are in flight, nothing tells us of the end. */
+#define SEND_PAUSE (5 * CLOCK_MILLISECOND)
+/* How long a client that was told 503 may take to read it. */
+#define LINGER_TIMEOUT (2 * CLOCK_SECOND)
+
+/* The word that epoll keeps for a descriptor: what it is, and which. The
+ * stamp tells a connection from an earlier one in the same place, whose event
+ * may still be in the batch. */
+typedef enum { TAG_LISTENER, TAG_CHANNEL, TAG_HELD, TAG_FOREIGN, TAG_BELL } Tag;
+
+static uint64_t
+tagged(Tag tag, uint32_t stamp, uint32_t index)
+{
+    return (uint64_t)tag << 56 | (uint64_t)(stamp & 0xffffff) << 32 | index;
+}
+
+/* Where a connection is: one list for each state, so that every list is in
+ * order of time, and its first member is the first whose time runs out. */
+typedef enum {
+    HELD_FREE,
+    HELD_NEW,    /* parked; no request yet */
+    HELD_KEPT,   /* parked between two requests */
+    HELD_QUEUED, /* waits for a free thread */
+    HELD_LINGER, /* was told to go away */
+    HELD_STATES
+} HeldState;
+
+typedef struct {
+    ChannelItem item; /* item.since: in this state since then */
+    uint32_t next, previous;
+    int fd;
+    uint32_t stamp;
+    uint8_t state;
+} Held;
+
+typedef struct {
+    uint32_t first, last, count;
+} List;
+
+typedef struct {
+    int ours, theirs;
+    bool enabled;
+    bool full;           /* the channel took no more: wait for EPOLLOUT */
+    uint64_t retry_at;   /* or until then, 0: not waiting */
+    ChannelMessage *out; /* the batch that grows in this round */
+} Slot;
+
+struct Dispatch {
+    Scoreboard *board;
+    DispatchLimits limits;
+    int epoll;
+    int bell;
+    int *listeners;
+    uint32_t listener_count;
+    uint64_t accept_again; /* accepting pauses until then, 0: it does not */
+    bool stopped;
+    bool drained; /* and the queue has been empty since */
+    Held *held;
+    uint32_t room;
+    uint32_t free; /* first of the free places */
+    List lists[HELD_STATES];
+    Slot *slots;
+    uint32_t turn; /* where the search for a slot begins */
+};
+
+typedef enum {
+    CLOSED_CLIENT,
+    CLOSED_KEEP_ALIVE,
+    CLOSED_HEADER,
+    CLOSED_QUEUE_TIMEOUT,
+    CLOSED_QUEUE_FULL,
+    CLOSED_EVICTED,
+    CLOSED_STOPPING
+} Closed;
+
+static const char busy_answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
+                                  "Content-Type: text/plain\r\n"
+                                  "Content-Length: 45\r\n"
+                                  "Retry-After: 1\r\n"
+                                  "Connection: close\r\n"
+                                  "\r\n"
+                                  "All threads are busy. Please try again soon.\n";
+
+/* ------------------------------------------------------------------------
+ * The table of held connections */
+
+static void
+list_remove(Dispatch *d, uint32_t index)
+{
+    Held *h = &d->held[index];
+    List *list = &d->lists[h->state];
+    if (h->previous == NONE)
+        list->first = h->next;
+    else
+        d->held[h->previous].next = h->next;
+    if (h->next == NONE)
+        list->last = h->previous;
+    else
+        d->held[h->next].previous = h->previous;
+    list->count--;
+}
+
+/* Keep the list in order of time: nearly always that is its end. */
+static void
+list_insert(Dispatch *d, uint32_t index, HeldState state)
+{
+    Held *h = &d->held[index];
+    List *list = &d->lists[state];
+    uint32_t after = list->last;
+    while (after != NONE && d->held[after].item.since > h->item.since)
+        after = d->held[after].previous;
+    h->state = (uint8_t)state;
+    h->previous = after;
+    if (after == NONE) {
+        h->next = list->first;
+        list->first = index;
+    } else {
+        h->next = d->held[after].next;
+        d->held[after].next = index;
+    }
+    if (h->next == NONE)
+        list->last = index;
+    else
+        d->held[h->next].previous = index;
+    list->count++;
+}
+
+static int
+grow(Dispatch *d)
+{
+    uint32_t i, room = d->room ? d->room * 2 : 64;
+    Held *held = realloc(d->held, room * sizeof *held);
+    if (held == NULL)
+        return -1;
+    for (i = d->room; i < room; i++)
+        held[i] = (Held){.fd = -1, .next = i + 1 < room ? i + 1 : NONE};
+    d->free = d->room;
+    d->held = held;
+    d->room = room;
+    return 0;
+}
+
+/* Own `fd` from now on; NONE if there is no memory. */
+static uint32_t
+hold(Dispatch *d, int fd, const ChannelItem *item, HeldState state)
+{
+    uint32_t index;
+    Held *h;
+    if (d->free == NONE && grow(d) < 0)
+        return NONE;
+    index = d->free;
+    h = &d->held[index];
+    d->free = h->next;
+    h->fd = fd;
+    h->item = *item;
+    h->stamp++;
+    list_insert(d, index, state);
+    return index;
+}
+
+static void
+let_go(Dispatch *d, uint32_t index)
+{
+    Held *h = &d->held[index];
+    list_remove(d, index);
+    h->fd = -1;
+    h->state = HELD_FREE;
+    h->next = d->free;
+    d->free = index;
+}
+
+static void
+close_held(Dispatch *d, uint32_t index, Closed why)
+{
+    word_add(&d->board->supervisor->closed[why], 1);
+    /* A passed descriptor may live on elsewhere: only DEL takes it out. */
+    epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held[index].fd, NULL);
+    close(d->held[index].fd);
+    let_go(d, index);
+}
+
+static int
+watch_held(Dispatch *d, uint32_t index)
+{
+    struct epoll_event e = {
+        .events = EPOLLIN | EPOLLRDHUP,
+        .data.u64 = tagged(TAG_HELD, d->held[index].stamp, index),
+    };
+    return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held[index].fd, &e);
+}
+
+/* Answer 503 and wait, a little, until the client has read it: closing over
+ * its unread request would send a reset that may overtake the answer. */
+static void
+refuse(Dispatch *d, uint32_t index, Closed why)
+{
+    Held *h = &d->held[index];
+    word_add(&d->board->supervisor->closed[why], 1);
+    if (send(h->fd, busy_answer, sizeof busy_answer - 1,
+             MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ||
+        shutdown(h->fd, SHUT_WR) < 0 || watch_held(d, index) < 0) {
+        close(h->fd);
+        let_go(d, index);
+        return;
+    }
+    list_remove(d, index);
+    h->item.since = clock_now();
+    list_insert(d, index, HELD_LINGER);
+}
+
+static void
+enqueue(Dispatch *d, int fd, const ChannelItem *item)
+{
+    uint32_t index = hold(d, fd, item, HELD_QUEUED);
+    if (index == NONE)
+        close(fd);
+    else if (d->drained)
+        refuse(d, index, CLOSED_STOPPING);
+    else if (d->lists[HELD_QUEUED].count > d->limits.queue_size)
+        refuse(d, index, CLOSED_QUEUE_FULL);
+}
+
+static void
+park(Dispatch *d, int fd, const ChannelItem *item)
+{
+    uint32_t index = NONE;
+    if (d->stopped) {
+        word_add(&d->board->supervisor->closed[CLOSED_STOPPING], 1);
+        close(fd);
+        return;
+    }
+    index = hold(d, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
+    if (index == NONE) {
+        close(fd);
+        return;
+    }
+    if (watch_held(d, index) < 0) {
+        close(fd);
+        let_go(d, index);
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Accepting */
+
+static void
+listen_to(Dispatch *d, bool on)
+{
+    uint32_t i;
+    for (i = 0; i < d->listener_count; i++) {
+        struct epoll_event e = {.events = on ? EPOLLIN : 0,
+                                .data.u64 = tagged(TAG_LISTENER, 0, i)};
+        epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->listeners[i], &e);
+    }
+}
+
+/* No descriptors: those who have been idle longest make room. */
+static void
+make_room(Dispatch *d, uint64_t now)
+{
+    int i;
+    word_add(&d->board->supervisor->accept_errors[0], 1);
+    for (i = 0; i < EVICT_BATCH && d->lists[HELD_KEPT].count; i++)
+        close_held(d, d->lists[HELD_KEPT].first, CLOSED_EVICTED);
+    if (i == 0) {
+        listen_to(d, false);
+        d->accept_again = now + ACCEPT_PAUSE;
+    }
+}
+
+static void
+describe(ChannelItem *item, const struct sockaddr_storage *from)
+{
+    if (from->ss_family == AF_INET) {
+        const struct sockaddr_in *a = (const void *)from;
+        item->port = ntohs(a->sin_port);
+        memcpy(item->address, &a->sin_addr, sizeof a->sin_addr);
+    } else if (from->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *a = (const void *)from;
+        item->port = ntohs(a->sin6_port);
+        memcpy(item->address, &a->sin6_addr, sizeof a->sin6_addr);
+    }
+    item->family = (uint8_t)from->ss_family;
+}
+
+/* One batch: accept, ask in one system call which of them can be read, queue
+ * those and park the rest. The first request of a client is mostly there by
+ * now, so most connections never enter the epoll set. False: nothing left. */
+static bool
+accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
+{
+    struct pollfd fds[ACCEPT_BATCH];
+    ChannelItem items[ACCEPT_BATCH];
+    uint32_t i, count = 0;
+    bool more = true;
+
+    while (count < ACCEPT_BATCH) {
+        struct sockaddr_storage from = {.ss_family = AF_UNIX};
+        socklen_t size = sizeof from;
+        int fd = accept4(d->listeners[listener], (struct sockaddr *)&from,
+                         &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
+                continue;
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+                errno == ENOMEM)
+                make_room(d, now);
+            more = false;
+            break;
+        }
+        items[count] =
+            (ChannelItem){.since = now, .listener = (uint16_t)listener};
+        describe(&items[count], &from);
+        fds[count++] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    if (count == 0)
+        return false;
+    word_add(&d->board->supervisor->accepted[0], count);
+    if (poll(fds, count, 0) < 0)
+        for (i = 0; i < count; i++)
+            fds[i].revents = 0;
+    for (i = 0; i < count; i++) {
+        if (fds[i].revents & POLLIN)
+            enqueue(d, fds[i].fd, &items[i]);
+        else
+            park(d, fds[i].fd, &items[i]);
+    }
+    return more;
+}
+
+/* ------------------------------------------------------------------------
+ * Dispatching */
+
+/* The slot with the most free threads; of equals the one with the fewest
+ * connections, because those will ask again. NONE: all are full. */
+static uint32_t
+choose(Dispatch *d)
+{
+    uint32_t i, best = NONE;
+    int32_t best_free = 0, best_held = 0;
+    const uint32_t count = d->board->slot_count;
+    for (i = 0; i < count; i++) {
+        uint32_t s = d->turn + i < count ? d->turn + i : d->turn + i - count;
+        LoadLine *line = &d->board->loads[s];
+        int32_t load, limit, free, held;
+        if (!d->slots[s].enabled || d->slots[s].full || d->slots[s].retry_at)
+            continue;
+        load = atomic_load(&line->load);
+        limit = atomic_load(&line->limit);
+        if (load >= limit)
+            continue;
+        free = (int32_t)d->board->thread_count - load;
+        held = atomic_load(&line->held);
+        if (best == NONE || free > best_free ||
+            (free == best_free && held < best_held)) {
+            best = s;
+            best_free = free;
+            best_held = held;
+        }
+    }
+    if (best != NONE)
+        d->turn = best + 1 < count ? best + 1 : 0;
+    return best;
+}
+
+/* Send a slot's batch. What the channel does not take is queued again: it
+ * keeps its time, hence its place. */
+static void
+flush(Dispatch *d, uint32_t slot, uint64_t now)
+{
+    Slot *s = &d->slots[slot];
+    ChannelMessage *out = s->out;
+    const uint32_t count = out->header.count;
+    uint32_t i;
+
+    if (count == 0)
+        return;
+    out->header.kind = CHANNEL_DISPATCH;
+    out->header.group = (uint16_t)word_get(&d->board->slots[slot].group[0]);
+    if (channel_send(s->ours, out) == 0) {
+        word_add(&d->board->supervisor->dispatched[0], count);
+        for (i = 0; i < count; i++)
+            close(out->fds[i]);
+    } else {
+        LoadLine *line = &d->board->loads[slot];
+        struct epoll_event e = {.events = EPOLLIN | EPOLLOUT,
+                                .data.u64 = tagged(TAG_CHANNEL, 0, slot)};
+        atomic_fetch_sub(&line->load, (int32_t)count);
+        atomic_fetch_sub(&line->held, (int32_t)count);
+        s->full = epoll_ctl(d->epoll, EPOLL_CTL_MOD, s->ours, &e) == 0;
+        s->retry_at = now + SEND_PAUSE;
+        for (i = 0; i < count; i++)
+            enqueue(d, out->fds[i], &out->items[i]);
+    }
+    out->header.count = 0;
+}
+
+static void
+dispatch_queue(Dispatch *d, uint64_t now)
+{
+    List *queue = &d->lists[HELD_QUEUED];
+    Word *length = d->board->supervisor->queue_length;
+    Word *since = d->board->supervisor->queue_since;
+    uint32_t i;
+
+    while (queue->count) {
+        const uint32_t slot = choose(d);
+        const uint32_t index = queue->first;
+        ChannelMessage *out;
+        if (slot == NONE) {
+            /* Say that someone waits before the last look at the loads: a
+             * worker takes its load off before it looks at the queue, so one
+             * of us sees the other. */
+            if (word_get(length) == 0) {
+                atomic_store(length, queue->count);
+                continue;
+            }
+            break;
+        }
+        out = d->slots[slot].out;
+        out->fds[out->header.count] = d->held[index].fd;
+        out->items[out->header.count] = d->held[index].item;
+        out->header.count++;
+        atomic_fetch_add(&d->board->loads[slot].load, 1);
+        atomic_fetch_add(&d->board->loads[slot].held, 1);
+        let_go(d, index);
+        if (out->header.count == CHANNEL_BATCH)
+            flush(d, slot, now);
+    }
+    for (i = 0; i < d->board->slot_count; i++)
+        if (d->slots[i].out)
+            flush(d, i, now);
+    if (word_get(length) != queue->count)
+        atomic_store(length, queue->count);
+    if (queue->count)
+        word_set(since, d->held[queue->first].item.since);
+    else if (word_get(since))
+        word_set(since, 0);
+}
+
+/* ------------------------------------------------------------------------
+ * What the others say */
+
+static void
+taken_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
+{
+    uint32_t i;
+    for (i = 0; i < m->header.count; i++) {
+        ChannelItem item = m->items[i];
+        if (item.since > now)
+            item.since = now;
+        if (item.request_waits)
+            enqueue(d, m->fds[i], &item);
+        else
+            park(d, m->fds[i], &item);
+    }
+}
+
+/* Hand-backs and words of a slot. False: no room for another event. */
+static bool
+hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
+     uint32_t room, uint32_t *count)
+{
+    ChannelMessage m;
+    while (*count < room) {
+        int got = channel_receive(d->slots[slot].ours, &m);
+        if (got <= 0)
+            return true;
+        if (m.header.kind == CHANNEL_HAND_BACK) {
+            word_add(&d->board->supervisor->handed_back[0], m.header.count);
+            taken_back(d, &m, now);
+        } else {
+            DispatchEvent *e = &events[(*count)++];
+            e->kind = DISPATCH_WORD;
+            e->slot = slot;
+            e->word = (ChannelKind)m.header.kind;
+            memcpy(e->text, m.text, m.header.count + 1);
+        }
+    }
+    return false;
+}
+
+static void
+held_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
+{
+    Held *h = &d->held[index];
+    char byte;
+    if (h->state == HELD_LINGER) {
+        char waste[4096];
+        ssize_t n = recv(h->fd, waste, sizeof waste, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+            epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
+            close(h->fd);
+            let_go(d, index);
+        }
+        return;
+    }
+    /* Some clients end their side after the request: look whether one is
+     * there before calling it gone. */
+    if ((mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) &&
+        recv(h->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) <= 0) {
+        close_held(d, index, CLOSED_CLIENT);
+        return;
+    }
+    epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
+    list_remove(d, index);
+    h->item.since = now;
+    list_insert(d, index, HELD_QUEUED);
+    if (d->lists[HELD_QUEUED].count > d->limits.queue_size)
+        refuse(d, index, CLOSED_QUEUE_FULL);
+}
+
+/* ------------------------------------------------------------------------
+ * Time */
+
+static uint64_t
+earlier(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+/* When the first of a list runs out of time; 0 if it is empty. */
+static uint64_t
+runs_out(const Dispatch *d, HeldState state, uint64_t timeout)
+{
+    const uint32_t first = d->lists[state].first;
+    return first == NONE ? 0 : d->held[first].item.since + timeout;
+}
+
+static uint64_t
+next_deadline(const Dispatch *d)
+{
+    uint64_t at = d->accept_again;
+    uint32_t i;
+    at = earlier(at, runs_out(d, HELD_NEW, d->limits.header_timeout));
+    at = earlier(at, runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
+    at = earlier(at, runs_out(d, HELD_QUEUED, d->limits.queue_timeout));
+    at = earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
+    for (i = 0; i < d->board->slot_count; i++)
+        at = earlier(at, d->slots[i].retry_at);
+    return at;
+}
+
+static bool
+over(const Dispatch *d, HeldState state, uint64_t timeout, uint64_t now)
+{
+    const uint64_t at = runs_out(d, state, timeout);
+    return at != 0 && at <= now;
+}
+
+static void
+expire(Dispatch *d, uint64_t now)
+{
+    uint32_t i;
+    while (over(d, HELD_NEW, d->limits.header_timeout, now))
+        close_held(d, d->lists[HELD_NEW].first, CLOSED_HEADER);
+    while (over(d, HELD_KEPT, d->limits.keep_alive_timeout, now))
+        close_held(d, d->lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE);
+    while (over(d, HELD_QUEUED, d->limits.queue_timeout, now))
+        refuse(d, d->lists[HELD_QUEUED].first, CLOSED_QUEUE_TIMEOUT);
+    while (over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
+        const uint32_t index = d->lists[HELD_LINGER].first;
+        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held[index].fd, NULL);
+        close(d->held[index].fd);
+        let_go(d, index);
+    }
+    if (d->accept_again && d->accept_again <= now) {
+        d->accept_again = 0;
+        if (!d->stopped)
+            listen_to(d, true);
+    }
+    for (i = 0; i < d->board->slot_count; i++)
+        if (d->slots[i].retry_at && d->slots[i].retry_at <= now)
+            d->slots[i].retry_at = 0;
+}
+
+/* Until then, in milliseconds rounded up, for epoll_wait: -1 is for ever. */
+static int
+milliseconds(uint64_t at, uint64_t now)
+{
+    if (at == 0)
+        return -1;
+    if (at <= now)
+        return 0;
+    at = (at - now + CLOCK_MILLISECOND - 1) / CLOCK_MILLISECOND;
+    return at > 3600000 ? 3600000 : (int)at;
+}
+
+/* ------------------------------------------------------------------------
+ * The loop */
+
+static bool
+tell_drained(Dispatch *d, DispatchEvent *event)
+{
+    if (!d->stopped || d->drained || d->lists[HELD_QUEUED].count)
+        return false;
+    d->drained = true;
+    event->kind = DISPATCH_DRAINED;
+    return true;
+}
+
+int
+dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
+              uint32_t room)
+{
+    SupervisorRow *row = d->board->supervisor;
+    uint64_t now = clock_now();
+    uint32_t count = 0;
+
+    dispatch_queue(d, now); /* the caller may have changed who gets work */
+    if (tell_drained(d, events))
+        return 1;
+    for (;;) {
+        struct epoll_event got[EVENT_BATCH];
+        int i, n;
+
+        n = milliseconds(earlier(deadline, next_deadline(d)), now);
+        n = epoll_wait(d->epoll, got, EVENT_BATCH, n);
+        if (n < 0)
+            return errno == EINTR ? 0 : -1;
+        now = clock_now();
+        for (i = 0; i < n; i++) {
+            const uint32_t index = (uint32_t)got[i].data.u64;
+            const uint32_t stamp = got[i].data.u64 >> 32 & 0xffffff;
+            const uint32_t mask = got[i].events;
+            int rounds = ACCEPT_ROUNDS;
+            uint64_t rung;
+            switch ((Tag)(got[i].data.u64 >> 56)) {
+            case TAG_LISTENER:
+                while (rounds-- && accept_batch(d, index, now))
+                    ;
+                break;
+            case TAG_HELD:
+                if (d->held[index].state != HELD_FREE &&
+                    (d->held[index].stamp & 0xffffff) == stamp)
+                    held_event(d, index, mask, now);
+                break;
+            case TAG_CHANNEL:
+                if (mask & EPOLLOUT) {
+                    struct epoll_event e = {.events = EPOLLIN,
+                                            .data.u64 = got[i].data.u64};
+                    epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->slots[index].ours, &e);
+                    d->slots[index].full = false;
+                }
+                hear(d, index, now, events, room, &count);
+                break;
+            case TAG_BELL:
+                if (read(d->bell, &rung, sizeof rung) < 0)
+                    rung = 0; /* another round has read it already */
+                break;
+            case TAG_FOREIGN:
+                if (count < room)
+                    events[count++] = (DispatchEvent){.kind = DISPATCH_FOREIGN,
+                                                      .token = index};
+                break;
+            }
+        }
+        expire(d, now);
+        dispatch_queue(d, now);
+        word_set(row->parked,
+                 d->lists[HELD_NEW].count + d->lists[HELD_KEPT].count);
+        {
+            const uint64_t done = clock_now();
+            word_add(row->loop_busy, done - now);
+            histogram_add(row->loop_lag, done - now);
+            word_set(row->heartbeat, done);
+            now = done;
+        }
+        if (count < room && tell_drained(d, events + count))
+            count++;
+        if (count || (deadline && deadline <= now))
+            return (int)count;
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Making and changing it */
+
+int
+dispatch_watch(Dispatch *d, int fd, uint32_t token)
+{
+    struct epoll_event e = {.events = EPOLLIN,
+                            .data.u64 = tagged(TAG_FOREIGN, 0, token)};
+    return epoll_ctl(d->epoll, EPOLL_CTL_ADD, fd, &e);
+}
+
+int
+dispatch_unwatch(Dispatch *d, int fd)
+{
+    return epoll_ctl(d->epoll, EPOLL_CTL_DEL, fd, NULL);
+}
+
+int
+dispatch_bell(const Dispatch *d)
+{
+    return d->bell;
+}
+
+uint32_t
+dispatch_queued(const Dispatch *d)
+{
+    return d->lists[HELD_QUEUED].count;
+}
+
+int
+dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs)
+{
+    struct epoll_event e = {.events = EPOLLIN,
+                            .data.u64 = tagged(TAG_CHANNEL, 0, slot)};
+    ChannelMessage *out = calloc(1, sizeof *out);
+    if (out == NULL)
+        return -1;
+    if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, ours, &e) < 0) {
+        free(out);
+        return -1;
+    }
+    d->slots[slot] = (Slot){.ours = ours, .theirs = theirs, .out = out};
+    return 0;
+}
+
+void
+dispatch_enable(Dispatch *d, uint32_t slot, bool on)
+{
+    d->slots[slot].enabled = on;
+}
+
+uint32_t
+dispatch_reclaim(Dispatch *d, uint32_t slot)
+{
+    ChannelMessage m;
+    uint32_t i, count = 0;
+    while (channel_receive(d->slots[slot].theirs, &m) > 0) {
+        if (m.header.kind != CHANNEL_DISPATCH)
+            continue;
+        for (i = 0; i < m.header.count; i++)
+            enqueue(d, m.fds[i], &m.items[i]);
+        count += m.header.count;
+    }
+    word_add(&d->board->supervisor->reclaimed[0], count);
+    return count;
+}
+
+/* A request that has just arrived is still served; the idle ones go. */
+static void
+stop_parked(Dispatch *d, HeldState state, uint64_t now)
+{
+    while (d->lists[state].count) {
+        const uint32_t index = d->lists[state].first;
+        char byte;
+        if (recv(d->held[index].fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0)
+            held_event(d, index, EPOLLIN, now);
+        else
+            close_held(d, index, CLOSED_STOPPING);
+    }
+}
+
+void
+dispatch_stop(Dispatch *d)
+{
+    uint32_t i;
+    const uint64_t now = clock_now();
+    if (d->stopped)
+        return;
+    for (i = 0; i < d->listener_count; i++) {
+        while (accept_batch(d, i, now))
+            ;
+        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->listeners[i], NULL);
+    }
+    d->stopped = true;
+    stop_parked(d, HELD_KEPT, now);
+    stop_parked(d, HELD_NEW, now);
+}
+
+Dispatch *
+dispatch_new(Scoreboard *board, const DispatchLimits *limits,
+             const int *listeners, uint32_t listener_count)
+{
+    Dispatch *d = calloc(1, sizeof *d);
+    struct epoll_event e = {.events = EPOLLIN};
+    uint32_t i;
+
+    if (d == NULL)
+        return NULL;
+    d->board = board;
+    d->limits = *limits;
+    d->free = NONE;
+    for (i = 0; i < HELD_STATES; i++)
+        d->lists[i] = (List){NONE, NONE, 0};
+    d->epoll = epoll_create1(EPOLL_CLOEXEC);
+    d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    d->slots = calloc(board->slot_count, sizeof *d->slots);
+    d->listeners = malloc(listener_count * sizeof *listeners);
+    d->listener_count = listener_count;
+    if (d->epoll < 0 || d->bell < 0 || !d->slots || !d->listeners)
+        goto failed;
+    memcpy(d->listeners, listeners, listener_count * sizeof *listeners);
+    e.data.u64 = tagged(TAG_BELL, 0, 0);
+    if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->bell, &e) < 0)
+        goto failed;
+    for (i = 0; i < listener_count; i++) {
+        e.data.u64 = tagged(TAG_LISTENER, 0, i);
+        if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, listeners[i], &e) < 0)
+            goto failed;
+    }
+    return d;
+failed:
+    i = (uint32_t)errno;
+    dispatch_free(d);
+    errno = (int)i;
+    return NULL;
+}
+
+void
+dispatch_free(Dispatch *d)
+{
+    uint32_t i;
+    for (i = 0; i < d->room; i++)
+        if (d->held[i].fd >= 0)
+            close(d->held[i].fd);
+    for (i = 0; d->slots && i < d->board->slot_count; i++)
+        free(d->slots[i].out);
+    if (d->epoll >= 0)
+        close(d->epoll);
+    if (d->bell >= 0)
+        close(d->bell);
+    free(d->slots);
+    free(d->listeners);
+    free(d->held);
+    free(d);
+}

@@ -1,0 +1,246 @@
+/* Answers on their way out: what the socket does not take at once waits with
+ * the connection, not with a thread. Pure C. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sendfile.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "serve_private.h"
+
+/* A sendfile of more would keep a thread in the kernel for long. */
+#define FILE_PIECE (1 << 20)
+
+static void
+append(Conn *c, Segment *segment)
+{
+    segment->next = NULL;
+    if (c->out)
+        c->out_last->next = segment;
+    else
+        c->out = segment;
+    c->out_last = segment;
+    c->out_size += segment->size;
+}
+
+static int
+append_copy(Conn *c, const char *data, size_t size)
+{
+    Segment *segment;
+    if (size == 0)
+        return 0;
+    segment = malloc(sizeof *segment + size);
+    if (segment == NULL)
+        return -1;
+    *segment = (Segment){.fd = -1, .size = size, .data = segment->copy};
+    memcpy(segment->copy, data, size);
+    append(c, segment);
+    return 0;
+}
+
+static int
+append_owned(Conn *c, const char *data, size_t size, void *owner)
+{
+    Segment *segment = malloc(sizeof *segment);
+    if (segment == NULL)
+        return -1;
+    *segment =
+        (Segment){.fd = -1, .size = size, .data = data, .owner = owner};
+    append(c, segment);
+    return 0;
+}
+
+/* The first segment is done with. An owner needs the interpreter to be let
+ * go: it becomes garbage, for a thread that has it. */
+static void
+drop_first(Serve *s, Conn *c)
+{
+    Segment *segment = c->out;
+    c->out = segment->next;
+    c->out_size -= segment->size;
+    if (segment->fd >= 0)
+        close(segment->fd);
+    if (segment->owner == NULL) {
+        free(segment);
+        return;
+    }
+    pthread_mutex_lock(&s->side);
+    segment->next = s->garbage;
+    s->garbage = segment;
+    atomic_store(&s->has_garbage, true);
+    pthread_mutex_unlock(&s->side);
+    serve_ring(s->bell);
+}
+
+void *
+serve_garbage_pop(Serve *s)
+{
+    Segment *segment;
+    void *owner;
+    if (!atomic_load_explicit(&s->has_garbage, memory_order_relaxed))
+        return NULL;
+    pthread_mutex_lock(&s->side);
+    segment = s->garbage;
+    if (segment)
+        s->garbage = segment->next;
+    atomic_store(&s->has_garbage, s->garbage != NULL);
+    pthread_mutex_unlock(&s->side);
+    if (segment == NULL)
+        return NULL;
+    owner = segment->owner;
+    free(segment);
+    return owner;
+}
+
+void
+output_discard(Serve *s, Conn *c)
+{
+    while (c->out)
+        drop_first(s, c);
+}
+
+static int
+lost(Conn *c)
+{
+    c->gone = true;
+    return -1;
+}
+
+/* Bytes sent, 0 if the socket is full, -1 if the client is gone. */
+static ssize_t
+send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count)
+{
+    const struct msghdr m = {.msg_iov = (struct iovec *)parts,
+                             .msg_iovlen = count};
+    ssize_t n;
+    do
+        n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    if (n >= 0) {
+        word_add(t->row->bytes_out, (uint64_t)n);
+        return n;
+    }
+    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : lost(c);
+}
+
+int
+serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
+           const char *body, size_t body_size, void *owner, bool *kept)
+{
+    if (kept)
+        *kept = false;
+    if (c->gone)
+        return -1;
+    if (c->out == NULL && head_size + body_size) {
+        const struct iovec parts[2] = {{(void *)head, head_size},
+                                       {(void *)body, body_size}};
+        /* One part when there is one: the kernel's shortest way. */
+        const ssize_t n = send_some(t, c, head_size ? parts : parts + 1,
+                                    head_size && body_size ? 2 : 1);
+        size_t sent = (size_t)n;
+        if (n < 0)
+            return -1;
+        if (sent == head_size + body_size)
+            return 0;
+        if (sent < head_size) {
+            head += sent;
+            head_size -= sent;
+        } else {
+            body += sent - head_size;
+            body_size -= sent - head_size;
+            head_size = 0;
+        }
+    }
+    if (append_copy(c, head, head_size) < 0)
+        return lost(c);
+    if (owner && body_size > COPY_MOST) {
+        if (append_owned(c, body, body_size, owner) < 0)
+            return lost(c);
+        *kept = true;
+        return 0;
+    }
+    return append_copy(c, body, body_size) < 0 ? lost(c) : 0;
+}
+
+int
+serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
+{
+    Segment *segment = c->gone ? NULL : malloc(sizeof *segment);
+    if (segment == NULL) {
+        close(fd);
+        return lost(c);
+    }
+    *segment = (Segment){.fd = fd, .offset = offset, .size = size};
+    append(c, segment);
+    return output_flush(t, c) < 0 ? -1 : 0;
+}
+
+/* Like send_some, of the first segment. A file that ends early cuts the
+ * answer short: the client must see that, so the connection is lost. */
+static ssize_t
+send_segment(Thread *t, Conn *c, Segment *segment)
+{
+    ssize_t n;
+    if (segment->fd < 0) {
+        const struct iovec part = {(void *)segment->data, segment->size};
+        n = send_some(t, c, &part, 1);
+        if (n > 0)
+            segment->data += n;
+        return n;
+    }
+    do
+        n = sendfile(c->fd, segment->fd, &segment->offset,
+                     segment->size < FILE_PIECE ? segment->size : FILE_PIECE);
+    while (n < 0 && errno == EINTR);
+    if (n > 0)
+        word_add(t->row->bytes_out, (uint64_t)n);
+    else if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+        return lost(c);
+    return n > 0 ? n : 0;
+}
+
+int
+output_flush(Thread *t, Conn *c)
+{
+    while (c->out) {
+        Segment *segment = c->out;
+        const ssize_t n =
+            segment->size ? send_segment(t, c, segment) : 0;
+        if (n < 0)
+            return -1;
+        segment->size -= (uint64_t)n;
+        c->out_size -= (uint64_t)n;
+        if (segment->size == 0)
+            drop_first(t->serve, c);
+        else if (n == 0)
+            return 0;
+    }
+    return 1;
+}
+
+int
+serve_wait_writable(Thread *t, Conn *c)
+{
+    const ServeLimits *limits = serve_limits(t->serve);
+    /* A file is not in memory: it waits without a thread. */
+    while (!c->gone && c->out_size > limits->response_buffer) {
+        struct pollfd p = {.fd = c->fd, .events = POLLOUT};
+        const uint64_t timeout = limits->send_timeout / CLOCK_MILLISECOND;
+        int n;
+        atomic_store(&t->row->current.state, THREAD_WRITING);
+        n = poll(&p, 1, timeout > INT_MAX ? INT_MAX : (int)timeout);
+        atomic_store(&t->row->current.state, THREAD_APPLICATION);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n == 0)
+            word_add(&t->row->timeouts[TIMEOUT_SEND], 1);
+        if (n <= 0)
+            return lost(c);
+        output_flush(t, c);
+    }
+    return c->gone ? -1 : 0;
+}

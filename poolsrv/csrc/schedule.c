@@ -1,0 +1,115 @@
+/* How many threads of a worker should be awake. Pure C; see schedule.h. */
+#include "schedule.h"
+
+/* Shorter calls are not measured: they would not be worth a second thread,
+ * whose waking alone takes some 10 us. */
+#define LONG_CALL UINT64_C(100000)
+/* After a long call, so many are measured. */
+#define MEASURED_CALLS 64
+/* A mean blocked time from which waking others pays. */
+#define BLOCKED_ENOUGH 50000
+#define LEASE UINT64_C(1000000000)
+/* A computing thread keeps the GIL, which Python gives to another after 5 ms
+ * at the earliest: after two such turns the others get their share. */
+#define COMPUTING_ENOUGH UINT64_C(10000000)
+/* Work that may wait in a worker of a fast application. */
+#define BACKLOG_TIME 1000000
+#define BACKLOG_MOST 64
+
+static uint32_t
+load32(const _Atomic uint32_t *word)
+{
+    return atomic_load_explicit((_Atomic uint32_t *)word, memory_order_relaxed);
+}
+
+/* Threads may overwrite each other's sample; a mean survives that. */
+static uint32_t
+mean_add(_Atomic uint32_t *mean, uint64_t sample)
+{
+    int64_t old = load32(mean);
+    int64_t new = sample > UINT32_MAX ? UINT32_MAX : (int64_t)sample;
+    new = old + (new - old) / 16;
+    atomic_store_explicit(mean, (uint32_t)new, memory_order_relaxed);
+    return (uint32_t)new;
+}
+
+void
+schedule_init(Schedule *s, int32_t threads, bool parallel)
+{
+    s->parallel = parallel;
+    s->threads = threads;
+    atomic_init(&s->mode, parallel ? SCHEDULE_MANY : SCHEDULE_FEW);
+    atomic_init(&s->lease, 0);
+    atomic_init(&s->mean, 0);
+    atomic_init(&s->blocked, 0);
+}
+
+bool
+schedule_measures(const ScheduleMeter *meter)
+{
+    return meter->measure != 0;
+}
+
+void
+schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t now, uint64_t wall,
+             bool measured, uint64_t cpu, long switches)
+{
+    uint64_t blocked = 0;
+
+    mean_add(&s->mean, wall);
+    if (wall > LONG_CALL)
+        meter->measure = MEASURED_CALLS;
+    else if (meter->measure)
+        meter->measure--;
+    if (measured && switches > 0 && wall > cpu)
+        blocked = wall - cpu;
+    if (!measured && load32(&s->blocked) == 0)
+        return; /* a fast application: nothing to note */
+    if (mean_add(&s->blocked, blocked) > BLOCKED_ENOUGH && !s->parallel &&
+        load32(&s->mode) == SCHEDULE_FEW) {
+        atomic_store_explicit(&s->lease, now + LEASE, memory_order_relaxed);
+        atomic_store_explicit(&s->mode, SCHEDULE_MANY, memory_order_relaxed);
+    }
+}
+
+bool
+schedule_wakes(Schedule *s, uint64_t now)
+{
+    if (load32(&s->mode) == SCHEDULE_FEW)
+        return false;
+    if (s->parallel)
+        return true;
+    if (now > atomic_load_explicit(&s->lease, memory_order_relaxed)) {
+        atomic_store_explicit(&s->blocked, 0, memory_order_relaxed);
+        atomic_store_explicit(&s->mode, SCHEDULE_FEW, memory_order_relaxed);
+        return false;
+    }
+    return true;
+}
+
+int32_t
+schedule_limit(const Schedule *s)
+{
+    const uint32_t mean = load32(&s->mean);
+    uint32_t more;
+    if (load32(&s->mode) == SCHEDULE_MANY || mean == 0)
+        return s->threads;
+    more = BACKLOG_TIME / mean;
+    return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
+}
+
+TickDecision
+schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
+{
+    if (view->polled || view->stuck == 0 || view->stuck < view->busy)
+        return TICK_NOTHING; /* somebody looks, or soon will */
+    if (view->asleep && !s->parallel && load32(&s->mode) == SCHEDULE_FEW) {
+        atomic_store_explicit(&s->lease, now + LEASE, memory_order_relaxed);
+        atomic_store_explicit(&s->mode, SCHEDULE_MANY, memory_order_relaxed);
+    }
+    if (view->parked == 0)
+        return TICK_STAND_IN;
+    if (view->asleep || view->longest > COMPUTING_ENOUGH || s->parallel)
+        return TICK_WAKE;
+    return TICK_NOTHING;
+}

@@ -1,0 +1,77 @@
+/* How many threads of a worker should be awake.
+ *
+ * Pure C, no threads and no clock: facts in, decisions out. Waking a second
+ * thread costs (it fights for the GIL, and caches move), not waking it stalls
+ * those who wait behind an application that sleeps. So it is judged by what
+ * the application does: while its calls compute, one thread does all the work
+ * (FEW); once they block, each thread that takes work wakes another to look
+ * for more (MANY). A call blocked if the thread gave up its processor of its
+ * own accord and its CPU clock stood still meanwhile; being preempted is
+ * neither. Calls are measured only while they are long enough to matter.
+ *
+ * MANY is a lease: with several threads awake, waiting for the GIL looks like
+ * blocking, so every so often one thread is tried alone and the application
+ * judged afresh. What that costs, the tick bounds.
+ */
+#ifndef POOLSRV_SCHEDULE_H
+#define POOLSRV_SCHEDULE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+/* The main thread looks after busy threads this often, in nanoseconds. A
+ * request behind one that blocks by surprise waits so long at most. */
+#define SCHEDULE_TICK UINT64_C(2000000)
+
+typedef enum { SCHEDULE_FEW, SCHEDULE_MANY } ScheduleMode;
+
+typedef struct {
+    bool parallel; /* no GIL: threads do not hinder one another */
+    int32_t threads;
+    _Atomic uint32_t mode;
+    _Atomic uint64_t lease;   /* MANY until then */
+    _Atomic uint32_t mean;    /* of a call's duration, nanoseconds */
+    _Atomic uint32_t blocked; /* mean of the time a call blocked */
+} Schedule;
+
+/* One per thread: which calls to measure. */
+typedef struct {
+    uint32_t measure; /* so many calls more */
+} ScheduleMeter;
+
+void schedule_init(Schedule *s, int32_t threads, bool parallel);
+
+/* Should the coming call be measured (two getrusage, 0.6 us)? */
+bool schedule_measures(const ScheduleMeter *meter);
+
+/* A call took `wall`; of a measured one, `switches` voluntary context
+ * switches and `cpu` nanoseconds; else pass `measured` false. */
+void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t now,
+                  uint64_t wall, bool measured, uint64_t cpu, long switches);
+
+/* A thread takes work: should it wake another, if there is one? */
+bool schedule_wakes(Schedule *s, uint64_t now);
+
+/* Requests that the supervisor may have sent or running in this worker. */
+int32_t schedule_limit(const Schedule *s);
+
+/* What the tick saw of threads that are in the same call as at the last. */
+typedef struct {
+    int32_t busy;      /* threads in a call */
+    int32_t stuck;     /* of those, in the same call as at the last tick */
+    int32_t asleep;    /* of those, whose CPU clock stood still */
+    int32_t parked;    /* threads that wait to be woken */
+    bool polled;       /* a thread looks for events */
+    uint64_t longest;  /* of the calls that are stuck */
+} ScheduleView;
+
+typedef enum {
+    TICK_NOTHING,
+    TICK_WAKE,     /* wake a parked thread */
+    TICK_STAND_IN, /* nobody is left: the main thread polls */
+} TickDecision;
+
+TickDecision schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now);
+
+#endif

@@ -1,0 +1,189 @@
+/* A worker's reactor: connections in, complete requests out, answers back.
+ *
+ * Pure C. Any number of threads over one epoll set, leader and followers: the
+ * thread that polls is the thread that serves. The application is a function
+ * pointer, so this file knows no Python and no GIL.
+ *
+ * Ownership. A connection is OWNED by one thread at a time: that thread alone
+ * touches it. Whoever sees an event of a connection that is not owned takes it
+ * and queues it; an event of an owned one is left to its owner as the EVENT
+ * bit. Events are edge-triggered and registered once, so a kept-alive request
+ * costs no epoll_ctl. `lock` guards the queue of ready connections, the list
+ * of parked threads, the leader's office and the free list.
+ */
+#ifndef POOLSRV_SERVE_H
+#define POOLSRV_SERVE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "channel.h"
+#include "http1.h"
+#include "schedule.h"
+#include "scoreboard.h"
+
+/* Bytes that one recv asks for, and a thread's buffer for heads. */
+#define SERVE_BUFFER 65536
+
+typedef struct {
+    Http1Limits head;
+    uint64_t header_timeout; /* nanoseconds, like all times */
+    uint64_t body_timeout;
+    uint64_t send_timeout;
+    uint64_t graceful_timeout;
+    uint64_t body_limit;  /* bytes; UINT64_MAX: none */
+    uint64_t body_buffer; /* bytes kept in memory; more is spooled */
+    uint64_t response_buffer;
+    uint32_t keep_alive_requests; /* on one connection; 0: any number */
+} ServeLimits;
+
+typedef struct Serve Serve;
+typedef struct Thread Thread;
+typedef struct Conn Conn;
+
+/* A request on its way in; complete when the application gets it. The head's
+ * spans count from `buffer + start`. */
+typedef struct {
+    Http1Head head;
+    Http1Field *fields;
+    char *buffer;
+    uint32_t start; /* of this request: pipelined ones came before */
+    uint32_t size;  /* filled */
+    uint32_t next;  /* where the following request begins, if size is beyond */
+    uint32_t capacity;
+    Http1Chunks chunks;
+    /* Body: in `buffer` behind the head, in memory, or in a file. */
+    const char *body;
+    char *memory; /* what must be freed, or NULL */
+    uint64_t body_size;
+    uint64_t body_capacity;
+    int spool; /* an unlinked file that holds the body, or -1 */
+} Request;
+
+/* A piece of an answer that the socket has not taken yet. */
+typedef struct Segment {
+    struct Segment *next;
+    const char *data; /* in `copy`, or the owner's */
+    void *owner;      /* garbage when sent, may be NULL */
+    int fd;           /* of a file, or -1 */
+    off_t offset;     /* in the file */
+    uint64_t size;    /* left */
+    char copy[];
+} Segment;
+
+struct Conn {
+    _Atomic uint64_t word; /* generation, OWNED, EVENT */
+    uint32_t index;
+    int fd;
+    Conn *next; /* in the ready queue or the free list */
+    ChannelItem item;
+    uint64_t ready;    /* since when it could be read */
+    Word deadline;     /* of the state it is in; 0: none */
+    Request *request;  /* an incomplete one, or NULL */
+    Segment *out, *out_last;
+    uint64_t out_size;
+    uint8_t state;
+    bool registered; /* in the epoll set */
+    bool counted;    /* in the load */
+    bool drained;    /* the last recv took all there was */
+    bool keep;       /* after the answer, go on */
+    bool gone;       /* the client is: write nothing more */
+    uint16_t status; /* of the answer on its way */
+    uint64_t began;  /* of that request */
+};
+
+struct Thread {
+    Serve *serve;
+    ThreadRow *row;
+    uint32_t index;
+    pthread_t id;
+    pthread_cond_t wake;
+    Thread *next; /* parked before it */
+    bool woken;
+    uint64_t now; /* the last time it looked at the clock */
+    Request request;
+    ScheduleMeter meter;
+    void *context; /* the application's */
+};
+
+/* What the main thread is told. */
+typedef enum {
+    WATCH_SIGNAL,  /* the signal descriptor is readable */
+    WATCH_NOTES,   /* something to log or to release: serve_note_pop and
+                    * serve_garbage_pop */
+    WATCH_DRAINED, /* nothing is left; the threads are ending */
+} WatchResult;
+
+typedef enum { NOTE_DEBUG = 10, NOTE_INFO = 20, NOTE_WARNING = 30 } NoteLevel;
+
+typedef struct {
+    NoteLevel level;
+    char text[248];
+} Note;
+
+/* Serve a complete request: fill in the answer through serve_send and its
+ * like, set conn->keep and conn->status. */
+typedef void ServeApplication(void *application, Thread *t, Conn *c, Request *r);
+
+typedef struct {
+    Scoreboard *board;
+    uint32_t slot;
+    uint32_t thread_count;
+    bool parallel;
+    int channel;  /* the worker's end */
+    int bell;     /* the supervisor's eventfd */
+    int lifeline; /* a pidfd of the supervisor */
+    int signals;  /* readable when a signal came in */
+    ServeLimits limits;
+    ServeApplication *application;
+    void *argument;
+} ServeOptions;
+
+/* Descriptors stay the caller's. NULL and errno on failure. */
+Serve *serve_new(const ServeOptions *options);
+void serve_free(Serve *s);
+
+Thread *serve_thread_at(Serve *s, uint32_t index);
+
+/* A request thread's life: returns when the worker is done. */
+void serve_thread(Serve *s, uint32_t index, void *context);
+
+/* The main thread's life, piece by piece. */
+WatchResult serve_watch(Serve *s);
+
+/* Finish what is there, hand the idle connections back, take nothing new. */
+void serve_drain(Serve *s);
+
+bool serve_note_pop(Serve *s, Note *note);
+void serve_note(Serve *s, NoteLevel level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* --- For the application, on the thread that serves. -------------------- */
+
+/* May the connection stay open after this answer? Judged before the answer's
+ * head is written, which must say so. */
+bool serve_may_keep(const Serve *s, const Conn *c, const Request *r);
+
+/* Send head and body in one system call; what the socket does not take is
+ * kept. `owner` (may be NULL) keeps `body` alive: if some of it had to wait,
+ * true comes back in *kept, the caller gives its reference away, and it comes
+ * back as garbage when sent. 0, or -1 if the client is gone (nothing more is
+ * sent, ever). */
+int serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
+               const char *body, size_t body_size, void *owner, bool *kept);
+
+/* Send part of a file. `fd` belongs to serve from now on. */
+int serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
+
+/* Wait until no more than the response buffer is unsent. */
+int serve_wait_writable(Thread *t, Conn *c);
+
+/* Owners whose segments have been sent: one, or NULL. */
+void *serve_garbage_pop(Serve *s);
+
+const ServeLimits *serve_limits(const Serve *s);
+Schedule *serve_schedule(Serve *s);
+
+#endif

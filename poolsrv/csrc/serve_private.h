@@ -1,0 +1,124 @@
+/* What serve.c, connection.c and output.c share, and nobody else. */
+#ifndef POOLSRV_SERVE_PRIVATE_H
+#define POOLSRV_SERVE_PRIVATE_H
+
+#include "clock.h"
+#include "serve.h"
+
+#define CONN_BLOCK 256
+#define CONN_BLOCKS 4096
+#define SERVE_NOTES 64
+
+/* A kept-alive connection that was silent for so long goes back to the
+ * supervisor: its next request may find a better worker. Shorter would pass
+ * clients to and fro that think for a moment. */
+#define IDLE_GRACE CLOCK_SECOND
+/* How long a client may take to read an error and close. */
+#define LINGER_TIMEOUT (2 * CLOCK_SECOND)
+/* The first segment of an answer that must wait is copied up to this size;
+ * above, its owner is kept. */
+#define COPY_MOST 16384
+
+typedef enum {
+    CONN_FREE,
+    CONN_IDLE,    /* no byte of a request has been read */
+    CONN_PARSE,   /* bytes of the next one are in the thread's buffer */
+    CONN_HEAD,    /* the head is incomplete */
+    CONN_BODY,    /* the body is */
+    CONN_WRITING, /* the answer waits for its reader */
+    CONN_LINGER,  /* refused; waits for the client to close */
+} ConnState;
+
+/* Which column of the connections gauge a state belongs to. */
+typedef enum { SEEN_IDLE, SEEN_READING, SEEN_RUNNING, SEEN_WRITING } ConnSeen;
+
+typedef enum {
+    TIMEOUT_HEADER,
+    TIMEOUT_BODY,
+    TIMEOUT_SEND,
+    TIMEOUT_KEEP_ALIVE
+} Timeout;
+
+#define CONN_OWNED UINT64_C(1)
+#define CONN_EVENT UINT64_C(2)
+
+#define LEADER_NONE (-1)
+#define LEADER_MAIN (-2)
+
+typedef enum { WATCH_OFF, WATCH_SLOW, WATCH_FAST } WatchPace;
+
+struct Serve {
+    ServeOptions o;
+    LoadLine *line;
+    int epoll; /* connections, the channel, `halt` */
+    int halt;  /* eventfd: gets the leader out of its wait, for good */
+    int watch; /* epoll of the main thread */
+    int timer;
+    int bell; /* eventfd: something for the main thread */
+    Schedule schedule;
+    Thread *threads;
+    Thread main; /* the main thread where it acts for connections */
+
+    pthread_mutex_t lock;
+    Conn *ready, *ready_last; /* owned; first come, first served */
+    Thread *parked;           /* last come, first woken: its caches are warm */
+    int32_t parked_count;
+    int32_t leader;
+    Conn *free;
+    bool quitting;
+
+    Conn *blocks[CONN_BLOCKS];
+    _Atomic uint32_t conn_count; /* places made so far */
+    _Atomic uint32_t live;       /* of those, in use */
+    _Atomic uint32_t pace;
+    _Atomic bool draining;
+    bool orphan;
+    uint64_t orphan_end;
+    uint64_t swept;
+    uint32_t *sequences; /* [threads] at the last tick */
+    uint64_t *cpu_clocks;
+
+    pthread_mutex_t side; /* guards notes and garbage */
+    Note notes[SERVE_NOTES];
+    uint32_t note_first, note_count, note_lost;
+    Segment *garbage;
+    _Atomic bool has_garbage;
+};
+
+static inline Conn *
+conn_at(Serve *s, uint32_t index)
+{
+    return &s->blocks[index / CONN_BLOCK][index % CONN_BLOCK];
+}
+
+static inline void
+conn_seen(Thread *t, ConnSeen from, ConnSeen to)
+{
+    word_add(&t->row->connections[from], (uint64_t)-1);
+    word_add(&t->row->connections[to], 1);
+}
+
+/* connection.c */
+Conn *conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item);
+void conn_run(Serve *s, Thread *t, Conn *c);
+/* The time of its state is over; owned. */
+void conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now);
+/* Give owned connections back, unread; at most CHANNEL_BATCH. */
+void conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t count,
+                    uint64_t now);
+/* No longer owned; false: it has an event, and the caller still owns it. */
+bool conn_release(Serve *s, Conn *c);
+void conn_uncount(Serve *s, Conn *c);
+int request_init(Request *r, const Http1Limits *limits, uint32_t capacity);
+void request_clear(Request *r);
+
+/* output.c */
+/* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone. */
+int output_flush(Thread *t, Conn *c);
+void output_discard(Serve *s, Conn *c);
+
+/* serve.c */
+void serve_arm(Serve *s);
+void serve_ring(int bell);
+
+#endif

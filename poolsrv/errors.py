@@ -1,0 +1,31 @@
+"""What can keep poolsrv from starting, by the exit status it ends with.
+
+Each message is written for the person at the keyboard: what was found, where,
+and what to do. Caught once, at the command line.
+"""
+
+from typing import ClassVar
+
+
+class PoolsrvError(Exception):
+    """The server cannot start. `status` is the exit status of the process."""
+
+    status: ClassVar[int]
+
+
+class ConfigError(PoolsrvError):
+    """An option is unknown, or its value is not allowed."""
+
+    status = 2
+
+
+class ApplicationError(PoolsrvError):
+    """The application cannot be loaded. The message ends with the user's own traceback, if any."""
+
+    status = 3
+
+
+class ListenError(PoolsrvError):
+    """An address is in use or cannot be bound."""
+
+    status = 4

@@ -1,0 +1,39 @@
+"""The exporter: a process that reads the scoreboard and answers over HTTP.
+
+Metrics for Prometheus, a status page for people, /livez and /readyz for
+orchestrators. It writes nothing and can be killed at any time.
+"""
+
+import socket
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What the scoreboard does not say about the server.
+
+    `started_at` is the supervisor's start in Unix seconds: worked out here it
+    would wander with the wall clock. `addresses` are the application's, as a
+    person would open them. `processes` is how many workers are wanted.
+    """
+
+    version: str
+    application: str
+    addresses: tuple[str, ...]
+    supervisor_pid: int
+    started_at: float
+    processes: int
+
+
+def run(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:
+    """Body of the exporter process; returns on SIGTERM or when the supervisor has ended.
+
+    `listener` is bound and listens (TCP or Unix). The descriptors stay the
+    caller's. Expects a process of its own with one thread: it takes over the
+    signals.
+    """
+    # Not above, where the supervisor would pay for it: prometheus_client costs
+    # 100 ms and 143 modules.
+    from poolsrv.exporter.main import serve
+
+    serve(listener, board_fd, supervisor_pidfd, about)

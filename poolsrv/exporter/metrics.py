@@ -1,0 +1,326 @@
+"""Every exported metric: name, type, labels, unit, help, and how a reading gives it.
+
+A field of the scoreboard that has a metric's name is a metric as it stands;
+those that need a word more are listed here. Knows no exposition format.
+`python -m poolsrv.exporter.metrics` prints METRICS.md.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+
+from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
+from poolsrv.lifecycle import State
+from poolsrv.scoreboard import BUCKETS, FIELDS, LAYOUTS, Field, Kind, Row, Slot, total
+
+PREFIX = "poolsrv_"
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """`counts` are cumulative, one for each of BUCKETS and one for all; `sum` in seconds."""
+
+    counts: tuple[int, ...]
+    sum: float
+
+
+Value = float | Histogram
+
+# The values of the labels, in the order of the metric's, and the number.
+Sample = tuple[tuple[str, ...], Value]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`name` is what a query says: with the prefix and, for a counter, `_total`."""
+
+    name: str
+    kind: Kind
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+    samples: Callable[[Reading], Iterable[Sample]]
+
+
+# Which row of a slot a field is in.
+_ROWS: dict[str, Callable[[Slot], Row]] = {
+    "slot": lambda slot: slot.slot,
+    "worker": lambda slot: slot.worker,
+    "thread": lambda slot: slot.threads,
+}
+
+
+def _by_worker(field: Field) -> bool:
+    """Whether a metric has a series for each worker.
+
+    What says how a worker is has one. What says how requests fared is the sum,
+    as are fields that have a label: 16 workers times a histogram's 18 series
+    would be worth nothing to anybody. Busy time is the exception: against the
+    threads of each worker it shows whether they share the work.
+    """
+    if field.row in ("slot", "worker"):
+        return not field.label
+    return field.name == "busy_time"
+
+
+def _of_field(field: Field) -> Metric:
+    labels = ("worker",) if _by_worker(field) else ()
+    return Metric(
+        PREFIX + field.metric + ("_total" if field.kind is Kind.COUNTER else ""),
+        field.kind,
+        (*labels, field.label) if field.label else labels,
+        field.unit,
+        field.help,
+        partial(_samples, field),
+    )
+
+
+def _samples(field: Field, reading: Reading) -> Iterator[Sample]:
+    for labels, row in _rows(field, reading):
+        words = row.all(field.name)
+        if field.kind is Kind.HISTOGRAM:
+            *counts, time = words
+            yield labels, Histogram(tuple(accumulate(counts)), seconds(time))
+        else:
+            values = map(seconds, words) if field.unit == "seconds" else words
+            for value, number in zip(field.values or (None,), values, strict=True):
+                yield labels if value is None else (*labels, value), number
+
+
+def _rows(field: Field, reading: Reading) -> Iterator[tuple[tuple[str, ...], Row]]:
+    if field.row == "supervisor":
+        yield (), reading.snapshot.supervisor
+    else:
+        rows = [(str(slot.number), _ROWS[field.row](slot)) for slot in reading.snapshot.slots]
+        if _by_worker(field):
+            yield from (((number,), row) for number, row in rows)
+        else:
+            yield (), total(LAYOUTS[field.row], (row for _, row in rows))
+
+
+def _one(number: Callable[[Reading], float]) -> Callable[[Reading], Iterator[Sample]]:
+    """Samples of a metric without labels."""
+
+    def samples(reading: Reading) -> Iterator[Sample]:
+        yield (), number(reading)
+
+    return samples
+
+
+def _each(
+    numbers: Callable[[Reading], Iterable[tuple[object, float]]],
+) -> Callable[[Reading], Iterator[Sample]]:
+    """Samples of a metric with one label."""
+
+    def samples(reading: Reading) -> Iterator[Sample]:
+        for value, number in numbers(reading):
+            yield (str(value),), number
+
+    return samples
+
+
+def connections(reading: Reading) -> dict[str, int]:
+    """Open connections of the whole server, by state."""
+    supervisor = reading.snapshot.supervisor
+    return {
+        "parked": supervisor["parked"],
+        "queued": supervisor["queue_length"],
+        **reading.snapshot.threads.by_value("connections"),
+    }
+
+
+def workers(reading: Reading) -> dict[State, int]:
+    """Slots by state."""
+    count = Counter(map(state_of, reading.snapshot.slots))
+    return {state: count[state] for state in State if state is not State.EMPTY}
+
+
+_DERIVED = (
+    Metric(
+        "poolsrv_threads_busy",
+        Kind.GAUGE,
+        ("worker",),
+        "",
+        "Request threads that are in a request now",
+        _each(lambda reading: ((slot.number, slot.busy) for slot in reading.snapshot.slots)),
+    ),
+    Metric(
+        "poolsrv_thread_utilization_ratio",
+        Kind.GAUGE,
+        (),
+        "",
+        "Busy share of all request threads, 0 to 1, since the reading before (5 seconds at least)",
+        _one(lambda reading: reading.utilization),
+    ),
+    Metric(
+        "poolsrv_connections",
+        Kind.GAUGE,
+        ("state",),
+        "",
+        "Open connections: parked and queued in the supervisor; idle, reading, running, writing"
+        " in workers",
+        _each(lambda reading: connections(reading).items()),
+    ),
+    Metric(
+        "poolsrv_queue_oldest_seconds",
+        Kind.GAUGE,
+        (),
+        "seconds",
+        "How long the first connection in the queue has waited, 0 if there is none",
+        _one(lambda reading: reading.queue_age),
+    ),
+    Metric(
+        "poolsrv_request_oldest_seconds",
+        Kind.GAUGE,
+        (),
+        "seconds",
+        "How long the oldest running request has run, 0 if there is none",
+        _one(lambda reading: reading.oldest_request),
+    ),
+    Metric(
+        "poolsrv_workers",
+        Kind.GAUGE,
+        ("state",),
+        "",
+        "Slots of the pool by state",
+        _each(lambda reading: ((s.name.lower(), n) for s, n in workers(reading).items())),
+    ),
+    Metric(
+        "poolsrv_workers_configured",
+        Kind.GAUGE,
+        (),
+        "",
+        "Workers that are wanted",
+        _one(lambda reading: reading.about.processes),
+    ),
+    Metric(
+        "poolsrv_worker_up",
+        Kind.GAUGE,
+        ("worker",),
+        "",
+        "1 if the worker in the slot gets work, else 0 (a spare slot after a reload, too)",
+        _each(
+            lambda reading: (
+                (slot.number, state_of(slot) is State.READY) for slot in reading.snapshot.slots
+            )
+        ),
+    ),
+    Metric(
+        "poolsrv_worker_resident_bytes",
+        Kind.GAUGE,
+        ("worker",),
+        "bytes",
+        "Memory of the worker, pages it shares with others included",
+        _each(lambda reading: ((slot, use.resident) for slot, use in reading.usage.items())),
+    ),
+    Metric(
+        "poolsrv_worker_cpu_seconds_total",
+        Kind.COUNTER,
+        ("worker",),
+        "seconds",
+        "CPU time of the processes that have been in the slot",
+        _each(lambda reading: reading.cpu.items()),
+    ),
+    Metric(
+        "poolsrv_start_time_seconds",
+        Kind.GAUGE,
+        (),
+        "seconds",
+        "Start of the supervisor, in Unix time",
+        _one(lambda reading: reading.about.started_at),
+    ),
+    Metric(
+        "poolsrv_build_info",
+        Kind.GAUGE,
+        ("version", "python"),
+        "",
+        "Always 1; the labels say what runs",
+        lambda reading: [((reading.about.version, PYTHON), 1)],
+    ),
+)
+
+METRICS: tuple[Metric, ...] = (
+    *(_of_field(field) for field in FIELDS if field.metric),
+    *_DERIVED,
+)
+
+# What people ask first, and the query that answers it.
+QUESTIONS = (
+    (
+        "How full is it? Above 0.8 for long, add threads or processes.",
+        "sum(rate(poolsrv_thread_busy_seconds_total[5m])) / sum(poolsrv_threads)",
+    ),
+    (
+        "How long do 99 of 100 requests take at most?",
+        "histogram_quantile(0.99, sum by (le) (rate(poolsrv_request_duration_seconds_bucket[5m])))",
+    ),
+    (
+        "How long do they wait for a thread, on average?",
+        "sum(rate(poolsrv_request_queue_seconds_sum[5m]))"
+        " / sum(rate(poolsrv_request_queue_seconds_count[5m]))",
+    ),
+    (
+        "Which share of the answers are errors of the server?",
+        'sum(rate(poolsrv_requests_total{status_class="5xx"}[5m]))'
+        " / sum(rate(poolsrv_requests_total[5m]))",
+    ),
+    (
+        "Alert: fewer workers serve than are wanted.",
+        "sum by (instance) (poolsrv_worker_up) < sum by (instance) (poolsrv_workers_configured)",
+    ),
+    (
+        "Alert: a request hangs.",
+        "poolsrv_request_oldest_seconds > 60",
+    ),
+    (
+        "Why were workers replaced today?",
+        "sum by (reason) (increase(poolsrv_worker_restarts_total[1d])) > 0",
+    ),
+)
+
+
+def reference() -> str:
+    """METRICS.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Generated from the scoreboard's table by `make docs`.",
+        "",
+        "Served at `/metrics` of the `--admin` address as Prometheus text or OpenMetrics, as the",
+        "client accepts. Counters outlive the workers: they start again only with the server.",
+        "`worker` is a slot of the pool, not a process: a worker that is replaced leaves its",
+        "series to the next.",
+        "",
+        "| Metric | Type | Labels | Unit | Meaning |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for metric in sorted(METRICS, key=lambda metric: metric.name):
+        labels = ", ".join(f"`{label}`" for label in metric.labels)
+        lines.append(
+            f"| `{metric.name}` | {metric.kind.value.lower()} | {labels} | {metric.unit}"
+            f" | {metric.help} |"
+        )
+    bounds = ", ".join(f"{seconds(bound):g}" for bound in BUCKETS)
+    lines += ["", "## Values of labels", ""]
+    for field in FIELDS:
+        if field.metric and field.label:
+            values = ", ".join(f"`{value}`" for value in field.values)
+            lines.append(f"- `{PREFIX}{field.metric}_total`, `{field.label}`: {values}")
+    lines += [
+        "",
+        "## Buckets",
+        "",
+        f"Histograms have buckets up to {bounds} seconds and one for all.",
+        "",
+        "## Questions and queries",
+        "",
+    ]
+    for question, query in QUESTIONS:
+        lines += [question, "", "```promql", query, "```", ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")

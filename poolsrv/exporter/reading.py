@@ -1,0 +1,155 @@
+"""All that a scrape or the status page shows, gathered at one moment.
+
+The metrics and the status are functions of a Reading; what has to be
+remembered from one reading to the next is remembered here.
+"""
+
+import platform
+from collections import defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poolsrv.exporter import About
+from poolsrv.exporter.processes import CpuTime, Usage, usage
+from poolsrv.lifecycle import ServerState, State
+from poolsrv.scoreboard import THREAD, Reader, Row, Slot, Snapshot
+
+PYTHON = platform.python_version()
+
+# Ratios and rates that are shown ready-made cover at least this time, so that
+# a second reader just before does not leave one a window of nothing.
+WINDOW = 5_000_000_000
+
+# Readings closer together than this are not worth keeping.
+_SPACING = 1_000_000_000
+
+
+def seconds(nanoseconds: int) -> float:
+    """Divided, not multiplied by 1e-9: 300 ms are 0.3, not 0.30000000000000004."""
+    return nanoseconds / 1e9
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What all threads had done at `now` (monotonic nanoseconds)."""
+
+    now: int
+    threads: Row
+
+
+class History:
+    """Totals to compare the present ones with."""
+
+    def __init__(self) -> None:
+        self._past: deque[Totals] = deque()
+
+    def baseline(self, present: Totals, started_at: int) -> Totals:
+        """The latest totals at least a WINDOW old, those of the start if there are none.
+
+        Keeps the present ones for later. `started_at` in monotonic nanoseconds.
+        """
+        past = self._past
+        if not past:
+            past.append(Totals(started_at, THREAD.zero()))
+        while len(past) > 1 and past[1].now <= present.now - WINDOW:
+            past.popleft()
+        if present.now - past[-1].now >= _SPACING:
+            past.append(present)
+        return past[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """`usage` and `cpu` are by slot; a slot without a process has no usage."""
+
+    about: About
+    snapshot: Snapshot
+    baseline: Totals
+    usage: Mapping[int, Usage]
+    cpu: Mapping[int, float]
+
+    @property
+    def state(self) -> ServerState:
+        return ServerState(self.snapshot.supervisor["state"])
+
+    def slots_in(self, state: State) -> list[Slot]:
+        return [slot for slot in self.snapshot.slots if state_of(slot) is state]
+
+    @property
+    def threads(self) -> int:
+        """Request threads of the processes that live."""
+        return sum(slot.worker["threads"] for slot in self.snapshot.slots)
+
+    @property
+    def busy(self) -> int:
+        return sum(slot.busy for slot in self.snapshot.slots)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the baseline."""
+        return seconds(self.snapshot.now - self.baseline.now)
+
+    def since_baseline(self, field: str) -> tuple[int, ...]:
+        """How much each word of a thread's counter has grown since the baseline."""
+        then, now = self.baseline.threads.all(field), self.snapshot.threads.all(field)
+        return tuple(after - before for before, after in zip(then, now, strict=True))
+
+    @property
+    def utilization(self) -> float:
+        """Busy thread-seconds of the possible ones since the baseline, 0 to 1."""
+        possible = self.elapsed * self.threads
+        busy = seconds(self.since_baseline("busy_time")[0])
+        # More than 1 only while threads that were busy have just gone.
+        return min(busy / possible, 1.0) if possible > 0 else 0.0
+
+    @property
+    def queue_age(self) -> float:
+        """Seconds the first connection in the queue has waited."""
+        since = self.snapshot.supervisor["queue_since"]
+        return self.age(since) if since else 0.0
+
+    @property
+    def oldest_request(self) -> float:
+        """Seconds the oldest running request has run."""
+        return max(
+            (self.age(run.since) for slot in self.snapshot.slots for run in slot.running),
+            default=0.0,
+        )
+
+    def age(self, moment: int) -> float:
+        """Seconds since a moment (monotonic nanoseconds); 0 for one that is newer."""
+        return seconds(max(self.snapshot.now - moment, 0))
+
+
+def state_of(slot: Slot) -> State:
+    return State(slot.slot["state"])
+
+
+class Source:
+    """Takes readings."""
+
+    def __init__(self, reader: Reader, about: About) -> None:
+        self._reader = reader
+        self._about = about
+        self._history = History()
+        self._cpu: defaultdict[int, CpuTime] = defaultdict(CpuTime)
+
+    def read(self, now: int) -> Reading:
+        """A reading at `now` (monotonic nanoseconds, not before the last one)."""
+        snapshot = self._reader.read(now)
+        used: dict[int, Usage] = {}
+        for slot in snapshot.slots:
+            pid = slot.slot["pid"]
+            present = usage(pid) if pid else None
+            if present:
+                used[slot.number] = present
+                self._cpu[slot.number].advance(pid, present.cpu)
+        return Reading(
+            self._about,
+            snapshot,
+            self._history.baseline(
+                Totals(now, snapshot.threads), snapshot.supervisor["started_at"]
+            ),
+            used,
+            {slot.number: self._cpu[slot.number].seconds for slot in snapshot.slots},
+        )

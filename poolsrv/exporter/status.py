@@ -1,0 +1,239 @@
+"""What the status page and /status.json say: a reading, in a person's words.
+
+Answers three questions: is it full, what hangs, may I deploy. Knows neither
+HTML nor HTTP.
+"""
+
+from dataclasses import dataclass
+
+from poolsrv.exporter.metrics import connections, workers
+from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
+from poolsrv.lifecycle import ServerState, State
+from poolsrv.scoreboard import BUCKETS, Running, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """An answer, and in words why."""
+
+    yes: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    version: str
+    python: str
+    application: str
+    addresses: tuple[str, ...]
+    pid: int
+    state: str
+    generation: int
+    uptime_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Threads:
+    """`utilization_ratio` is over `window_seconds`."""
+
+    total: int
+    busy: int
+    utilization_ratio: float
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    length: int
+    oldest_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Rates and quantiles over `window_seconds`; a quantile is None without requests.
+
+    `total` counts since the start of the server.
+    """
+
+    total: int
+    per_second: float
+    errors_per_second: float
+    median_seconds: float | None
+    p99_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunningRequest:
+    slot: int
+    thread: int
+    pid: int
+    state: str
+    age_seconds: float
+    queue_seconds: float
+    method: str
+    path: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """`restarts` are by reason, the reasons that never happened left out."""
+
+    slot: int
+    pid: int
+    state: str
+    generation: int
+    age_seconds: float
+    threads: int
+    busy: int
+    load: int
+    limit: int
+    requests: int
+    resident_bytes: int
+    cpu_seconds: float
+    restarts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """`running` is sorted, oldest first. Methods and paths are the clients' words.
+
+    `workers` has a row for each slot that has a process or is about to get one.
+    """
+
+    server: Server
+    ready: Verdict
+    deployable: Verdict
+    window_seconds: float
+    threads: Threads
+    queue: Queue
+    requests: Requests
+    connections: dict[str, int]
+    workers: list[Worker]
+    running: list[RunningRequest]
+
+
+def ready(reading: Reading) -> Verdict:
+    """Does the server take requests?"""
+    if reading.state is ServerState.DRAINING:
+        return Verdict(False, "the server drains and will stop")
+    count = workers(reading)
+    if count[State.READY]:
+        return Verdict(True, f"{count[State.READY]} of {reading.about.processes} workers are ready")
+    return Verdict(False, f"no worker is ready ({_others(reading) or 'none has started'})")
+
+
+def deployable(reading: Reading) -> Verdict:
+    """Is nothing under way that a reload would have to wait for?"""
+    if reading.state is not ServerState.SERVING:
+        return Verdict(False, f"the server is {reading.state.name.lower()}")
+    if others := _others(reading):
+        return Verdict(False, f"workers: {others}")
+    generation = reading.snapshot.supervisor["generation"]
+    return Verdict(True, f"generation {generation} serves and nothing is under way")
+
+
+def _others(reading: Reading) -> str:
+    """The workers that are not ready, as "1 starting, 2 draining"."""
+    return ", ".join(
+        f"{number} {state.name.lower()}"
+        for state, number in workers(reading).items()
+        if number and state is not State.READY
+    )
+
+
+def status(reading: Reading) -> Status:
+    supervisor = reading.snapshot.supervisor
+    slots = reading.snapshot.slots
+    about = reading.about
+    return Status(
+        server=Server(
+            version=about.version,
+            python=PYTHON,
+            application=about.application,
+            addresses=about.addresses,
+            pid=about.supervisor_pid,
+            state=reading.state.name.lower(),
+            generation=supervisor["generation"],
+            uptime_seconds=reading.age(supervisor["started_at"]),
+        ),
+        ready=ready(reading),
+        deployable=deployable(reading),
+        window_seconds=reading.elapsed,
+        threads=Threads(reading.threads, reading.busy, reading.utilization),
+        queue=Queue(supervisor["queue_length"], reading.queue_age),
+        requests=_requests(reading),
+        connections=connections(reading),
+        workers=[_worker(reading, slot) for slot in slots if state_of(slot) is not State.EMPTY],
+        running=sorted(
+            (_running(reading, slot, running) for slot in slots for running in slot.running),
+            key=lambda request: request.age_seconds,
+            reverse=True,
+        ),
+    )
+
+
+def _requests(reading: Reading) -> Requests:
+    answered = reading.since_baseline("requests")
+    errors = reading.snapshot.threads.layout.fields["requests"].values.index("5xx")
+    counts = reading.since_baseline("duration")[:-1]
+    elapsed = max(reading.elapsed, 1e-9)
+    return Requests(
+        total=sum(reading.snapshot.threads.all("requests")),
+        per_second=sum(answered) / elapsed,
+        errors_per_second=answered[errors] / elapsed,
+        median_seconds=quantile(0.5, counts),
+        p99_seconds=quantile(0.99, counts),
+    )
+
+
+def quantile(share: float, counts: tuple[int, ...]) -> float | None:
+    """The time in seconds that this share of requests took at most; None if there are none.
+
+    Linear within a bucket, as PromQL's histogram_quantile; the last bound for
+    what lies beyond it.
+    """
+    rank = share * sum(counts)
+    if not rank:
+        return None
+    lower = 0
+    for bound, count in zip(BUCKETS, counts, strict=False):
+        if count and rank <= count:
+            return seconds(lower + round((bound - lower) * rank / count))
+        rank -= count
+        lower = bound
+    return seconds(lower)
+
+
+def _worker(reading: Reading, slot: Slot) -> Worker:
+    usage = reading.usage.get(slot.number)
+    return Worker(
+        slot=slot.number,
+        pid=slot.slot["pid"],
+        state=state_of(slot).name.lower(),
+        generation=slot.slot["slot_generation"],
+        age_seconds=reading.age(slot.slot["spawned_at"]),
+        threads=slot.worker["threads"],
+        busy=slot.busy,
+        load=slot.load,
+        limit=slot.limit,
+        requests=sum(slot.threads.all("requests")),
+        resident_bytes=usage.resident if usage else 0,
+        cpu_seconds=reading.cpu[slot.number],
+        restarts={
+            reason: number for reason, number in slot.slot.by_value("restarts").items() if number
+        },
+    )
+
+
+def _running(reading: Reading, slot: Slot, running: Running) -> RunningRequest:
+    return RunningRequest(
+        slot=slot.number,
+        thread=running.thread,
+        pid=slot.slot["pid"],
+        state=running.state.name.lower(),
+        age_seconds=reading.age(running.since),
+        queue_seconds=seconds(max(running.since - running.ready, 0)),
+        method=running.method,
+        path=running.path,
+        request_id=running.request_id,
+    )

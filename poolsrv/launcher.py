@@ -1,0 +1,182 @@
+"""Builds the parts of a server and wires them: the one place that knows all processes.
+
+Runs in the process that becomes the supervisor. Everything that children share
+is made here before the first fork; every child closes what is not its own.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from poolsrv import _core, exporter, log
+from poolsrv._version import __version__
+from poolsrv.config import Settings, UnixAddress, from_options
+from poolsrv.errors import ApplicationError, ConfigError
+from poolsrv.sockets import Listener, channel_pair, open_listener
+from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.spawning import Child, Template
+from poolsrv.worker.main import Job, Site
+from poolsrv.worker.template import template
+
+
+def serve(application: Callable[..., Any], **options: object) -> None:
+    """Serve a WSGI callable until told to stop (SIGTERM or SIGINT).
+
+    `options` are those of `poolsrv serve` with underscores, as values or as
+    text: `serve(app, bind="0.0.0.0:8000", threads=8, keep_alive_timeout="30s")`.
+    Call it from a process with one thread: it forks. Raises ConfigError,
+    ApplicationError or ListenError if the server cannot start.
+    """
+    launch(from_options(**options), application)
+
+
+def launch(settings: Settings, application: Callable[..., Any] | None = None) -> int:
+    """Run a server; the exit status.
+
+    `application` takes the place of the one that the settings name. Raises
+    PoolsrvError if the server cannot start.
+    """
+    log.setup(settings.log_level, settings.log_format, "supervisor")
+    with ExitStack() as stack:
+        listeners = [_open(stack, address, settings.backlog) for address in settings.bind]
+        admin = _open(stack, settings.admin, 64) if settings.admin is not None else None
+        # Twice the workers: a generation that takes over needs slots of its own.
+        board_fd = _core.scoreboard_create(2 * settings.processes, settings.threads)
+        stack.callback(os.close, board_fd)
+        board = _core.Scoreboard(board_fd)
+        channels = [channel_pair() for _ in range(board.slot_count)]
+        for pair in channels:
+            for end in pair:
+                stack.callback(end.close)
+        dispatcher = _core.Dispatcher(
+            board,
+            [listener.socket.fileno() for listener in listeners],
+            header_timeout=settings.header_timeout,
+            keep_alive_timeout=settings.keep_alive_timeout,
+            queue_timeout=settings.queue_timeout,
+            queue_size=settings.queue_size,
+        )
+        stack.callback(dispatcher.close)
+        job = Job(
+            settings=settings,
+            application=application,
+            board=board_fd,
+            channels=channels,
+            bell=_owned(stack, os.dup(dispatcher.bell)),
+            lifeline=_owned(stack, os.pidfd_open(os.getpid())),
+            access_log=_owned(stack, _open_access_log(settings.access_log)),
+            sites=[_site(listener) for listener in listeners],
+        )
+
+        def close_supervisors_own() -> None:
+            """In a child: an open copy of a listener would keep its port."""
+            dispatcher.close()
+            for listener in listeners:
+                listener.socket.close()
+
+        def start_exporter() -> Child:
+            assert admin is not None
+
+            def run() -> None:
+                close_supervisors_own()
+                for pair in channels:
+                    for end in pair:
+                        end.close()
+                log.setup(settings.log_level, settings.log_format, "exporter")
+                exporter.run(admin.socket, board_fd, job.lifeline, about)
+
+            return Child.start("poolsrv-exporter", run)
+
+        def start_template(generation: int) -> Template:
+            def run(control: socket.socket) -> None:
+                close_supervisors_own()
+                if admin is not None:
+                    admin.socket.close()
+                log.setup(settings.log_level, settings.log_format, f"template {generation}")
+                template(control, job)
+
+            return Template(generation, run)
+
+        def announce() -> None:
+            for listener in listeners:
+                print("application", _url(listener))
+            if admin is not None:
+                print("metrics", _url(admin) + "/metrics")
+                print("status", _url(admin) + "/", flush=True)
+
+        about = exporter.About(
+            version=__version__,
+            application=settings.application or repr(application),
+            addresses=tuple(_url(listener) for listener in listeners),
+            supervisor_pid=os.getpid(),
+            started_at=time.time(),
+            processes=settings.processes,
+        )
+        pool = Pool(
+            settings.processes,
+            board.slot_count,
+            startup_timeout=settings.startup_timeout,
+            graceful_timeout=settings.graceful_timeout,
+        )
+        supervisor = Supervisor(
+            pool,
+            dispatcher,
+            board,
+            channels,
+            start_template,
+            start_exporter if admin is not None else None,
+            announce,
+        )
+        finish = supervisor.run()
+    if finish.text:
+        raise ApplicationError(finish.text)
+    return finish.status
+
+
+def _open(stack: ExitStack, address: Any, backlog: int) -> Listener:
+    listener = open_listener(address, backlog)
+    stack.callback(listener.close)
+    return listener
+
+
+def _owned(stack: ExitStack, fd: int) -> int:
+    if fd > 2:
+        stack.callback(os.close, fd)
+    return fd
+
+
+def _open_access_log(place: str) -> int:
+    """A descriptor in append mode, or -1 for none."""
+    if place == "off":
+        return -1
+    if place == "-":
+        return 1
+    try:
+        return os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    except OSError as error:
+        folder = Path(place).absolute().parent
+        raise ConfigError(
+            f"--access-log {place}: {error.strerror}; {folder} must exist and be writable"
+        ) from None
+
+
+def _site(listener: Listener) -> Site:
+    """SERVER_NAME and SERVER_PORT (RFC 3875 sections 4.1.14, 4.1.15)."""
+    if listener.is_unix:
+        return Site("localhost", "")
+    host, port = listener.socket.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return Site(host, str(port))
+
+
+def _url(listener: Listener) -> str:
+    """The address as a person or curl would open it."""
+    if isinstance(listener.address, UnixAddress) or listener.is_unix:
+        return listener.name
+    return f"http://{listener.name}"

@@ -1,0 +1,109 @@
+"""Where our messages go: standard error, one event a line.
+
+Used by every process; each calls `setup` once with its role, a child again
+after the fork. Messages are sentences, the facts behind them are fields:
+
+    logging.getLogger("poolsrv").info("worker is ready", extra={"fields": {"slot": 1}})
+
+Whatever comes from outside (paths, client data, tracebacks) is escaped here,
+so that no one who sends us bytes can forge a line or move a terminal's cursor.
+"""
+
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from datetime import datetime
+
+_LOGGER = "poolsrv"
+
+# C0, DEL, C1 and the Unicode line ends; a lone surrogate cannot be encoded.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+
+# A value with none of these needs no quotes.
+_PLAIN = re.compile(r'[^\s"=\\]+')
+
+
+def setup(level: str, format: str, role: str) -> None:
+    """Send the records of "poolsrv" to standard error.
+
+    `level` and `format` are Settings.log_level and .log_format; `role` is the
+    process in our words, such as `supervisor` or `worker 2`. Call it again after
+    a fork: the handler is replaced, so that no lock is inherited.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Json(role) if format == "json" else _Text(role))
+    logger = logging.getLogger(_LOGGER)
+    logger.handlers = [handler]
+    logger.setLevel(level.upper())
+    # The application's own logging set-up gets its records, not ours.
+    logger.propagate = False
+
+
+class _Text(logging.Formatter):
+    """`2026-11-20 12:00:00.123 +0000 INFO    supervisor[1234] message key=value`"""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = _local(record)
+        stamp = f"{when:%Y-%m-%d %H:%M:%S}.{when.microsecond // 1000:03d} {when:%z}"
+        fields = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
+        head = f"{stamp} {record.levelname:<7} {self.role}[{os.getpid()}]"
+        first, *rest = record.getMessage().split("\n")
+        lines = [f"{head} {escape(first)}{fields}"]
+        lines += ["    " + escape(line) for line in [*rest, *_traceback(self, record)]]
+        return "\n".join(lines)
+
+
+class _Json(logging.Formatter):
+    """One object a line: time, level, role, pid, message, the fields, and traceback if any."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self.role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        event: dict[str, object] = {
+            "time": _local(record).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "role": self.role,
+            "pid": os.getpid(),
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if lines := _traceback(self, record):
+            event["traceback"] = "\n".join(lines)
+        # ASCII only: every control character and line end leaves as an escape.
+        return json.dumps(event, default=str)
+
+
+def escape(text: str) -> str:
+    r"""Replace control characters, as Python would write them: `\n`, `\x1b`."""
+    return _CONTROL.sub(lambda match: repr(match[0])[1:-1], text)
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return escape(text) if _PLAIN.fullmatch(text) else escape(json.dumps(text, ensure_ascii=False))
+
+
+def _local(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created).astimezone()
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    fields: Mapping[str, object] = getattr(record, "fields", {})
+    return fields
+
+
+def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    lines: list[str] = []
+    if record.exc_info and record.exc_info[0] is not None:
+        lines += formatter.formatException(record.exc_info).split("\n")
+    if record.stack_info:
+        lines += record.stack_info.split("\n")
+    return lines

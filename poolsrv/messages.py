@@ -1,0 +1,92 @@
+"""What the supervisor and a template say to each other.
+
+One JSON object a message on a SOCK_SEQPACKET pair; a message that announces a
+worker carries its pidfd. Neither side ever waits for the other to read: there
+are a few messages for each process, far fewer than a socket buffer holds.
+"""
+
+import array
+import dataclasses
+import json
+import os
+import socket
+from dataclasses import dataclass
+
+# The largest message is a traceback that was cut to 16,000 characters.
+_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Supervisor: start a worker in this slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quit:
+    """Supervisor: no more workers; end when the last has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """Template: ready to fork."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadFailed:
+    """Template: the application could not be loaded."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """Template: a worker was started; its pidfd comes along."""
+
+    slot: int
+    pid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Exited:
+    """Template: a worker has ended. `status` is its exit status, or minus its signal."""
+
+    slot: int
+    pid: int
+    status: int
+
+
+Message = Spawn | Quit | Loaded | LoadFailed | Spawned | Exited
+_KINDS: dict[str, type[Message]] = {
+    kind.__name__: kind for kind in (Spawn, Quit, Loaded, LoadFailed, Spawned, Exited)
+}
+
+
+def send(channel: socket.socket, message: Message, fd: int | None = None) -> None:
+    """Send one message. Raises OSError if the other side is gone."""
+    body = json.dumps([type(message).__name__, dataclasses.asdict(message)]).encode()
+    socket.send_fds(channel, [body], [] if fd is None else [fd])
+
+
+def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
+    """The next message and its descriptor, which is the caller's; (None, None) at the end.
+
+    Raises BlockingIOError if nothing is there yet.
+    """
+    fds = array.array("i")
+    # Not socket.recv_fds: it ignores its flags, and descriptors must be born CLOEXEC.
+    body, ancillary, flags, _ = channel.recvmsg(
+        _BYTES, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+    if not body:
+        return None, None
+    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        for fd in fds:
+            os.close(fd)
+        raise OSError("a message between supervisor and template was cut short")
+    name, fields = json.loads(body)
+    return _KINDS[name](**fields), fds[0] if fds else None

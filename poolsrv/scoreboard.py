@@ -1,0 +1,246 @@
+"""The scoreboard as Python sees it: its fields by name, and readings of it.
+
+The table of fields stands in csrc/scoreboard.h; this module learns it from
+the C core and adds none. It only reads: writers use `_core.Scoreboard`. A
+number stays what the table stores (times are nanoseconds); whoever shows it
+converts it.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from poolsrv import _core
+
+
+class Kind(enum.Enum):
+    """What a field's numbers do, as the table names it."""
+
+    COUNTER = "COUNTER"  # only grows
+    GAUGE = "GAUGE"  # may fall
+    HISTOGRAM = "HISTOGRAM"  # a count per bucket, the count beyond, the sum
+
+
+class ThreadState(enum.IntEnum):
+    """What a thread does now: `ThreadState` of csrc/scoreboard.h."""
+
+    IDLE = 0
+    APPLICATION = 1
+    WRITING = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A row of the table: `words` 64-bit words from `index` on.
+
+    `unit` is "", "seconds" (stored as nanoseconds) or "bytes". `metric` is the
+    exported name without prefix and `_total`, "" if it has none. `label` is ""
+    or the name of the label of which each word counts one of `values`.
+    """
+
+    row: str
+    name: str
+    kind: Kind
+    index: int
+    words: int
+    unit: str
+    metric: str
+    label: str
+    values: tuple[str, ...]
+    help: str
+
+
+def _fields() -> Iterable[Field]:
+    for row, name, kind, index, words, unit, metric, labels, text in _core.FIELDS:
+        label, _, values = labels.partition("=")
+        yield Field(
+            row,
+            name,
+            Kind(kind),
+            index,
+            words,
+            unit,
+            metric,
+            label,
+            tuple(values.split("|")) if label else (),
+            text,
+        )
+
+
+FIELDS: tuple[Field, ...] = tuple(_fields())
+
+# Upper bounds of a histogram's buckets in nanoseconds; one without bound follows.
+BUCKETS: tuple[int, ...] = _core.BUCKETS
+
+
+class Layout:
+    """Where the fields of one kind of row are."""
+
+    def __init__(self, row: str) -> None:
+        self.row = row
+        self.fields: Mapping[str, Field] = MappingProxyType(
+            {field.name: field for field in FIELDS if field.row == row}
+        )
+        self.words = max(field.index + field.words for field in self.fields.values())
+        self._gauges = [
+            index
+            for field in self.fields.values()
+            if field.kind is Kind.GAUGE
+            for index in range(field.index, field.index + field.words)
+        ]
+
+    def zero(self) -> "Row":
+        return Row(self, (0,) * self.words)
+
+    def not_below(self, floor: Sequence[int], words: Sequence[int]) -> tuple[int, ...]:
+        """`words`, but no counter lower than it is in `floor`."""
+        result = list(map(max, floor, words))
+        for index in self._gauges:
+            result[index] = words[index]
+        return tuple(result)
+
+
+SUPERVISOR = Layout("supervisor")
+SLOT = Layout("slot")
+WORKER = Layout("worker")
+THREAD = Layout("thread")
+LAYOUTS = {layout.row: layout for layout in (SUPERVISOR, SLOT, WORKER, THREAD)}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The words of a row, or of several added up, at one moment."""
+
+    layout: Layout
+    words: tuple[int, ...]
+
+    def __getitem__(self, name: str) -> int:
+        """The one word of a field, or the first."""
+        return self.words[self.layout.fields[name].index]
+
+    def all(self, name: str) -> tuple[int, ...]:
+        """Every word of a field."""
+        field = self.layout.fields[name]
+        return self.words[field.index : field.index + field.words]
+
+    def by_value(self, name: str) -> dict[str, int]:
+        """The words of a field with a label, by the label's values."""
+        return dict(zip(self.layout.fields[name].values, self.all(name), strict=True))
+
+
+def total(layout: Layout, rows: Iterable[Row]) -> Row:
+    """The rows added up, word by word."""
+    words = (row.words for row in rows)
+    return Row(layout, tuple(map(sum, zip(layout.zero().words, *words, strict=True))))
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A request that a thread is in. Times in monotonic nanoseconds.
+
+    `method` and `path` are the client's words: escape them. `path` has no
+    query and is cut at 159 bytes.
+    """
+
+    thread: int
+    state: ThreadState
+    since: int
+    ready: int
+    method: str
+    path: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot at one moment.
+
+    `threads` is the sum of the slot's thread rows, running requests' time
+    included; `load` is the requests reserved or running, `limit` how many the
+    supervisor gives it at most.
+    """
+
+    number: int
+    slot: Row
+    worker: Row
+    threads: Row
+    busy: int
+    load: int
+    limit: int
+    running: tuple[Running, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The whole scoreboard, read at `now` (monotonic nanoseconds).
+
+    `slots` are those that have ever had a process. `threads` is the sum of
+    their threads.
+    """
+
+    now: int
+    supervisor: Row
+    slots: tuple[Slot, ...]
+    threads: Row
+
+
+class Reader:
+    """Reads the scoreboard behind a descriptor; counters never step back.
+
+    They could, by as little as the time between two looks at one running
+    request, and `rate()` takes any dip for a restart and counts the whole
+    counter anew. So each word of a counter is at least what it was in the
+    reading before; sums of such words do not step back either.
+    """
+
+    def __init__(self, fd: int) -> None:
+        """`fd` stays the caller's. Raises OSError (EINVAL) if it is no scoreboard."""
+        self._board = _core.Scoreboard(fd)
+        self._floors: dict[tuple[Layout, int], tuple[int, ...]] = {}
+
+    def read(self, now: int) -> Snapshot:
+        """Everything, at `now` (monotonic nanoseconds, not before the last reading)."""
+        slots = tuple(
+            self._slot(number, now)
+            for number in range(self._board.slot_count)
+            if self._used(number)
+        )
+        return Snapshot(
+            now,
+            self._row(SUPERVISOR, 0, self._board.supervisor()),
+            slots,
+            total(THREAD, (slot.threads for slot in slots)),
+        )
+
+    def _used(self, number: int) -> bool:
+        return Row(SLOT, self._board.slot(number))["spawned_at"] != 0
+
+    def _slot(self, number: int, now: int) -> Slot:
+        load, limit = self._board.load(number)
+        running = tuple(
+            Running(thread, ThreadState(state), since, ready, *map(_text, texts))
+            for thread, state, since, ready, *texts in self._board.current(number)
+        )
+        return Slot(
+            number,
+            self._row(SLOT, number, self._board.slot(number)),
+            self._row(WORKER, number, self._board.worker(number)),
+            self._row(THREAD, number, self._board.totals(number, now)),
+            len(running),
+            load,
+            limit,
+            running,
+        )
+
+    def _row(self, layout: Layout, number: int, words: tuple[int, ...]) -> Row:
+        floor = self._floors.get((layout, number))
+        if floor is not None:
+            words = layout.not_below(floor, words)
+        self._floors[layout, number] = words
+        return Row(layout, words)
+
+
+def _text(raw: bytes) -> str:
+    """Bytes of a request, torn perhaps, as ASCII; others as \\x.."""
+    return raw.decode("ascii", "backslashreplace")

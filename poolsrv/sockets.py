@@ -1,0 +1,199 @@
+"""Sockets that outlive a request: the public listeners and the channels of slots.
+
+Made in the supervisor before anything is forked. Every descriptor is
+close-on-exec and does not block. OS errors become ListenErrors that say what
+to do.
+"""
+
+import errno
+import os
+import socket
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from poolsrv.config import Address, FdAddress, TcpAddress, UnixAddress
+from poolsrv.errors import ListenError
+from poolsrv.log import escape
+
+# Room for messages that a worker has not read yet: by default (208 KiB) the kernel
+# takes 167 of 528 bytes (the words for 64 connections), with this 1639: a worker
+# whose threads all compute must not make its channel refuse. Linux caps the value
+# at net.core.wmem_max, silently.
+_CHANNEL_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A listening socket and its owner. `name` is its address as bound, for log and links."""
+
+    socket: socket.socket
+    address: Address
+    name: str
+    is_unix: bool
+    owner: int
+
+    def close(self) -> None:
+        """Close it; the owner also removes the file of a Unix socket that we have made."""
+        self.socket.close()
+        if isinstance(self.address, UnixAddress) and os.getpid() == self.owner:
+            Path(self.address.path).unlink(missing_ok=True)
+
+
+def open_listener(address: Address, backlog: int) -> Listener:
+    """Bind and listen. Raises ListenError."""
+    match address:
+        case TcpAddress():
+            opened = _listen_tcp(address, backlog)
+        case UnixAddress():
+            opened = _listen_unix(address, backlog)
+            # The working directory may be another when it is closed.
+            address = UnixAddress(str(Path(address.path).absolute()))
+        case FdAddress():
+            opened = _adopt(address)
+    opened.setblocking(False)
+    is_unix = opened.family == socket.AF_UNIX
+    return Listener(opened, address, _name(opened), is_unix, os.getpid())
+
+
+def channel_pair() -> tuple[socket.socket, socket.socket]:
+    """The two ends of a channel: ordered messages, each whole or not at all."""
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    ends = socket.socketpair(socket.AF_UNIX, kind)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _CHANNEL_BYTES)
+    return ends
+
+
+def _listen_tcp(address: TcpAddress, backlog: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, target = socket.getaddrinfo(
+            address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise ListenError(f"{address}: the host is not known: {error.strerror}") from None
+    opened = socket.socket(family, kind, protocol)
+    try:
+        # A restart must not wait for connections of the last one in TIME_WAIT.
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Accepted sockets inherit it on Linux: one call less for each.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6:
+            # `[::]` and `0.0.0.0` can then both be bound, and mean what they say.
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(target)
+        opened.listen(backlog)
+    except OSError as error:
+        opened.close()
+        raise ListenError(f"{address}: {_tcp_reason(error, address.port)}") from None
+    return opened
+
+
+def _tcp_reason(error: OSError, port: int) -> str:
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"the address is in use{_holders(port)}; stop that or give another with --bind"
+        case errno.EACCES:
+            return (
+                f"port {port} is privileged; give a higher one, grant CAP_NET_BIND_SERVICE, or "
+                f"lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}"
+            )
+        case errno.EADDRNOTAVAIL:
+            return "this machine has no such address; `ip address` lists those it has"
+    return os.strerror(error.errno or 0)
+
+
+def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        _remove_stale(address)
+        opened.bind(address.path)
+        opened.listen(backlog)
+    except OSError as error:
+        opened.close()
+        raise ListenError(f"{address}: {error.strerror}; check the folder and its owner") from None
+    except ListenError:
+        opened.close()
+        raise
+    return opened
+
+
+def _remove_stale(address: UnixAddress) -> None:
+    """Remove the socket file of a server that is gone; refuse one that is alive."""
+    path = Path(address.path)
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(f"{address}: there is a file in this place; remove it or give another")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        refused = probe.connect_ex(address.path) == errno.ECONNREFUSED
+    if not refused:
+        raise ListenError(f"{address}: another process listens there; stop it or give another path")
+    path.unlink(missing_ok=True)
+
+
+def _adopt(address: FdAddress) -> socket.socket:
+    try:
+        opened = socket.socket(fileno=address.fd)
+        kind = opened.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE)
+        listens = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+        families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
+        fits = kind == socket.SOCK_STREAM and listens and opened.family in families
+    except OSError:
+        raise ListenError(f"{address}: no socket was inherited as this descriptor") from None
+    if not fits:
+        opened.detach()
+        raise ListenError(f"{address}: the descriptor is no stream socket that listens")
+    opened.set_inheritable(False)
+    if opened.family != socket.AF_UNIX:
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return opened
+
+
+def _name(opened: socket.socket) -> str:
+    bound = opened.getsockname()
+    return str(
+        TcpAddress(*bound[:2]) if isinstance(bound, tuple) else UnixAddress(os.fsdecode(bound))
+    )
+
+
+def _holders(port: int) -> str:
+    """` by pid 12 (python app.py)`, or nothing: other users' processes are closed to us."""
+    pids = sorted(_pids_of(set(_listening_inodes(port))))
+    if not pids:
+        return ""
+    # The oldest of them, as a rule, has forked the others.
+    return f"; it may be held by pid {pids[0]} ({_command(pids[0])})"
+
+
+def _command(pid: int) -> str:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:  # it is gone by now
+        return "already gone"
+    return escape(os.fsdecode(b" ".join(words).strip()))[:80]
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    # proc(5): columns local_address (hexadecimal, host:port), st (0A is LISTEN) and inode.
+    for table in filter(Path.exists, (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))):
+        for line in table.read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and int(words[1].rpartition(":")[2], 16) == port:
+                yield words[9]
+
+
+def _pids_of(inodes: set[str]) -> Iterator[int]:
+    links = {f"socket:[{inode}]" for inode in inodes}
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
+        try:
+            if any(str(fd.readlink()) in links for fd in (process / "fd").iterdir()):
+                yield int(process.name)
+        except OSError:  # it is gone by now, or another user's
+            continue

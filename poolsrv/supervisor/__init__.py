@@ -1,0 +1,1 @@
+"""What runs in the supervisor: one process, one thread, one wait, no user code."""

@@ -1,0 +1,1 @@
+"""What runs in the template and in its workers: everything that meets user code."""

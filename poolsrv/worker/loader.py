@@ -1,0 +1,202 @@
+"""From the text of APP to the callable behind it.
+
+Runs where the application is loaded: in a worker, or in the template when
+preload is on. Whatever the user's code raises meanwhile becomes one
+ApplicationError with the user's own traceback; frames of ours and of the
+import system are left out.
+"""
+
+import ast
+import difflib
+import importlib
+import importlib.machinery
+import importlib.util
+import os
+import pkgutil
+import sys
+import traceback
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, TypeVar, cast
+
+from poolsrv.config import Settings
+from poolsrv.errors import ApplicationError, ConfigError
+
+T = TypeVar("T")
+
+# What is looked for when APP names no callable: mod_wsgi's name, then Flask's.
+_USUAL_NAMES = ("application", "app")
+
+_FORMS = "give module:callable, module:factory() with literal arguments, module or path/to/file.py"
+
+_IMPORT_SYSTEM = ("<frozen importlib", str(importlib.__file__))
+
+_MISSING = object()
+
+
+def prepare(settings: Settings) -> None:
+    """Make this process's folder and sys.path what the application expects.
+
+    The working directory comes first on the path, then Settings.pythonpath.
+    Raises ConfigError for a folder that is not there.
+    """
+    if settings.chdir is not None:
+        try:
+            os.chdir(settings.chdir)
+        except OSError as error:
+            raise ConfigError(f"chdir: {settings.chdir}: {error.strerror}") from None
+    folders = [Path(folder).absolute() for folder in settings.pythonpath]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"pythonpath: {folder} is not a folder")
+    sys.path[:0] = map(str, [Path.cwd(), *folders])
+
+
+def load(spec: str) -> Callable[..., Any]:
+    """The WSGI callable that `spec` names. Raises ApplicationError.
+
+    `module:callable`, `module:factory(1, key="value")`, `module`, and in place
+    of the module also `path/to/file.py` or `.wsgi`. Names may be dotted.
+    """
+    place, _, expression = spec.partition(":")
+    try:
+        names, arguments = _parse(expression) if expression else ([], None)
+        module = _run_file(place) if _is_file(place) else _import(place)
+        found = _attribute(module, names) if names else _usual(module)
+        if arguments is not None:
+            found = _guarded(
+                f"calling {expression} failed", lambda: found(*arguments[0], **arguments[1])
+            )
+        if not callable(found):
+            raise ApplicationError(
+                f"{expression or 'the object'} is {_described(found)}, no callable"
+            )
+    except ApplicationError as error:
+        raise ApplicationError(f"{spec!r} cannot be loaded: {error}") from error
+    return cast(Callable[..., Any], found)
+
+
+def _is_file(place: str) -> bool:
+    # `mysite.wsgi` is the module of every Django project, unless there is such a file.
+    named_wsgi = place.endswith(".wsgi") and Path(place).is_file()
+    return "/" in place or place.endswith(".py") or named_wsgi
+
+
+_Arguments = tuple[list[Any], dict[str, Any]]
+
+
+def _parse(expression: str) -> tuple[list[str], _Arguments | None]:
+    """The dotted name, and the arguments if it is called."""
+    try:
+        node = ast.parse(expression, mode="eval").body
+        arguments = None
+        if isinstance(node, ast.Call):
+            values = [ast.literal_eval(value) for value in node.args]
+            named = {str(item.arg): ast.literal_eval(item.value) for item in node.keywords}
+            if None in (item.arg for item in node.keywords):
+                raise ValueError("** stands for names that are not there")
+            arguments = values, named
+            node = node.func
+    except (SyntaxError, ValueError, TypeError):
+        raise ApplicationError(f"{expression!r} is neither a name nor a call; {_FORMS}") from None
+    names: list[str] = []
+    while isinstance(node, ast.Attribute):
+        names.insert(0, node.attr)
+        node = node.value
+    if not isinstance(node, ast.Name):
+        raise ApplicationError(f"{expression!r} is neither a name nor a call; {_FORMS}")
+    return [node.id, *names], arguments
+
+
+def _import(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise ApplicationError(f"{name!r} is not the name of a module; {_FORMS}")
+    try:
+        return _guarded(f"importing {name} failed", lambda: importlib.import_module(name))
+    except ApplicationError as error:
+        cause = error.__cause__
+        if not isinstance(cause, ModuleNotFoundError) or _users_part(cause.__traceback__):
+            raise
+        # Not an import in the user's code has failed, but ours of the module itself.
+        missing = str(cause.name)
+        near = _nearest(missing, [module.name for module in pkgutil.iter_modules(sys.path[:1])])
+        raise ApplicationError(
+            f"there is no module {missing!r}{near} (looked in {sys.path[0]}, --pythonpath and the "
+            "installed packages; --chdir changes the first)"
+        ) from None
+
+
+def _run_file(path: str) -> ModuleType:
+    file = Path(path).absolute()
+    if not file.is_file():
+        raise ApplicationError(f"there is no file {file}")
+    # With a prefix, or json.py would take the place of the standard module.
+    name = f"_poolsrv_{file.stem}"
+    loader = importlib.machinery.SourceFileLoader(name, str(file))
+    found = importlib.util.spec_from_file_location(name, file, loader=loader)
+    assert found is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+
+    def run() -> None:
+        # Without the bytecode cache, where file.py and file.wsgi would be one.
+        exec(loader.source_to_code(file.read_bytes(), str(file)), module.__dict__)
+
+    _guarded(f"running {path} failed", run)
+    return module
+
+
+def _attribute(module: ModuleType, names: list[str]) -> Any:
+    owner = module.__name__
+    found: Any = module
+    for name in names:
+        parent = found
+        # A module's __getattr__ or a property runs the user's code.
+        found = _guarded(f"reading {name} failed", partial(getattr, parent, name, _MISSING))
+        if found is _MISSING:
+            raise ApplicationError(f"{owner} has no {name!r}{_nearest(name, dir(parent))}")
+        owner = f"{owner}.{name}"
+    return found
+
+
+def _usual(module: ModuleType) -> Any:
+    for name in _USUAL_NAMES:
+        if hasattr(module, name):
+            return getattr(module, name)
+    near = [_nearest(name, dir(module)) for name in _USUAL_NAMES]
+    hint = next(filter(None, near), "; name the callable behind a colon")
+    raise ApplicationError(f"there is neither {' nor '.join(map(repr, _USUAL_NAMES))} in it{hint}")
+
+
+def _guarded(what: str, action: Callable[[], T]) -> T:
+    """Run the user's code. ApplicationError for anything it raises, an exit included;
+    only the operator's own interrupt goes through."""
+    try:
+        return action()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        shown = traceback.TracebackException(
+            type(error), error, _users_part(error.__traceback__), compact=True
+        )
+        raise ApplicationError(f"{what}\n\n{''.join(shown.format()).rstrip()}") from error
+
+
+def _users_part(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None:
+        file = frames.tb_frame.f_code.co_filename
+        if file != __file__ and not file.startswith(_IMPORT_SYSTEM):
+            return frames
+        frames = frames.tb_next
+    return None
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    nearest = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _described(found: object) -> str:
+    return "None" if found is None else f"a {type(found).__name__}"

@@ -1,0 +1,189 @@
+"""A worker: loads the application, starts the threads, and watches over them.
+
+Runs in a worker. The main thread never serves a request; it waits in the C
+reactor for signals, time and the end.
+"""
+
+import atexit
+import faulthandler
+import gc
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from poolsrv import _core, log
+from poolsrv._version import __version__
+from poolsrv.config import Settings
+from poolsrv.errors import PoolsrvError
+from poolsrv.worker.errors import ErrorStream
+from poolsrv.worker.loader import load, prepare
+
+_log = logging.getLogger("poolsrv")
+
+# All of a head, whatever the limits of its parts: what fits a thread's buffer.
+_LONGEST_HEAD = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What environ says of the listener that a connection came by."""
+
+    name: str
+    port: str
+
+
+@dataclass(slots=True)
+class Job:
+    """What a worker is given. Descriptors are the worker's copies, by fork."""
+
+    settings: Settings
+    application: Callable[..., Any] | None  # None: the worker loads it itself
+    board: int
+    channels: list[tuple[socket.socket, socket.socket]]  # (supervisor's, worker's), by slot
+    bell: int
+    lifeline: int
+    access_log: int
+    sites: list[Site]
+
+
+def run(job: Job, slot: int) -> None:
+    """The whole life of a worker."""
+    settings = job.settings
+    log.setup(settings.log_level, settings.log_format, f"worker {slot}")
+    faulthandler.enable()
+    channel = _own_channel(job, slot)
+    receiver, sender = socket.socketpair()
+    receiver.setblocking(False)
+    sender.setblocking(False)
+    reactor: _core.Reactor | None = None
+    told = False
+
+    def drain(_number: int, _frame: object) -> None:
+        nonlocal told
+        told = True
+        if reactor is not None:
+            reactor.drain()
+
+    # SIGINT and SIGHUP of a terminal go to all processes: the supervisor decides.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, drain)
+    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    try:
+        application = job.application
+        if application is None:
+            prepare(settings)
+            application = load(settings.application)
+    except PoolsrvError as error:
+        _core.say(channel.fileno(), _core.WORD_FAILED, str(error))
+        sys.exit(error.status)
+    gc.collect()
+    gc.freeze()
+    reactor = _core.Reactor(
+        _core.Scoreboard(job.board),
+        slot,
+        channel=channel.fileno(),
+        bell=job.bell,
+        lifeline=job.lifeline,
+        signals=receiver.fileno(),
+        application=application,
+        templates=tuple(_template(settings, site) for site in job.sites),
+        on_error=_log_error,
+        limits=_limits(settings),
+        server_field=settings.server_header,
+        access_log=job.access_log,
+        access_json=settings.log_format == "json",
+    )
+    threads = [
+        threading.Thread(
+            target=reactor.serve,
+            args=(index, ErrorStream(reactor, index)),
+            name=f"poolsrv-{slot}-{index}",
+        )
+        for index in range(settings.threads)
+    ]
+    for thread in threads:
+        thread.start()
+    if told:  # to drain, while it loaded
+        reactor.drain()
+    _core.say(channel.fileno(), _core.WORD_READY, "")
+    _watch(reactor, receiver)
+    for thread in threads:
+        thread.join()
+    # Forked children of multiprocess end without them, but applications count on
+    # atexit to flush what they have gathered.
+    atexit._run_exitfuncs()
+
+
+def _watch(reactor: _core.Reactor, signals: socket.socket) -> None:
+    drained = False
+    while not drained:
+        drained, notes = reactor.watch()
+        for level, text in notes:
+            _log.log(level, "%s", text)
+        try:
+            signals.recv(64)
+        except BlockingIOError:
+            continue  # it was not a signal that woke us
+
+
+def _own_channel(job: Job, slot: int) -> socket.socket:
+    """The worker's end of its slot's channel; all the others are not its business."""
+    for number, (ours, theirs) in enumerate(job.channels):
+        ours.close()
+        if number != slot:
+            theirs.close()
+    return job.channels[slot][1]
+
+
+def _limits(settings: Settings) -> dict[str, float]:
+    return {
+        "request_line": settings.limit_request_line,
+        "request_fields": settings.limit_request_fields,
+        "request_field_size": settings.limit_request_field_size,
+        "request_head": _LONGEST_HEAD,
+        "request_body": settings.limit_request_body,
+        "body_buffer": settings.body_buffer,
+        "response_buffer": settings.response_buffer,
+        "keep_alive_requests": settings.keep_alive_requests,
+        "header_timeout": settings.header_timeout,
+        "body_timeout": settings.body_timeout,
+        "send_timeout": settings.send_timeout,
+        "graceful_timeout": settings.graceful_timeout,
+    }
+
+
+def _template(settings: Settings, site: Site) -> dict[str, object]:
+    """environ as it is for a bare `GET /` on one listener (PEP 3333, RFC 3875)."""
+    return {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": "/",
+        "QUERY_STRING": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": site.name,
+        "SERVER_PORT": site.port,
+        "SERVER_SOFTWARE": f"poolsrv/{__version__}",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": "http",
+        "wsgi.multithread": settings.threads > 1,
+        "wsgi.multiprocess": settings.processes > 1,
+        "wsgi.run_once": False,
+        "wsgi.input_terminated": True,
+        "wsgi.file_wrapper": _core.FileWrapper,
+    }
+
+
+def _log_error(
+    error: BaseException | None, request_id: str, method: bytes | str, path: bytes | str
+) -> None:
+    _log.error(
+        "the application failed",
+        exc_info=error,
+        extra={"fields": {"request": request_id, "method": method, "path": path}},
+    )

@@ -1,0 +1,503 @@
+"""What the server survives: killed processes, stuck requests, crowds, garbage."""
+
+import random
+import resource
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tests.apps.gate import Gate
+from tests.client import Client, Response, Truncated, head
+from tests.server import Metrics, Server, run_to_end
+
+PROBE = "tests.apps.probe:app"
+HELD = head("GET", "/hold?gate=gate")
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with closing(Gate(tmp_path)) as made:
+        yield made
+
+
+@pytest.fixture
+def many_descriptors() -> Iterator[None]:
+    """Room for some thousand connections, here and in the servers started."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def serves(server: Server, target: str = "/x") -> Response:
+    """One request on a connection of its own."""
+    with Client(server.address) as client:
+        response = client.get(target)
+    assert response.status == 200
+    return response
+
+
+def held_requests(stack: ExitStack, server: Server, gate: Gate, count: int) -> list[Client]:
+    """So many requests that are inside the application now, in the order of gate.arrivals()."""
+    clients = []
+    for _ in range(count):
+        client = stack.enter_context(Client(server.address))
+        client.send(HELD)
+        clients.append(client)
+        server.wait_until(lambda: len(gate.arrivals()) == len(clients))
+    return clients
+
+
+def replaced(server: Server, *gone: int) -> bool:
+    """There are as many ready workers as there were, and none of these."""
+    workers = server.workers()
+    return len(workers) == len(server.status()["workers"]) and not set(workers) & set(gone)
+
+
+# A thread that does not come back
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_no_request_waits_for_a_pinned_thread(server: Start, gate: Gate, threads: int) -> None:
+    probe = server(PROBE, processes=2, threads=threads)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(Client(probe.address)) for _ in range(16)]
+        for client in kept:
+            assert client.get("/x").status == 200
+        (pinned,) = held_requests(stack, probe, gate, 1)
+        for number in range(200):
+            assert kept[number % 16].get("/x").status == 200
+            serves(probe)
+        for client in kept:
+            client.send(head("GET", "/x"))
+        for client in kept:
+            assert client.receive().status == 200
+        gate.release(1)
+        assert pinned.receive().status == 200
+    assert len(gate.arrivals()) == 1
+
+
+def test_every_thread_but_one_is_pinned(server: Start, gate: Gate) -> None:
+    """Seven of 2 x 4: whichever worker has the last free thread gets the work."""
+    probe = server(PROBE, processes=2, threads=4)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(Client(probe.address)) for _ in range(8)]
+        for client in kept:
+            assert client.get("/x").status == 200
+        pinned = held_requests(stack, probe, gate, 7)
+        for number in range(100):
+            assert kept[number % 8].get("/x").status == 200
+            serves(probe)
+        gate.release(7)
+        assert [client.receive().status for client in pinned] == [200] * 7
+
+
+def test_what_waits_is_served_in_the_order_it_came(
+    server: Start, gate: Gate, tmp_path: Path
+) -> None:
+    probe = server(PROBE, processes=1, threads=1)
+    with ExitStack() as stack:
+        held_requests(stack, probe, gate, 1)
+        waiting = []
+        for number in range(8):
+            client = stack.enter_context(Client(probe.address))
+            client.send(head("GET", f"/record?name=order&line={number}"))
+            waiting.append(client)
+            probe.wait_for_metric(len(waiting), "poolsrv_queue_length")
+        gate.release(1)
+        assert [client.receive().body for client in waiting] == [b"recorded"] * 8
+    assert (tmp_path / "order").read_text().split() == [str(number) for number in range(8)]
+
+
+def test_a_request_that_waited_too_long_is_refused(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_timeout="0.2s")
+    with ExitStack() as stack:
+        (pinned,) = held_requests(stack, probe, gate, 1)
+        with Client(probe.address) as late:
+            response = late.get("/x")
+            assert (response.status, response.get("Connection")) == (503, "close")
+            assert (response.get("Retry-After") or "").isdecimal()
+            late.expect_end()
+        gate.release(1)
+        assert pinned.receive().status == 200
+    serves(probe)
+
+
+def test_the_queue_has_an_end(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_size=2)
+    with ExitStack() as stack:
+        held_requests(stack, probe, gate, 1)
+        waiting = []
+        for _ in range(2):
+            client = stack.enter_context(Client(probe.address))
+            client.send(head("GET", "/x"))
+            waiting.append(client)
+            probe.wait_for_metric(len(waiting), "poolsrv_queue_length")
+        with Client(probe.address) as surplus:
+            assert surplus.get("/x").status == 503
+            surplus.expect_end()
+        gate.release(1)
+        assert [client.receive().status for client in waiting] == [200, 200]
+
+
+# Slow clients
+
+
+def test_slow_clients_hold_no_thread(server: Start) -> None:
+    """Half a head, half a body and an answer that nobody reads, before one thread."""
+    probe = server(PROBE, processes=1, threads=1)
+    with ExitStack() as stack:
+        heads, bodies, readers = (
+            [stack.enter_context(Client(probe.address)) for _ in range(4)] for _ in range(3)
+        )
+        for client in heads:
+            client.send(head("GET", "/x")[:-2])
+        for client in bodies:
+            client.send(head("POST", "/echo", "Content-Length: 6") + b"abc")
+        for client in readers:
+            client.send(head("GET", "/stream?count=10&size=90000"))
+        for _ in range(20):
+            serves(probe)
+        for client in heads:
+            client.send(b"\r\n")
+            assert client.receive().status == 200
+        for client in bodies:
+            client.send(b"def")
+            assert client.receive().body == b"abcdef"
+        for client in readers:
+            assert len(client.receive().body) == 900_000
+
+
+def test_a_head_that_does_not_end_is_cut_off(server: Start) -> None:
+    probe = server(PROBE, header_timeout="0.2s")
+    with Client(probe.address) as client:
+        client.send(head("GET", "/x")[:-2])
+        assert client.receive().status == 408
+        client.expect_end()
+
+
+def test_a_body_that_does_not_come_is_cut_off(server: Start) -> None:
+    probe = server(PROBE, body_timeout="0.2s")
+    with Client(probe.address) as client:
+        client.send(head("POST", "/echo", "Content-Length: 6") + b"abc")
+        assert client.receive().status == 408
+        client.expect_end()
+
+
+def test_an_idle_connection_is_closed(server: Start) -> None:
+    probe = server(PROBE, keep_alive_timeout="0.2s")
+    with Client(probe.address) as client:
+        assert client.get("/x").status == 200
+        client.expect_end()
+
+
+# Processes that die
+
+
+def test_only_requests_inside_a_killed_worker_fail(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=2, threads=2, allow_errors="SIGKILL|signal 9|killed")
+    with ExitStack() as stack:
+        clients = held_requests(stack, probe, gate, 4)
+        inside = [process for process, _ in gate.arrivals()]
+        victim = inside[0]
+        probe.kill(victim)
+        probe.wait_until(lambda: replaced(probe, victim))
+        gate.release(4)
+        for client, process in zip(clients, inside, strict=True):
+            if process == victim:
+                with pytest.raises(Truncated):
+                    client.receive()
+            else:
+                assert client.receive().body.split()[0] == str(process).encode()
+    probe.wait_for_metric(1, "poolsrv_worker_restarts_total", reason="signal")
+    probe.wait_until(lambda: len(probe.processes()) == len(probe.living()))
+    serves(probe)
+
+
+class Load:
+    """Clients that ask without a pause, each request on a connection of its own."""
+
+    def __init__(self, server: Server, clients: int) -> None:
+        self.server = server
+        self.failures = [0] * clients
+        self.answers = [0] * clients
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(i,)) for i in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def wait_for(self, more: int) -> None:
+        """Until every client has had so many more answers."""
+        wanted = [answers + more for answers in self.answers]
+        self.server.wait_until(
+            lambda: all(have >= want for have, want in zip(self.answers, wanted, strict=True)),
+            deadline=30,
+        )
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, number: int) -> None:
+        while not self._stop.is_set():
+            try:
+                with Client(self.server.address) as client:
+                    assert client.get("/x", "Connection: close").status == 200
+            except Truncated:
+                self.failures[number] += 1
+            else:
+                self.answers[number] += 1
+
+
+COUNTING = ("_total", "_count", "_sum", "_bucket")
+
+
+def steps_back(before: Metrics, after: Metrics) -> list[tuple[str, frozenset[tuple[str, str]]]]:
+    """The counters that are smaller than they were, or gone."""
+    return [
+        key
+        for key, value in before.items()
+        if key[0].endswith(COUNTING) and after.get(key, -1.0) < value
+    ]
+
+
+def test_a_worker_killed_under_load(server: Start) -> None:
+    probe = server(PROBE, processes=2, threads=4, allow_errors="SIGKILL|signal 9|killed")
+    held = len(probe.descriptors())
+    with Load(probe, clients=6) as load:
+        for _ in range(2):
+            load.wait_for(50)
+            before = probe.metrics()
+            victim = probe.workers()[0]
+            probe.kill(victim)
+            while not replaced(probe, victim):
+                after = probe.metrics()
+                assert steps_back(before, after) == []
+                before = after
+            load.wait_for(20)
+            assert steps_back(before, probe.metrics()) == []
+    # At most the one request of each client that was inside when a worker died.
+    assert max(load.failures) <= 2
+    assert sum(load.failures) <= 2 * 4
+    assert probe.metric("poolsrv_worker_restarts_total") == 2
+    probe.wait_until(lambda: len(probe.processes()) == len(probe.living()))
+    probe.wait_until(lambda: len(probe.descriptors()) <= held)
+
+
+def test_what_a_killed_worker_had_not_received_is_served_by_another(server: Start) -> None:
+    """A stopped process takes nothing from its channel."""
+    probe = server(PROBE, processes=2, threads=4, allow_errors="SIGKILL|signal 9|killed")
+    victim = probe.workers()[0]
+    probe.kill(victim, signal.SIGSTOP)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(8)]
+        for client in clients:
+            client.send(head("GET", "/show-process"))
+        probe.wait_until(lambda: probe.metric("poolsrv_connections_dispatched_total") >= 8)
+        probe.kill(victim)
+        for client in clients:
+            assert client.receive().body.split()[0] != str(victim).encode()
+    assert probe.metric("poolsrv_connections_reclaimed_total") > 0
+    probe.wait_until(lambda: replaced(probe, victim))
+
+
+def test_an_idle_connection_outlives_every_worker(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1, allow_errors="SIGKILL|signal 9|killed")
+    with Client(probe.address) as client:
+        assert client.get("/x").status == 200
+        probe.wait_for_metric(1, "poolsrv_connections", state="parked")
+        (victim,) = probe.workers()
+        probe.kill(victim)
+        probe.wait_until(lambda: replaced(probe, victim))
+        assert client.get("/x").status == 200
+
+
+def test_a_worker_that_dies_of_a_request(server: Start) -> None:
+    probe = server(PROBE, processes=2, threads=2, allow_errors="worker|exit")
+    for number, target in enumerate(["/die?status=7", "/die?signal=SIGSEGV"], 1):
+        with Client(probe.address) as client:
+            client.send(head("GET", target))
+            with pytest.raises(Truncated):
+                client.receive()
+        probe.wait_for_metric(number, "poolsrv_worker_restarts_total")
+        probe.wait_until(lambda: len(probe.workers()) == 2)
+        serves(probe)
+
+
+def test_a_worker_that_keeps_dying_backs_off(server: Start, tmp_path: Path) -> None:
+    crashing = server("tests.apps.crashing:app", processes=1, allow_errors=".")
+    (tmp_path / "crash").touch()
+    crashing.kill(crashing.workers()[0])
+    crashing.wait_until(lambda: crashing.status()["workers"][0]["state"] == "waiting", deadline=20)
+    (tmp_path / "crash").unlink()
+    crashing.wait_until(crashing.workers, deadline=30)
+    serves(crashing)
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_nobody_outlives_the_supervisor(server: Start, preload: bool) -> None:
+    probe = server(PROBE, processes=2, threads=2, preload=preload)
+    with Client(probe.address) as client:
+        assert client.get("/x").status == 200
+        assert len(probe.living()) > 2
+        probe.kill(probe.pid)
+        probe.wait()
+        probe.wait_until(lambda: not probe.living())
+
+
+def test_the_exporter_is_replaced(server: Start) -> None:
+    probe = server(PROBE, allow_errors="exporter")
+    serves(probe)
+    before = probe.metrics()
+    children = {process.pid for process in probe.living() if process.parent == probe.pid}
+    exporters = [pid for pid in children if "exporter" in Path(f"/proc/{pid}/comm").read_text()]
+    assert len(exporters) == 1
+    probe.kill(exporters[0])
+    probe.wait_until(
+        lambda: (
+            {process.pid for process in probe.living() if process.parent == probe.pid}
+            not in (children, children - set(exporters))
+        )
+    )
+    assert steps_back(before, probe.metrics()) == []
+    serves(probe)
+
+
+# Signals
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_running_request_is_finished_before_the_end(
+    server: Start, gate: Gate, number: signal.Signals
+) -> None:
+    probe = server(PROBE, processes=2, threads=2)
+    with ExitStack() as stack:
+        clients = held_requests(stack, probe, gate, 3)
+        idle = stack.enter_context(Client(probe.address))
+        assert idle.get("/x").status == 200
+        probe.terminate(number)
+        idle.expect_end()
+        probe.wait_until(lambda: probe.status()["server"]["state"] == "draining")
+        gate.release(3)
+        for client in clients:
+            response = client.receive()
+            assert (response.status, response.get("Connection")) == (200, "close")
+    assert probe.wait() == 0
+    probe.wait_until(lambda: not probe.living())
+
+
+def test_an_end_that_takes_too_long_is_forced(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, graceful_timeout="0.2s", allow_errors=".")
+    with ExitStack() as stack:
+        (client,) = held_requests(stack, probe, gate, 1)
+        probe.terminate()
+        with pytest.raises(Truncated):
+            client.receive()
+    probe.wait()
+    probe.wait_until(lambda: not probe.living())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_at_once(server: Start, gate: Gate, number: signal.Signals) -> None:
+    probe = server(PROBE, allow_errors=".")
+    with ExitStack() as stack:
+        (client,) = held_requests(stack, probe, gate, 1)
+        probe.terminate(number)
+        probe.wait_until(lambda: probe.status()["server"]["state"] == "draining")
+        probe.terminate(number)
+        with pytest.raises(Truncated):
+            client.receive()
+    probe.wait()
+    probe.wait_until(lambda: not probe.living())
+
+
+# Servers that do not start. Their output ends only when every process that
+# inherited it has ended: that it is returned says that none is left.
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_an_application_that_cannot_be_imported(preload: bool) -> None:
+    done = run_to_end("tests.apps.broken:app", processes=2, preload=preload)
+    assert done.returncode == 3
+    assert "RuntimeError: broken on purpose" in done.stderr
+    assert "tests/apps/broken.py" in done.stderr
+    assert done.stderr.count("broken on purpose") == 1
+    assert "application" not in done.stdout
+
+
+def test_an_application_that_is_not_there() -> None:
+    done = run_to_end("tests.apps.hello:nothing", processes=2)
+    assert done.returncode == 3
+    assert "nothing" in done.stderr
+
+
+def test_an_address_in_use(server: Start) -> None:
+    probe = server(PROBE)
+    application, admin = (url.removeprefix("http://") for url in (probe.url, probe.admin_url))
+    for taken, done in [
+        (application, run_to_end(PROBE, bind=application)),
+        (admin, run_to_end(PROBE, admin=admin)),
+    ]:
+        assert done.returncode == 4
+        assert taken in done.stderr
+        assert f"pid {probe.pid}" in done.stderr
+
+
+def test_a_bad_option() -> None:
+    done = run_to_end(PROBE, threads="many")
+    assert done.returncode == 2
+    assert "--threads" in done.stderr
+
+
+# Crowds
+
+
+def test_connections_one_after_another_leave_nothing(server: Start) -> None:
+    probe = server(PROBE, processes=2, threads=2)
+
+    def held() -> int:
+        return sum(len(probe.descriptors(pid)) for pid in [probe.pid, *probe.workers()])
+
+    before = held()
+    for number in range(1000):
+        with Client(probe.address) as client:
+            if number % 10:
+                assert client.get("/x").status == 200
+    probe.wait_until(lambda: held() <= before)
+
+
+@pytest.mark.usefixtures("many_descriptors")
+def test_two_thousand_idle_connections(server: Start) -> None:
+    probe = server(PROBE, processes=2, threads=2)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(2000)]
+        for client in clients:
+            assert client.get("/x").status == 200
+        probe.wait_for_metric(2000, "poolsrv_connections", state="parked")
+        serves(probe)
+        for client in clients:
+            assert client.get("/x").status == 200
+
+
+def test_garbage(server: Start) -> None:
+    """Each is answered with an error or none and cut off; the others do not notice."""
+    probe = server(PROBE, processes=2, threads=2)
+    chance = random.Random(2)
+    with Client(probe.address) as friend:
+        for number in range(200):
+            garbage = chance.randbytes(chance.randrange(1, 3000))
+            with Client(probe.address) as client:
+                client.send([b"\r\n\r\n\r\n", b"GET ", b"GET / HTTP/1.1\r\n"][number % 3] + garbage)
+                client.socket.shutdown(socket.SHUT_WR)
+                assert b" 200 " not in client.read_to_end()
+            assert friend.get("/x").status == 200
