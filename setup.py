@@ -5,27 +5,28 @@ errors) or sanitized (AddressSanitizer and UndefinedBehaviorSanitizer).
 """
 
 import os
-from glob import glob
+from pathlib import Path
 
 from setuptools import Extension, setup
 
+SANITIZERS = "-fsanitize=address,undefined"
 # -UNDEBUG: Python's own flags carry -DNDEBUG, which would silence assert().
 FLAGS = {
     "release": ["-O3", "-fno-semantic-interposition", "-fno-plt"],
     "strict": ["-O2", "-UNDEBUG", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"],
-    "sanitized": ["-O1", "-g", "-UNDEBUG", "-fno-omit-frame-pointer"]
-    + ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+    "sanitized": ["-O1", "-g", "-UNDEBUG", SANITIZERS, "-fno-sanitize-recover=undefined"],
 }
+SOURCES = Path("poolsrv/csrc")
 build = os.environ.get("POOLSRV_BUILD", "release")
 
 setup(
     ext_modules=[
         Extension(
             "poolsrv._core",
-            sorted(glob("poolsrv/csrc/*.c")),
-            depends=sorted(glob("poolsrv/csrc/*.h")),
+            sorted(map(str, SOURCES.glob("*.c"))),
+            depends=sorted(map(str, SOURCES.glob("*.h"))),
             extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread", *FLAGS[build]],
-            extra_link_args=FLAGS[build][-2:-1] if build == "sanitized" else [],
+            extra_link_args=[SANITIZERS] if build == "sanitized" else [],
         )
     ]
 )

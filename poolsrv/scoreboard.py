@@ -25,9 +25,9 @@ class Kind(enum.Enum):
 class ThreadState(enum.IntEnum):
     """What a thread does now: `ThreadState` of csrc/scoreboard.h."""
 
-    IDLE = 0
-    APPLICATION = 1
-    WRITING = 2
+    IDLE = _core.THREAD_IDLE
+    APPLICATION = _core.THREAD_APPLICATION
+    WRITING = _core.THREAD_WRITING
 
 
 @dataclass(frozen=True, slots=True)

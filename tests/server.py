@@ -79,21 +79,6 @@ def arguments(options: dict[str, object]) -> list[str]:
     return flags
 
 
-def run_to_end(
-    app: str, *, env: dict[str, str] | None = None, deadline: float = 20, **options: object
-) -> subprocess.CompletedProcess[str]:
-    """Run a server that is expected to give up by itself; its status and output."""
-    return subprocess.run(
-        [sys.executable, "-m", "poolsrv", "serve", app, *arguments(ENDPOINTS | options)],
-        cwd=ROOT,
-        env=os.environ | (env or {}),
-        text=True,
-        capture_output=True,
-        timeout=deadline,
-        check=False,
-    )
-
-
 ENDPOINTS: dict[str, object] = {"bind": "127.0.0.1:0", "admin": "127.0.0.1:0"}
 
 
@@ -164,6 +149,17 @@ class Server:
 
     def living(self) -> list[Process]:
         return [process for process in self.processes() if not process.is_zombie]
+
+    def exporter(self) -> int:
+        """The child of the supervisor that has no children."""
+        living = self.living()
+        parents = {process.parent for process in living}
+        (pid,) = (
+            process.pid
+            for process in living
+            if process.parent == self.pid and process.pid not in parents
+        )
+        return pid
 
     def workers(self) -> list[int]:
         """The pids of the workers that are ready, by slot."""
@@ -244,6 +240,21 @@ class Server:
             except ProcessLookupError:
                 continue  # it ended while we looked
         self.process.wait()
+
+
+def run_to_end(app: str, directory: Path, **options: object) -> tuple[int, str]:
+    """Run a server that cannot start: its exit status and its output.
+
+    When it ends, none of its processes is left.
+    """
+    server = Server(app, directory, {}, options)
+    try:
+        status = server.wait()
+        server.wait_until(lambda: not server.living())
+        assert not server.printed("application"), server.log()
+        return status, server.log()
+    finally:
+        server.end()
 
 
 @contextmanager

@@ -127,6 +127,12 @@ class Prometheus:
         return [value for value in values if not math.isnan(value)]
 
 
+def listening(log: str) -> re.Match[str] | None:
+    """Where Prometheus listens, once it is ready: until then it answers 503."""
+    ready = 'msg="Server is ready' in log
+    return re.search(r'msg="Listening on" address=(\S+)', log) if ready else None
+
+
 @contextmanager
 def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
     """Scrape `target` (host:port) four times a second for the time of the block."""
@@ -146,11 +152,8 @@ def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-    listening = re.compile(r'msg="Listening on" address=(\S+)')
     try:
-        match = wait_until(
-            lambda: listening.search(log.read_text()), deadline=20, message=log.read_text
-        )
+        match = wait_until(lambda: listening(log.read_text()), 20, message=log.read_text)
         yield Prometheus(f"http://{match[1]}")
     finally:
         process.terminate()
@@ -161,15 +164,14 @@ def scraping(target: str, folder: Path) -> Iterator[Prometheus]:
 def test_every_panel_has_data(server: Callable[..., Server], tmp_path: Path) -> None:
     running = server("tests.apps.hello:app", processes=2, threads=4)
     missing = queries()
-    with (
-        scraping(running.admin_url.removeprefix("http://"), tmp_path) as prometheus,
-        Client(running.address) as client,
-    ):
+    with scraping(running.admin_url.removeprefix("http://"), tmp_path) as prometheus:
 
         def all_have_data() -> bool:
-            # Rates need something that goes on happening.
-            for _ in range(20):
-                assert client.get("/").status == 200
+            # Rates need something that goes on happening: requests for the
+            # workers, connections for the supervisor.
+            with Client(running.address) as client:
+                for _ in range(20):
+                    assert client.get("/").status == 200
             for name, query in list(missing.items()):
                 if prometheus.query(query):
                     del missing[name]

@@ -189,9 +189,11 @@ scoreboard_totals(ScoreboardObject *self, PyObject *args)
     memset(sums, 0, sizeof sums);
     for (thread = 0; thread <= self->board.thread_count; thread++) {
         ThreadRow *row = scoreboard_thread(&self->board, slot, thread);
-        uint64_t since = word_get(&row->current.since);
+        uint64_t since;
         for (i = 0; i < words; i++)
             word_add(&sums[i], word_get((Word *)(void *)row + i));
+        /* Last: a request that ends meanwhile is counted later, not twice. */
+        since = word_get(&row->current.since);
         if (since && now > since)
             word_add(&sums[busy], now - since);
     }
@@ -451,7 +453,11 @@ int
 core_add_scoreboard(PyObject *module, CoreState *state)
 {
     if (add_constant(module, "FIELDS", fields_tuple()) < 0 ||
-        add_constant(module, "BUCKETS", buckets_tuple()) < 0)
+        add_constant(module, "BUCKETS", buckets_tuple()) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_IDLE", THREAD_IDLE) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_APPLICATION",
+                                THREAD_APPLICATION) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_WRITING", THREAD_WRITING) < 0)
         return -1;
     return core_add_type(module, &scoreboard_spec, &state->scoreboard_type);
 }

@@ -84,6 +84,10 @@ static Request *
 adopt(Serve *s, Conn *c, Request *r)
 {
     const uint32_t size = r->size - r->start;
+    /* The parser may be inside one more. */
+    const uint32_t fields = r->head.count < s->o.limits.head.fields
+                                ? r->head.count + 1
+                                : r->head.count;
     Request *own;
     if (r == c->request)
         return r;
@@ -95,7 +99,7 @@ adopt(Serve *s, Conn *c, Request *r)
         return NULL;
     }
     memcpy(own->buffer, r->buffer + r->start, size);
-    memcpy(own->fields, r->fields, r->head.count * sizeof *own->fields);
+    memcpy(own->fields, r->fields, fields * sizeof *own->fields);
     own->head = r->head;
     own->head.fields = own->fields;
     own->size = size;
@@ -314,13 +318,10 @@ static void
 count_refusal(Thread *t, int status)
 {
     static const int columns[] = {400, 408, 413, 414, 417, 431};
-    size_t i;
-    for (i = 0; i < sizeof columns / sizeof columns[0]; i++)
-        if (columns[i] == status) {
-            word_add(&t->row->refused[i], 1);
-            return;
-        }
-    word_add(t->row->refused_other, 1);
+    size_t i = 0;
+    while (i < sizeof columns / sizeof columns[0] && columns[i] != status)
+        i++;
+    word_add(&t->row->refused[i], 1); /* behind the last: other */
 }
 
 /* Answer with an error and stop reading. Closing at once over bytes that the
@@ -894,9 +895,8 @@ begin(Serve *s, Thread *t, Conn *c)
 
     if (!c->counted &&
         (atomic_load_explicit(&s->draining, memory_order_relaxed) ||
-         (atomic_load_explicit(&s->schedule.mode, memory_order_relaxed) ==
-              SCHEDULE_MANY &&
-          word_get(s->o.board->supervisor->queue_length)))) {
+         (word_get(s->o.board->supervisor->queue_length) &&
+          schedule_queues(&s->schedule)))) {
         /* Others have waited longer: to the end of the common queue. */
         conn_hand_back(s, t, &c, 1, t->now);
         return STEP_GONE;

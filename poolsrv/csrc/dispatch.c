@@ -85,6 +85,7 @@ struct Dispatch {
     List lists[HELD_STATES];
     Slot *slots;
     uint32_t turn; /* where the search for a slot begins */
+    uint64_t woke; /* when the last wait ended; 0: before the first */
 };
 
 typedef enum {
@@ -613,6 +614,19 @@ milliseconds(uint64_t at, uint64_t now)
 /* ------------------------------------------------------------------------
  * The loop */
 
+/* A round goes from the end of one wait to the start of the next, so what the
+ * caller did with our events counts as well. */
+static void
+record_round(Dispatch *d, uint64_t now)
+{
+    SupervisorRow *row = d->board->supervisor;
+    if (d->woke) {
+        word_add(row->loop_busy, now - d->woke);
+        histogram_add(row->loop_lag, now - d->woke);
+    }
+    word_set(row->heartbeat, now);
+}
+
 static bool
 tell_drained(Dispatch *d, DispatchEvent *event)
 {
@@ -638,11 +652,12 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         struct epoll_event got[EVENT_BATCH];
         int i, n;
 
+        record_round(d, now);
         n = milliseconds(earlier(deadline, next_deadline(d)), now);
         n = epoll_wait(d->epoll, got, EVENT_BATCH, n);
+        d->woke = now = clock_now();
         if (n < 0)
             return errno == EINTR ? 0 : -1;
-        now = clock_now();
         for (i = 0; i < n; i++) {
             const uint32_t index = (uint32_t)got[i].data.u64;
             const uint32_t stamp = got[i].data.u64 >> 32 & 0xffffff;
@@ -683,13 +698,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         dispatch_queue(d, now);
         word_set(row->parked,
                  d->lists[HELD_NEW].count + d->lists[HELD_KEPT].count);
-        {
-            const uint64_t done = clock_now();
-            word_add(row->loop_busy, done - now);
-            histogram_add(row->loop_lag, done - now);
-            word_set(row->heartbeat, done);
-            now = done;
-        }
+        now = clock_now();
         if (count < room && tell_drained(d, events + count))
             count++;
         if (count || (deadline && deadline <= now))

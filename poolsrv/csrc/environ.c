@@ -48,7 +48,21 @@ environ_keys_init(EnvironKeys *keys)
               Py_NewRef(keys->content_length));
     keys->cookie_join = PyUnicode_FromString("; ");
     keys->field_join = PyUnicode_FromString(", ");
-    return keys->cookie_join && keys->field_join ? 0 : -1;
+    keys->exc_info = PyUnicode_InternFromString("exc_info");
+    return keys->cookie_join && keys->field_join && keys->exc_info ? 0 : -1;
+}
+
+int
+environ_template_init(const EnvironKeys *keys, PyObject *template)
+{
+    PyObject *const always[] = {keys->request_id, keys->remote_addr,
+                                keys->remote_port, keys->request_uri,
+                                keys->wsgi_input};
+    size_t i;
+    for (i = 0; i < sizeof always / sizeof always[0]; i++)
+        if (PyDict_SetItem(template, always[i], Py_None) < 0)
+            return -1;
+    return 0;
 }
 
 void
@@ -62,6 +76,7 @@ environ_keys_clear(EnvironKeys *keys)
         Py_CLEAR(keys->fields[i]);
     Py_CLEAR(keys->cookie_join);
     Py_CLEAR(keys->field_join);
+    Py_CLEAR(keys->exc_info);
 }
 
 void

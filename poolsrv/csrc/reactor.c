@@ -176,6 +176,7 @@ context_new(ReactorObject *self, PyObject *errors)
         x->templates[i] =
             PyDict_Copy(PyTuple_GET_ITEM(self->app.templates, i));
         if (x->templates[i] == NULL ||
+            environ_template_init(&self->app.keys, x->templates[i]) < 0 ||
             PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0)
             goto failed;
     }

@@ -34,6 +34,7 @@ typedef struct {
 #undef X
     PyObject *fields[HTTP1_KNOWN_COUNT]; /* HTTP_..., by Http1FieldId */
     PyObject *cookie_join, *field_join;  /* "; " and ", " */
+    PyObject *exc_info;                  /* the name of that argument */
 } EnvironKeys;
 
 /* One worker's application, shared by its threads. */
@@ -58,6 +59,7 @@ typedef struct {
 /* What start_response was told, and how far the answer has come. */
 typedef struct {
     PyObject_HEAD
+    vectorcallfunc vectorcall;
     struct Context *context; /* NULL: its request is over */
     Buffer head;             /* status line and fields */
     int64_t content_length;  /* as the application says; -1: it does not */
@@ -104,10 +106,14 @@ typedef struct Context {
 
 int buffer_reserve(Buffer *b, size_t more);
 int buffer_add(Buffer *b, const char *data, size_t size);
+int buffer_add_number(Buffer *b, uint64_t number);
 void buffer_clear(Buffer *b);
 
 /* environ.c: a new dict for the context's request; NULL and exception. */
 PyObject *environ_new(Context *x);
+/* A listener's template with all keys that every request sets, so that a copy
+ * has room for them and for some fields: growing it would cost as much again. */
+int environ_template_init(const EnvironKeys *keys, PyObject *template);
 int environ_keys_init(EnvironKeys *keys);
 void environ_keys_clear(EnvironKeys *keys);
 void environ_context_clear(Context *x);

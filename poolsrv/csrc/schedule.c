@@ -91,11 +91,14 @@ int32_t
 schedule_limit(const Schedule *s)
 {
     const uint32_t mean = load32(&s->mean);
-    uint32_t more;
-    if (load32(&s->mode) == SCHEDULE_MANY || mean == 0)
-        return s->threads;
-    more = BACKLOG_TIME / mean;
+    const uint32_t more = mean ? BACKLOG_TIME / mean : 0;
     return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
+}
+
+bool
+schedule_queues(const Schedule *s)
+{
+    return load32(&s->mean) > BACKLOG_TIME;
 }
 
 TickDecision

@@ -56,6 +56,10 @@ bool schedule_wakes(Schedule *s, uint64_t now);
 /* Requests that the supervisor may have sent or running in this worker. */
 int32_t schedule_limit(const Schedule *s);
 
+/* Are calls so long that waiting requests belong in the supervisor's common
+ * queue, first come, first served, rather than in a worker? */
+bool schedule_queues(const Schedule *s);
+
 /* What the tick saw of threads that are in the same call as at the last. */
 typedef struct {
     int32_t busy;      /* threads in a call */

@@ -128,11 +128,9 @@
       "Bytes read from clients")                                               \
     F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                        \
       "Bytes written to clients")                                              \
-    F(refused, COUNTER, 6, "", "requests_refused",                             \
-      "status=400|408|413|414|417|431",                                        \
+    F(refused, COUNTER, 7, "", "requests_refused",                             \
+      "status=400|408|413|414|417|431|other",                                  \
       "Requests that the server answered with an error itself")                \
-    F(refused_other, COUNTER, 1, "", "", "",                                   \
-      "Requests that the server refused with another status")                  \
     F(failed, COUNTER, 1, "", "application_errors", "",                        \
       "Requests in which the application raised an exception")                 \
     F(disconnected, COUNTER, 1, "", "client_disconnects", "",                  \

@@ -17,7 +17,7 @@ from poolsrv import _core, messages
 from poolsrv.lifecycle import ServerState, State
 from poolsrv.supervisor import pool as policy
 from poolsrv.supervisor.pool import Pool, Reason
-from poolsrv.supervisor.spawning import Child, Template
+from poolsrv.supervisor.spawning import SIGNALS, Child, Template
 
 _log = logging.getLogger("poolsrv")
 
@@ -26,8 +26,6 @@ _SIGNALS, _CONTROL, _TEMPLATE, _EXPORTER, _FIRST_WORKER = range(5)
 
 # An exporter that dies is started again, but not in a tight loop.
 _EXPORTER_PAUSE = 1.0
-
-_HANDLED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Supervisor:
@@ -118,7 +116,8 @@ class Supervisor:
             return  # its last word came after its end
         if word == _core.WORD_READY:
             self._board.set("slot", slot, "ready_at", time.monotonic_ns())
-            _log.info("worker is ready", extra={"fields": {"slot": slot, "worker": self._pid(slot)}})
+            fields = {"slot": slot, "worker": self._pid(slot)}
+            _log.info("worker is ready", extra={"fields": fields})
             self._do(self._pool.ready(slot, now))
         elif word == _core.WORD_FAILED:
             if self._pool.state is not ServerState.STARTING:
@@ -202,6 +201,8 @@ class Supervisor:
         self._dispatcher.unwatch(self._exporter.pidfd)
         status = self._exporter.reap()
         self._exporter = None
+        if self._pool.state is ServerState.DRAINING:
+            return  # the signal to stop went to all processes
         _log.error("exporter ended with status %d; starting it again", status)
         self._exporter_due = now + _EXPORTER_PAUSE
 
@@ -311,7 +312,7 @@ def _signals() -> Iterator[socket.socket]:
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in _HANDLED}
+    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         yield receiver

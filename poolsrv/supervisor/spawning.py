@@ -16,7 +16,10 @@ import multiprocess
 
 from poolsrv import messages
 
-FORK = multiprocess.get_context("fork")
+_FORK = multiprocess.get_context("fork")
+
+# What the supervisor handles, and its children each in a way of their own.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @dataclass(slots=True)
@@ -28,9 +31,25 @@ class Child:
 
     @classmethod
     def start(cls, name: str, run: Callable[[], None]) -> "Child":
-        """Fork; `run` is the whole life of the child."""
-        process = FORK.Process(target=run, name=name)
-        process.start()
+        """Fork; `run` is the whole life of the child.
+
+        No signal reaches the child while it still has the supervisor's handlers: it
+        would be lost, or told to the supervisor by the wakeup descriptor they share.
+        """
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+        def life() -> None:
+            signal.set_wakeup_fd(-1)
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            run()
+
+        try:
+            process = _FORK.Process(target=life, name=name)
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return cls(process, os.pidfd_open(process.pid))
 
     def signal(self, number: int) -> None:
@@ -73,7 +92,7 @@ class Template:
 
     def received(self) -> list[tuple[messages.Message, int | None]]:
         """What it has said since the last time, with the descriptors that came along."""
-        found = []
+        found: list[tuple[messages.Message, int | None]] = []
         while True:
             try:
                 message, fd = messages.receive(self.control)

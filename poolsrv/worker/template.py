@@ -11,7 +11,6 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
 from typing import Any
 
 import multiprocess
@@ -33,7 +32,6 @@ def template(control: socket.socket, job: Job) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The supervisor decides; a terminal or an init system signals all at once.
         signal.signal(ignored, signal.SIG_IGN)
-    signal.set_wakeup_fd(-1)
     if job.settings.preload and job.application is None:
         try:
             prepare(job.settings)
@@ -125,6 +123,3 @@ class _Template:
                 for pidfd in left:
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 end = time.monotonic() + _ORPHANS
-
-
-Body = Callable[[socket.socket], None]
