@@ -59,8 +59,7 @@ add_field(Line *line, const Request *r, Http1FieldId id, bool json)
     uint32_t i;
     for (i = 0; i < r->head.count; i++)
         if (r->head.fields[i].id == id) {
-            add_escaped(line,
-                        r->buffer + r->start + r->head.fields[i].value.at,
+            add_escaped(line, r->buffer + r->start + r->head.fields[i].value.at,
                         r->head.fields[i].value.len, json);
             return;
         }

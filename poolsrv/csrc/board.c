@@ -29,10 +29,10 @@ typedef struct {
 #define THREAD(...) FIELD(ROW_THREAD, ThreadRow, __VA_ARGS__)
 
 static const Field fields[] = {
-    SCOREBOARD_SUPERVISOR_FIELDS(SUPERVISOR)  //
-    SCOREBOARD_SLOT_FIELDS(SLOT)              //
-    SCOREBOARD_WORKER_FIELDS(WORKER)          //
-    SCOREBOARD_THREAD_FIELDS(THREAD)          //
+    SCOREBOARD_SUPERVISOR_FIELDS(SUPERVISOR) //
+    SCOREBOARD_SLOT_FIELDS(SLOT)             //
+    SCOREBOARD_WORKER_FIELDS(WORKER)         //
+    SCOREBOARD_THREAD_FIELDS(THREAD)         //
 };
 
 #undef FIELD
@@ -58,8 +58,7 @@ row_words(Row row)
 }
 
 typedef struct {
-    PyObject_HEAD
-    Scoreboard board;
+    PyObject_HEAD Scoreboard board;
 } ScoreboardObject;
 
 Scoreboard *
@@ -281,7 +280,8 @@ find_word(ScoreboardObject *self, const char *row, unsigned slot,
             break;
         case ROW_THREAD:
         default:
-            first = (Word *)(void *)scoreboard_thread(&self->board, slot, thread);
+            first =
+                (Word *)(void *)scoreboard_thread(&self->board, slot, thread);
         }
         return first + f->index + word;
     }
@@ -409,9 +409,9 @@ fields_tuple(void)
         return NULL;
     for (i = 0; i < FIELD_COUNT; i++) {
         const Field *f = &fields[i];
-        PyObject *item = Py_BuildValue(
-            "sssiissss", row_names[f->row], f->name, f->kind, (int)f->index,
-            (int)f->words, f->unit, f->metric, f->label, f->help);
+        PyObject *item = Py_BuildValue("sssiissss", row_names[f->row], f->name,
+                                       f->kind, (int)f->index, (int)f->words,
+                                       f->unit, f->metric, f->label, f->help);
         if (item == NULL) {
             Py_DECREF(tuple);
             return NULL;

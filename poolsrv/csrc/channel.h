@@ -26,11 +26,11 @@ typedef enum {
 
 /* A connection on its way. */
 typedef struct {
-    uint64_t since;    /* readable (request_waits) or idle since then */
-    uint32_t requests; /* answered on it so far */
-    uint16_t listener; /* which listener accepted it */
-    uint16_t port;     /* of the client, host byte order */
-    uint8_t family;    /* AF_INET, AF_INET6 or AF_UNIX */
+    uint64_t since;        /* readable (request_waits) or idle since then */
+    uint32_t requests;     /* answered on it so far */
+    uint16_t listener;     /* which listener accepted it */
+    uint16_t port;         /* of the client, host byte order */
+    uint8_t family;        /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t request_waits; /* unread bytes of a request are there */
     uint8_t reserved[6];
     uint8_t address[16]; /* of the client, network byte order */

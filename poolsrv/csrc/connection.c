@@ -76,7 +76,9 @@ request_free(Conn *c)
 static uint32_t
 larger(uint32_t size)
 {
-    return size < 512 ? 1024 : size > SERVE_BUFFER / 2 ? SERVE_BUFFER : size * 2;
+    return size < 512                ? 1024
+           : size > SERVE_BUFFER / 2 ? SERVE_BUFFER
+                                     : size * 2;
 }
 
 /* Give the connection a Request of its own with the bytes of `r`. */
@@ -332,9 +334,8 @@ refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
 {
     char answer[512];
     char body[160];
-    const int body_size =
-        snprintf(body, sizeof body, "%d %s: %s\n", status,
-                 reason_phrase(status), words);
+    const int body_size = snprintf(body, sizeof body, "%d %s: %s\n", status,
+                                   reason_phrase(status), words);
     const int size = snprintf(answer, sizeof answer,
                               "HTTP/1.1 %d %s\r\n"
                               "Content-Type: text/plain\r\n"
@@ -382,7 +383,7 @@ conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
     case CONN_HEAD:
     case CONN_BODY:
         word_add(&t->row->timeouts[c->state == CONN_HEAD ? TIMEOUT_HEADER
-                                                          : TIMEOUT_BODY],
+                                                         : TIMEOUT_BODY],
                  1);
         conn_seen(t, SEEN_READING, SEEN_IDLE);
         if (refuse(s, t, c, 408, "the request did not arrive in time") ==
@@ -480,11 +481,10 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
     show(current, r);
     word_set(&current->ready, complete);
-    atomic_store_explicit(&current->sequence,
-                          atomic_load_explicit(&current->sequence,
-                                               memory_order_relaxed) +
-                              1,
-                          memory_order_relaxed);
+    atomic_store_explicit(
+        &current->sequence,
+        atomic_load_explicit(&current->sequence, memory_order_relaxed) + 1,
+        memory_order_relaxed);
     atomic_store_explicit(&current->state, THREAD_APPLICATION,
                           memory_order_relaxed);
     word_set(&current->since, start);
@@ -651,8 +651,8 @@ body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
     for (;;) {
         size_t n;
         Http1Span span;
-        const Http1Result result =
-            http1_chunks_next(&r->chunks, data + *used, size - *used, &n, &span);
+        const Http1Result result = http1_chunks_next(&r->chunks, data + *used,
+                                                     size - *used, &n, &span);
         const char *piece = data + *used + span.at;
         int status;
         *used += n;
@@ -760,8 +760,8 @@ read_body(Serve *s, Thread *t, Conn *c)
             if (left < room)
                 room = left;
             /* What stays in memory is received where it stays. */
-            if (r->spool < 0 && (uint64_t)r->head.content_length <=
-                                    s->o.limits.body_buffer) {
+            if (r->spool < 0 &&
+                (uint64_t)r->head.content_length <= s->o.limits.body_buffer) {
                 if (body_reserve(r, room, (uint64_t)r->head.content_length) < 0)
                     return client_left(s, t, c);
                 to = r->memory + r->body_size;
@@ -834,9 +834,8 @@ framed(Serve *s, Thread *t, Conn *c, Request *r)
 static Step
 parse(Serve *s, Thread *t, Conn *c, Request *r)
 {
-    const Http1Result result =
-        http1_head_parse(&r->head, &s->o.limits.head, r->buffer + r->start,
-                         r->size - r->start);
+    const Http1Result result = http1_head_parse(
+        &r->head, &s->o.limits.head, r->buffer + r->start, r->size - r->start);
     if (result == HTTP1_DONE)
         return framed(s, t, c, r);
     if (result != HTTP1_PARTIAL)

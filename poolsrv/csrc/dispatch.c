@@ -98,13 +98,14 @@ typedef enum {
     CLOSED_STOPPING
 } Closed;
 
-static const char busy_answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
-                                  "Content-Type: text/plain\r\n"
-                                  "Content-Length: 45\r\n"
-                                  "Retry-After: 1\r\n"
-                                  "Connection: close\r\n"
-                                  "\r\n"
-                                  "All threads are busy. Please try again soon.\n";
+static const char busy_answer[] =
+    "HTTP/1.1 503 Service Unavailable\r\n"
+    "Content-Type: text/plain\r\n"
+    "Content-Length: 45\r\n"
+    "Retry-After: 1\r\n"
+    "Connection: close\r\n"
+    "\r\n"
+    "All threads are busy. Please try again soon.\n";
 
 /* ------------------------------------------------------------------------
  * The table of held connections */
@@ -678,7 +679,8 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                 if (mask & EPOLLOUT) {
                     struct epoll_event e = {.events = EPOLLIN,
                                             .data.u64 = got[i].data.u64};
-                    epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->slots[index].ours, &e);
+                    epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->slots[index].ours,
+                              &e);
                     d->slots[index].full = false;
                 }
                 hear(d, index, now, events, room, &count);

@@ -7,8 +7,7 @@
 #define EVENT_ROOM 32
 
 typedef struct {
-    PyObject_HEAD
-    Dispatch *dispatch;
+    PyObject_HEAD Dispatch *dispatch;
     PyObject *board; /* keeps the mapping alive */
     DispatchEvent *events;
     uint32_t slot_count;
@@ -65,9 +64,9 @@ dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int *fds;
 
     if (state == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, keywords, "OO$dddI:Dispatcher", names,
-                                     &board, &listeners, &header, &keep_alive,
-                                     &queue, &queue_size))
+        !PyArg_ParseTupleAndKeywords(args, keywords, "OO$dddI:Dispatcher",
+                                     names, &board, &listeners, &header,
+                                     &keep_alive, &queue, &queue_size))
         return NULL;
     scoreboard = core_scoreboard(state, board);
     if (scoreboard == NULL)
@@ -241,11 +240,9 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
             return NULL;
         deadline = at > 0 ? nanoseconds(at) : 1;
     }
-    Py_BEGIN_ALLOW_THREADS
-    n = dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
-    Py_END_ALLOW_THREADS
-    if (n < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_BEGIN_ALLOW_THREADS n =
+        dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
+    Py_END_ALLOW_THREADS if (n < 0) return PyErr_SetFromErrno(PyExc_OSError);
     list = PyList_New(n);
     for (i = 0; list && i < n; i++) {
         PyObject *item = event_object(&self->events[i]);
@@ -300,7 +297,8 @@ static PyMethodDef dispatcher_methods[] = {
     {"wait", (PyCFunction)dispatcher_wait, METH_O,
      "wait(deadline): run until something needs policy, or until the monotonic "
      "time `deadline` in seconds (None: no limit).\n\n"
-     "Returns a list of (token,) for readable watched descriptors, (slot, word, "
+     "Returns a list of (token,) for readable watched descriptors, (slot, "
+     "word, "
      "text) for what workers say, and () once when stopped and the queue is "
      "empty."},
     {NULL, NULL, 0, NULL},

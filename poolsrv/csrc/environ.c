@@ -22,9 +22,9 @@ environ_keys_init(EnvironKeys *keys)
     };
     size_t i;
 
-#define X(member, key)                                                         \
-    keys->member = PyUnicode_InternFromString(key);                            \
-    if (keys->member == NULL)                                                  \
+#define X(member, key)                              \
+    keys->member = PyUnicode_InternFromString(key); \
+    if (keys->member == NULL)                       \
         return -1;
     ENVIRON_KEYS(X)
 #undef X
@@ -42,8 +42,7 @@ environ_keys_init(EnvironKeys *keys)
             return -1;
     }
     /* CGI's two exceptions (RFC 3875 section 4.1). */
-    Py_SETREF(keys->fields[HTTP1_CONTENT_TYPE],
-              Py_NewRef(keys->content_type));
+    Py_SETREF(keys->fields[HTTP1_CONTENT_TYPE], Py_NewRef(keys->content_type));
     Py_SETREF(keys->fields[HTTP1_CONTENT_LENGTH],
               Py_NewRef(keys->content_length));
     keys->cookie_join = PyUnicode_FromString("; ");
@@ -149,7 +148,9 @@ field_key(Context *x, const char *name, size_t size)
     memcpy(text, "HTTP_", 5);
     for (i = 0; i < size; i++) {
         const char c = name[i];
-        text[5 + i] = c == '-' ? '_' : c >= 'a' && c <= 'z' ? (char)(c - 32) : c;
+        text[5 + i] = c == '-'               ? '_'
+                      : c >= 'a' && c <= 'z' ? (char)(c - 32)
+                                             : c;
         hash = hash * 33 + (unsigned char)text[5 + i];
     }
     slot = hash % NAME_CACHE;

@@ -10,10 +10,9 @@
 #define PIECE 65536
 
 typedef struct {
-    PyObject_HEAD
-    const char *data; /* NULL: spooled */
-    int spool;        /* a descriptor of its own, or -1 */
-    bool ended;       /* the request is over */
+    PyObject_HEAD const char *data; /* NULL: spooled */
+    int spool;                      /* a descriptor of its own, or -1 */
+    bool ended;                     /* the request is over */
     uint64_t size, at;
 } Input;
 
@@ -70,8 +69,8 @@ take(Input *self, uint64_t size)
     if (size > self->size - self->at)
         size = self->size - self->at;
     if (self->spool < 0) {
-        bytes = PyBytes_FromStringAndSize(
-            size ? self->data + self->at : NULL, (Py_ssize_t)size);
+        bytes = PyBytes_FromStringAndSize(size ? self->data + self->at : NULL,
+                                          (Py_ssize_t)size);
         if (bytes)
             self->at += size;
         return bytes;
@@ -82,11 +81,9 @@ take(Input *self, uint64_t size)
         const int fd = self->spool;
         const off_t from = (off_t)(self->at + done);
         ssize_t n;
-        Py_BEGIN_ALLOW_THREADS
-        n = pread(fd, to, size - done, from);
-        Py_END_ALLOW_THREADS
-        if (n < 0 && errno == EINTR && PyErr_CheckSignals() == 0)
-            continue;
+        Py_BEGIN_ALLOW_THREADS n = pread(fd, to, size - done, from);
+        Py_END_ALLOW_THREADS if (n < 0 && errno == EINTR &&
+                                 PyErr_CheckSignals() == 0) continue;
         if (n <= 0) {
             if (!PyErr_Occurred()) {
                 if (n == 0)

@@ -75,12 +75,12 @@ core_exec(PyObject *module)
     return 0;
 }
 
-#define EACH_TYPE(X)                                                           \
-    X(scoreboard_type)                                                         \
-    X(dispatcher_type)                                                         \
-    X(reactor_type)                                                            \
-    X(input_type)                                                              \
-    X(start_response_type)                                                     \
+#define EACH_TYPE(X)       \
+    X(scoreboard_type)     \
+    X(dispatcher_type)     \
+    X(reactor_type)        \
+    X(input_type)          \
+    X(start_response_type) \
     X(file_wrapper_type)
 
 static int

@@ -48,8 +48,7 @@ append_owned(Conn *c, const char *data, size_t size, void *owner)
     Segment *segment = malloc(sizeof *segment);
     if (segment == NULL)
         return -1;
-    *segment =
-        (Segment){.fd = -1, .size = size, .data = data, .owner = owner};
+    *segment = (Segment){.fd = -1, .size = size, .data = data, .owner = owner};
     append(c, segment);
     return 0;
 }
@@ -209,8 +208,7 @@ output_flush(Thread *t, Conn *c)
 {
     while (c->out) {
         Segment *segment = c->out;
-        const ssize_t n =
-            segment->size ? send_segment(t, c, segment) : 0;
+        const ssize_t n = segment->size ? send_segment(t, c, segment) : 0;
         if (n < 0)
             return -1;
         segment->size -= (uint64_t)n;

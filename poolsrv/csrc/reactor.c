@@ -15,8 +15,7 @@
 #endif
 
 typedef struct {
-    PyObject_HEAD
-    Serve *serve;
+    PyObject_HEAD Serve *serve;
     PyObject *board; /* keeps the mapping alive */
     App app;
     Context **contexts; /* [thread_count], of threads that serve */
@@ -38,9 +37,9 @@ usage(void)
     struct rusage u;
     getrusage(RUSAGE_THREAD, &u);
     return (Usage){
-        .cpu = (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) *
-                   CLOCK_SECOND +
-               (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000u,
+        .cpu =
+            (uint64_t)(u.ru_utime.tv_sec + u.ru_stime.tv_sec) * CLOCK_SECOND +
+            (uint64_t)(u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000u,
         .switches = u.ru_nvcsw,
     };
 }
@@ -57,9 +56,9 @@ report(Context *x)
     PyErr_NormalizeException(&type, &value, &traceback);
     if (traceback && value)
         PyException_SetTraceback(value, traceback);
-    done = PyObject_CallFunction(x->app->on_error, "Osss",
-                                 value ? value : Py_None, x->request_id,
-                                 current->method, current->path);
+    done =
+        PyObject_CallFunction(x->app->on_error, "Osss", value ? value : Py_None,
+                              x->request_id, current->method, current->path);
     if (done == NULL)
         PyErr_WriteUnraisable(x->app->on_error);
     Py_XDECREF(done);
@@ -173,8 +172,7 @@ context_new(ReactorObject *self, PyObject *errors)
         goto failed;
     }
     for (i = 0; i < x->template_count; i++) {
-        x->templates[i] =
-            PyDict_Copy(PyTuple_GET_ITEM(self->app.templates, i));
+        x->templates[i] = PyDict_Copy(PyTuple_GET_ITEM(self->app.templates, i));
         if (x->templates[i] == NULL ||
             environ_template_init(&self->app.keys, x->templates[i]) < 0 ||
             PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0)
@@ -244,11 +242,9 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
     PyObject *notes;
     void *garbage;
 
-    Py_BEGIN_ALLOW_THREADS
-    result = serve_watch(self->serve);
-    Py_END_ALLOW_THREADS
-    while ((garbage = serve_garbage_pop(self->serve)) != NULL)
-        Py_DECREF((PyObject *)garbage);
+    Py_BEGIN_ALLOW_THREADS result = serve_watch(self->serve);
+    Py_END_ALLOW_THREADS while ((garbage = serve_garbage_pop(self->serve)) !=
+                                NULL) Py_DECREF((PyObject *)garbage);
     notes = notes_list(self->serve);
     if (notes == NULL)
         return NULL;
@@ -286,12 +282,18 @@ nanoseconds(double seconds)
 static int
 parse_limits(PyObject *dict, ServeLimits *limits)
 {
-    static char *names[] = {"request_line",    "request_fields",
-                            "request_field_size", "request_head",
-                            "request_body",    "body_buffer",
-                            "response_buffer", "keep_alive_requests",
-                            "header_timeout",  "body_timeout",
-                            "send_timeout",    "graceful_timeout",
+    static char *names[] = {"request_line",
+                            "request_fields",
+                            "request_field_size",
+                            "request_head",
+                            "request_body",
+                            "body_buffer",
+                            "response_buffer",
+                            "keep_alive_requests",
+                            "header_timeout",
+                            "body_timeout",
+                            "send_timeout",
+                            "graceful_timeout",
                             NULL};
     PyObject *none = PyTuple_New(0);
     unsigned long long body, body_buffer, response_buffer;
@@ -321,11 +323,10 @@ parse_limits(PyObject *dict, ServeLimits *limits)
 static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",       "slot",       "channel",
-                            "bell",        "lifeline",   "signals",
-                            "application", "templates",  "on_error",
-                            "limits",      "server_field", "access_log",
-                            "access_json", NULL};
+    static char *names[] = {
+        "board",        "slot",        "channel",     "bell",     "lifeline",
+        "signals",      "application", "templates",   "on_error", "limits",
+        "server_field", "access_log",  "access_json", NULL};
     CoreState *state = core_state_of(type);
     ServeOptions options = {.parallel = PARALLEL};
     PyObject *board, *application, *templates, *on_error, *limits;

@@ -6,7 +6,8 @@
 #include "core.h"
 #include "serve.h"
 
-#define VALUE_CACHE 256 /* longest field value that is kept for the next time */
+#define VALUE_CACHE 256 /* longest field value that is kept for the next time \
+                         */
 #define NAME_CACHE 64   /* names that http1.h does not list */
 #define ADDRESS_CACHE 64
 #define PORT_CACHE 256
@@ -14,18 +15,18 @@
 #define REQUEST_ID_SIZE 24
 
 /* environ keys that every request sets, made once. X(member, key) */
-#define ENVIRON_KEYS(X)                                                        \
-    X(request_method, "REQUEST_METHOD")                                        \
-    X(path_info, "PATH_INFO")                                                  \
-    X(query_string, "QUERY_STRING")                                            \
-    X(request_uri, "REQUEST_URI")                                              \
-    X(server_protocol, "SERVER_PROTOCOL")                                      \
-    X(server_name, "SERVER_NAME")                                              \
-    X(remote_addr, "REMOTE_ADDR")                                              \
-    X(remote_port, "REMOTE_PORT")                                              \
-    X(content_type, "CONTENT_TYPE")                                            \
-    X(content_length, "CONTENT_LENGTH")                                        \
-    X(wsgi_input, "wsgi.input")                                                \
+#define ENVIRON_KEYS(X)                   \
+    X(request_method, "REQUEST_METHOD")   \
+    X(path_info, "PATH_INFO")             \
+    X(query_string, "QUERY_STRING")       \
+    X(request_uri, "REQUEST_URI")         \
+    X(server_protocol, "SERVER_PROTOCOL") \
+    X(server_name, "SERVER_NAME")         \
+    X(remote_addr, "REMOTE_ADDR")         \
+    X(remote_port, "REMOTE_PORT")         \
+    X(content_type, "CONTENT_TYPE")       \
+    X(content_length, "CONTENT_LENGTH")   \
+    X(wsgi_input, "wsgi.input")           \
     X(request_id, "poolsrv.request_id")
 
 typedef struct {
@@ -41,8 +42,9 @@ typedef struct {
 typedef struct {
     CoreState *state;
     PyObject *callable;
-    PyObject *templates; /* tuple of dicts, one a listener, without wsgi.errors */
-    PyObject *on_error;  /* called with the exception and (id, method, path) */
+    PyObject
+        *templates; /* tuple of dicts, one a listener, without wsgi.errors */
+    PyObject *on_error; /* called with the exception and (id, method, path) */
     EnvironKeys keys;
     uint64_t id_prefix; /* of request ids, random */
     bool server_field;  /* send `Server:` */
@@ -58,8 +60,7 @@ typedef struct {
 
 /* What start_response was told, and how far the answer has come. */
 typedef struct {
-    PyObject_HEAD
-    vectorcallfunc vectorcall;
+    PyObject_HEAD vectorcallfunc vectorcall;
     struct Context *context; /* NULL: its request is over */
     Buffer head;             /* status line and fields */
     int64_t content_length;  /* as the application says; -1: it does not */
@@ -112,7 +113,8 @@ void buffer_clear(Buffer *b);
 /* environ.c: a new dict for the context's request; NULL and exception. */
 PyObject *environ_new(Context *x);
 /* A listener's template with all keys that every request sets, so that a copy
- * has room for them and for some fields: growing it would cost as much again. */
+ * has room for them and for some fields: growing it would cost as much again.
+ */
 int environ_template_init(const EnvironKeys *keys, PyObject *template);
 int environ_keys_init(EnvironKeys *keys);
 void environ_keys_clear(EnvironKeys *keys);

@@ -135,9 +135,8 @@ static bool
 hop_by_hop(const char *name, Py_ssize_t size)
 {
     static const char *const names[] = {
-        "connection",          "keep-alive", "proxy-authenticate",
-        "proxy-authorization", "te",         "trailer",
-        "transfer-encoding",   "upgrade"};
+        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization",
+        "te",         "trailer",    "transfer-encoding",  "upgrade"};
     size_t i;
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
         if (strlen(names[i]) == (size_t)size && same_name(name, size, names[i]))
@@ -242,7 +241,8 @@ write_status(StartResponse *sr, PyObject *status)
         return -1;
     for (i = 0; i < 3 && i < size && text[i] >= '0' && text[i] <= '9'; i++)
         number = number * 10 + (unsigned)(text[i] - '0');
-    if (i != 3 || number < 200 || number > 999 || (size > 3 && text[3] != ' ')) {
+    if (i != 3 || number < 200 || number > 999 ||
+        (size > 3 && text[3] != ' ')) {
         PyErr_Format(PyExc_ValueError,
                      "the status must read like '200 OK' (200 to 999), not %R",
                      status);
@@ -622,8 +622,7 @@ finish_body(Context *x, StartResponse *sr)
  * wsgi.file_wrapper */
 
 typedef struct {
-    PyObject_HEAD
-    PyObject *file;
+    PyObject_HEAD PyObject *file;
     Py_ssize_t block;
 } FileWrapper;
 
@@ -876,7 +875,8 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
                  : sent > 0 ? finish_body(x, sr)
                             : send_iterable(x, sr, result);
     }
-    /* An answer that is complete is not taken back for a close() that failed. */
+    /* An answer that is complete is not taken back for a close() that failed.
+     */
     if (close_result(result) < 0)
         return failed < 0 ? -1 : 1;
     return failed;

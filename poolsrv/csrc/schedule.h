@@ -62,12 +62,12 @@ bool schedule_queues(const Schedule *s);
 
 /* What the tick saw of threads that are in the same call as at the last. */
 typedef struct {
-    int32_t busy;      /* threads in a call */
-    int32_t stuck;     /* of those, in the same call as at the last tick */
-    int32_t asleep;    /* of those, whose CPU clock stood still */
-    int32_t parked;    /* threads that wait to be woken */
-    bool polled;       /* a thread looks for events */
-    uint64_t longest;  /* of the calls that are stuck */
+    int32_t busy;     /* threads in a call */
+    int32_t stuck;    /* of those, in the same call as at the last tick */
+    int32_t asleep;   /* of those, whose CPU clock stood still */
+    int32_t parked;   /* threads that wait to be woken */
+    bool polled;      /* a thread looks for events */
+    uint64_t longest; /* of the calls that are stuck */
 } ScheduleView;
 
 typedef enum {

@@ -31,9 +31,9 @@
 /* Upper bounds of the histogram buckets, in nanoseconds; +Inf follows. From
  * 100 us, because a fast application answers below OpenTelemetry's first
  * bucket of 5 ms. */
-#define SCOREBOARD_BUCKETS                                                     \
-    {100000,     250000,     500000,     1000000,    2500000,    5000000,      \
-     10000000,   25000000,   50000000,   100000000,  250000000,  500000000,    \
+#define SCOREBOARD_BUCKETS                                                 \
+    {100000,     250000,     500000,     1000000,    2500000,   5000000,   \
+     10000000,   25000000,   50000000,   100000000,  250000000, 500000000, \
      1000000000, 2500000000, 5000000000, 10000000000}
 #define SCOREBOARD_BUCKET_COUNT 16
 
@@ -64,8 +64,7 @@
       "Connections that the supervisor closed, by reason")                     \
     F(accept_errors, COUNTER, 1, "", "accept_errors", "",                      \
       "Times accepting failed for want of descriptors or memory")              \
-    F(parked, GAUGE, 1, "", "", "",                                            \
-      "Idle connections held by the supervisor")                               \
+    F(parked, GAUGE, 1, "", "", "", "Idle connections held by the supervisor") \
     F(queue_length, GAUGE, 1, "", "queue_length", "",                          \
       "Connections with a request that wait for a free thread")                \
     F(queue_since, GAUGE, 1, "seconds", "", "",                                \
@@ -84,64 +83,63 @@
     F(heartbeat, GAUGE, 1, "seconds", "", "",                                  \
       "Monotonic time of the supervisor's last look at its loop")
 
-#define SCOREBOARD_SLOT_FIELDS(F)                                              \
-    F(group, GAUGE, 1, "", "", "", "Index of the group the slot belongs to")   \
-    F(state, GAUGE, 1, "", "", "", "lifecycle.State of the slot")              \
-    F(pid, GAUGE, 1, "", "", "", "Process in the slot, 0 if none")             \
-    F(slot_generation, GAUGE, 1, "", "worker_generation", "",                  \
-      "Generation of the worker in the slot")                                  \
-    F(spawned_at, GAUGE, 1, "seconds", "", "",                                 \
-      "Monotonic time the process in the slot was started")                    \
-    F(ready_at, GAUGE, 1, "seconds", "", "",                                   \
-      "Monotonic time it became ready, 0 if it is not")                        \
-    F(restarts, COUNTER, 6, "", "worker_restarts",                             \
-      "reason=exit|signal|oom|startup|hang|recycle",                           \
+#define SCOREBOARD_SLOT_FIELDS(F)                                            \
+    F(group, GAUGE, 1, "", "", "", "Index of the group the slot belongs to") \
+    F(state, GAUGE, 1, "", "", "", "lifecycle.State of the slot")            \
+    F(pid, GAUGE, 1, "", "", "", "Process in the slot, 0 if none")           \
+    F(slot_generation, GAUGE, 1, "", "worker_generation", "",                \
+      "Generation of the worker in the slot")                                \
+    F(spawned_at, GAUGE, 1, "seconds", "", "",                               \
+      "Monotonic time the process in the slot was started")                  \
+    F(ready_at, GAUGE, 1, "seconds", "", "",                                 \
+      "Monotonic time it became ready, 0 if it is not")                      \
+    F(restarts, COUNTER, 6, "", "worker_restarts",                           \
+      "reason=exit|signal|oom|startup|hang|recycle",                         \
       "Workers that ended and were replaced, by reason")
 
-#define SCOREBOARD_WORKER_FIELDS(F)                                            \
-    F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker")   \
-    F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                         \
-      "Times the main thread looked after busy threads")                       \
-    F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                        \
+#define SCOREBOARD_WORKER_FIELDS(F)                                          \
+    F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker") \
+    F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                       \
+      "Times the main thread looked after busy threads")                     \
+    F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                      \
       "Times the main thread polled because all threads were busy")
 
-#define SCOREBOARD_THREAD_FIELDS(F)                                            \
-    F(requests, COUNTER, 5, "", "requests",                                    \
-      "status_class=1xx|2xx|3xx|4xx|5xx",                                      \
-      "Requests answered by the application, by class of status")              \
-    F(duration, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",              \
-      "request_duration_seconds", "",                                          \
-      "From the first byte of a request to the last byte of its answer")       \
-    F(queue, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",                 \
-      "request_queue_seconds", "",                                             \
-      "From a complete request to the thread that took it")                    \
-    F(read_time, COUNTER, 1, "seconds", "request_read_seconds", "",            \
-      "Time between the first and the last byte of requests")                  \
-    F(application_time, COUNTER, 1, "seconds", "request_application_seconds",  \
-      "", "Time spent in the application")                                     \
-    F(write_time, COUNTER, 1, "seconds", "request_write_seconds", "",          \
-      "Time threads spent writing answers")                                    \
-    F(busy_time, COUNTER, 1, "seconds", "thread_busy_seconds", "",             \
-      "Time threads spent on requests; its rate over poolsrv_threads is the "  \
-      "utilization")                                                           \
-    F(bytes_in, COUNTER, 1, "bytes", "received_bytes", "",                     \
-      "Bytes read from clients")                                               \
-    F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                        \
-      "Bytes written to clients")                                              \
-    F(refused, COUNTER, 7, "", "requests_refused",                             \
-      "status=400|408|413|414|417|431|other",                                  \
-      "Requests that the server answered with an error itself")                \
-    F(failed, COUNTER, 1, "", "application_errors", "",                        \
-      "Requests in which the application raised an exception")                 \
-    F(disconnected, COUNTER, 1, "", "client_disconnects", "",                  \
-      "Requests whose client went away before it had the whole answer")        \
-    F(timeouts, COUNTER, 4, "", "connection_timeouts",                         \
-      "reason=header|body|send|keep_alive",                                    \
-      "Connections closed by a worker because a time limit ran out")           \
-    F(connections, GAUGE, 4, "", "",                                           \
-      "state=idle|reading|running|writing",                                    \
-      "Connections held by the worker, by state")                              \
-    F(wakeups, COUNTER, 1, "", "thread_wakeups", "",                           \
+#define SCOREBOARD_THREAD_FIELDS(F)                                           \
+    F(requests, COUNTER, 5, "", "requests",                                   \
+      "status_class=1xx|2xx|3xx|4xx|5xx",                                     \
+      "Requests answered by the application, by class of status")             \
+    F(duration, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",             \
+      "request_duration_seconds", "",                                         \
+      "From the first byte of a request to the last byte of its answer")      \
+    F(queue, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",                \
+      "request_queue_seconds", "",                                            \
+      "From a complete request to the thread that took it")                   \
+    F(read_time, COUNTER, 1, "seconds", "request_read_seconds", "",           \
+      "Time between the first and the last byte of requests")                 \
+    F(application_time, COUNTER, 1, "seconds", "request_application_seconds", \
+      "", "Time spent in the application")                                    \
+    F(write_time, COUNTER, 1, "seconds", "request_write_seconds", "",         \
+      "Time threads spent writing answers")                                   \
+    F(busy_time, COUNTER, 1, "seconds", "thread_busy_seconds", "",            \
+      "Time threads spent on requests; its rate over poolsrv_threads is the " \
+      "utilization")                                                          \
+    F(bytes_in, COUNTER, 1, "bytes", "received_bytes", "",                    \
+      "Bytes read from clients")                                              \
+    F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                       \
+      "Bytes written to clients")                                             \
+    F(refused, COUNTER, 7, "", "requests_refused",                            \
+      "status=400|408|413|414|417|431|other",                                 \
+      "Requests that the server answered with an error itself")               \
+    F(failed, COUNTER, 1, "", "application_errors", "",                       \
+      "Requests in which the application raised an exception")                \
+    F(disconnected, COUNTER, 1, "", "client_disconnects", "",                 \
+      "Requests whose client went away before it had the whole answer")       \
+    F(timeouts, COUNTER, 4, "", "connection_timeouts",                        \
+      "reason=header|body|send|keep_alive",                                   \
+      "Connections closed by a worker because a time limit ran out")          \
+    F(connections, GAUGE, 4, "", "", "state=idle|reading|running|writing",    \
+      "Connections held by the worker, by state")                             \
+    F(wakeups, COUNTER, 1, "", "thread_wakeups", "",                          \
       "Times a thread woke another to help")
 
 typedef _Atomic uint64_t Word;
@@ -149,7 +147,7 @@ typedef _Atomic uint64_t Word;
 /* No two rows share a cache line. */
 #define SCOREBOARD_ROW __attribute__((aligned(SCOREBOARD_LINE)))
 
-#define SCOREBOARD_MEMBER(field, kind, words, unit, metric, label, help)       \
+#define SCOREBOARD_MEMBER(field, kind, words, unit, metric, label, help) \
     Word field[words];
 
 typedef struct {
@@ -186,11 +184,12 @@ typedef enum {
 
 typedef struct {
     _Atomic uint32_t state;
-    _Atomic uint32_t sequence; /* grows with each request: tells stuck from busy */
-    Word since;                /* when the request was taken, 0 if idle */
-    Word ready;                /* when the request was complete */
-    char method[16];           /* NUL-terminated, cut if longer */
-    char path[160];            /* without query, as sent, cut if longer */
+    _Atomic uint32_t
+        sequence;    /* grows with each request: tells stuck from busy */
+    Word since;      /* when the request was taken, 0 if idle */
+    Word ready;      /* when the request was complete */
+    char method[16]; /* NUL-terminated, cut if longer */
+    char path[160];  /* without query, as sent, cut if longer */
     char request_id[40];
 } Current;
 
@@ -208,13 +207,14 @@ typedef struct {
     uint32_t slot_count;
     uint32_t thread_count; /* request threads a slot; one more row follows */
     SupervisorRow *supervisor;
-    LoadLine *loads;      /* [slot_count] */
-    SlotRow *slots;       /* [slot_count] */
-    WorkerRow *workers;   /* [slot_count] */
-    ThreadRow *threads;   /* [slot_count * (thread_count + 1)] */
+    LoadLine *loads;    /* [slot_count] */
+    SlotRow *slots;     /* [slot_count] */
+    WorkerRow *workers; /* [slot_count] */
+    ThreadRow *threads; /* [slot_count * (thread_count + 1)] */
 } Scoreboard;
 
-/* Make a memfd for so many slots and threads; the descriptor, or -1 and errno. */
+/* Make a memfd for so many slots and threads; the descriptor, or -1 and errno.
+ */
 int scoreboard_create(uint32_t slots, uint32_t threads);
 
 /* Map it; 0, or -1 and errno (EINVAL: not a scoreboard of this version, or

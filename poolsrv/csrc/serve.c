@@ -95,9 +95,8 @@ take_event(Serve *s, const struct epoll_event *e, uint64_t now)
         if ((word >> 2 & UINT32_MAX) != generation)
             return NULL;
         if (word & CONN_OWNED) {
-            if (word & CONN_EVENT ||
-                atomic_compare_exchange_weak(&c->word, &word,
-                                             word | CONN_EVENT))
+            if (word & CONN_EVENT || atomic_compare_exchange_weak(
+                                         &c->word, &word, word | CONN_EVENT))
                 return NULL;
         } else if (atomic_compare_exchange_weak(&c->word, &word,
                                                 word | CONN_OWNED)) {
@@ -309,8 +308,7 @@ sweep(Serve *s, uint64_t now, bool all_idle)
         if (word & CONN_OWNED ||
             (!all_idle && (deadline == 0 || deadline > now)))
             continue;
-        if (!atomic_compare_exchange_strong(&c->word, &word,
-                                            word | CONN_OWNED))
+        if (!atomic_compare_exchange_strong(&c->word, &word, word | CONN_OWNED))
             continue;
         if (c->state == CONN_IDLE) {
             c->ready = 0;
@@ -573,8 +571,7 @@ serve_note(Serve *s, NoteLevel level, const char *format, ...)
     if (s->note_count == SERVE_NOTES) {
         s->note_lost++; /* a flood must not become a flood of log lines */
     } else {
-        Note *note =
-            &s->notes[(s->note_first + s->note_count++) % SERVE_NOTES];
+        Note *note = &s->notes[(s->note_first + s->note_count++) % SERVE_NOTES];
         note->level = level;
         va_start(arguments, format);
         vsnprintf(note->text, sizeof note->text, format, arguments);

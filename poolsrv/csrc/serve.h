@@ -79,9 +79,9 @@ struct Conn {
     int fd;
     Conn *next; /* in the ready queue or the free list */
     ChannelItem item;
-    uint64_t ready;    /* since when it could be read */
-    Word deadline;     /* of the state it is in; 0: none */
-    Request *request;  /* an incomplete one, or NULL */
+    uint64_t ready;   /* since when it could be read */
+    Word deadline;    /* of the state it is in; 0: none */
+    Request *request; /* an incomplete one, or NULL */
     Segment *out, *out_last;
     uint64_t out_size;
     uint8_t state;
@@ -125,7 +125,8 @@ typedef struct {
 
 /* Serve a complete request: fill in the answer through serve_send and its
  * like, set conn->keep and conn->status. */
-typedef void ServeApplication(void *application, Thread *t, Conn *c, Request *r);
+typedef void ServeApplication(void *application, Thread *t, Conn *c,
+                              Request *r);
 
 typedef struct {
     Scoreboard *board;
