@@ -426,7 +426,7 @@ def test_a_signal_to_all_processes_is_one_to_the_supervisor(server: Start, gate:
     with ExitStack() as stack:
         clients = held_requests(stack, probe, gate, 3)
         os.killpg(probe.pid, signal.SIGTERM)
-        probe.wait_until(lambda: probe.status()["server"]["state"] == "draining")
+        probe.wait_for_log("SIGTERM: finishing what runs")
         gate.release(3)
         assert [client.receive().status for client in clients] == [200] * 3
     assert probe.wait() == 0

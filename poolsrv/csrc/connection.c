@@ -147,7 +147,7 @@ conn_uncount(Serve *s, Conn *c)
         return;
     c->counted = false;
     atomic_fetch_sub(&s->line->load, 1);
-    if (atomic_load(s->o.board->supervisor->queue_length))
+    if (atomic_load(&s->o.board->notice->queued))
         serve_ring(s->o.bell);
 }
 
@@ -446,7 +446,9 @@ finish(Serve *s, Thread *t, Conn *c, Request *r)
         conn_hand_back(s, t, &c, 1, t->now);
         return STEP_GONE;
     }
-    word_set(&c->deadline, t->now + IDLE_GRACE);
+    word_set(&c->deadline, t->now + (s->o.limits.keep_alive_timeout < IDLE_GRACE
+                                         ? s->o.limits.keep_alive_timeout
+                                         : IDLE_GRACE));
     return STEP_WAIT;
 }
 
@@ -894,7 +896,8 @@ begin(Serve *s, Thread *t, Conn *c)
 
     if (!c->counted &&
         (atomic_load_explicit(&s->draining, memory_order_relaxed) ||
-         (word_get(s->o.board->supervisor->queue_length) &&
+         (atomic_load_explicit(&s->o.board->notice->queued,
+                               memory_order_relaxed) &&
           schedule_queues(&s->schedule)))) {
         /* Others have waited longer: to the end of the common queue. */
         conn_hand_back(s, t, &c, 1, t->now);
@@ -952,6 +955,7 @@ conn_run(Serve *s, Thread *t, Conn *c)
         if (step == STEP_GONE)
             return;
         if (step == STEP_WAIT) {
+            serve_attend(s);
             if (conn_release(s, c))
                 return;
             t->now = clock_now();

@@ -425,7 +425,7 @@ static void
 dispatch_queue(Dispatch *d, uint64_t now)
 {
     List *queue = &d->lists[HELD_QUEUED];
-    Word *length = d->board->supervisor->queue_length;
+    _Atomic uint32_t *notice = &d->board->notice->queued;
     Word *since = d->board->supervisor->queue_since;
     uint32_t i;
 
@@ -437,8 +437,8 @@ dispatch_queue(Dispatch *d, uint64_t now)
             /* Say that someone waits before the last look at the loads: a
              * worker takes its load off before it looks at the queue, so one
              * of us sees the other. */
-            if (word_get(length) == 0) {
-                atomic_store(length, queue->count);
+            if (atomic_load(notice) == 0) {
+                atomic_store(notice, queue->count);
                 continue;
             }
             break;
@@ -456,8 +456,9 @@ dispatch_queue(Dispatch *d, uint64_t now)
     for (i = 0; i < d->board->slot_count; i++)
         if (d->slots[i].out)
             flush(d, i, now);
-    if (word_get(length) != queue->count)
-        atomic_store(length, queue->count);
+    if (atomic_load(notice) != queue->count)
+        atomic_store(notice, queue->count);
+    word_set(d->board->supervisor->queue_length, queue->count);
     if (queue->count)
         word_set(since, d->held[queue->first].item.since);
     else if (word_get(since))
@@ -802,6 +803,7 @@ dispatch_stop(Dispatch *d)
         epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->listeners[i], NULL);
     }
     d->stopped = true;
+    atomic_store(&d->board->notice->stopping, 1);
     stop_parked(d, HELD_KEPT, now);
     stop_parked(d, HELD_NEW, now);
 }

@@ -282,31 +282,25 @@ nanoseconds(double seconds)
 static int
 parse_limits(PyObject *dict, ServeLimits *limits)
 {
-    static char *names[] = {"request_line",
-                            "request_fields",
-                            "request_field_size",
-                            "request_head",
-                            "request_body",
-                            "body_buffer",
-                            "response_buffer",
-                            "keep_alive_requests",
-                            "header_timeout",
-                            "body_timeout",
-                            "send_timeout",
-                            "graceful_timeout",
-                            NULL};
+    static char *names[] = {"request_line",       "request_fields",
+                            "request_field_size", "request_head",
+                            "request_body",       "body_buffer",
+                            "response_buffer",    "keep_alive_requests",
+                            "header_timeout",     "body_timeout",
+                            "send_timeout",       "keep_alive_timeout",
+                            "graceful_timeout",   NULL};
     PyObject *none = PyTuple_New(0);
     unsigned long long body, body_buffer, response_buffer;
-    double header, body_time, send, graceful;
+    double header, body_time, send, keep_alive, graceful;
     int good;
 
     if (none == NULL)
         return -1;
     good = PyArg_ParseTupleAndKeywords(
-        none, dict, "$IIIIKKKIdddd:limits", names, &limits->head.line,
+        none, dict, "$IIIIKKKIddddd:limits", names, &limits->head.line,
         &limits->head.fields, &limits->head.field_size, &limits->head.head,
         &body, &body_buffer, &response_buffer, &limits->keep_alive_requests,
-        &header, &body_time, &send, &graceful);
+        &header, &body_time, &send, &keep_alive, &graceful);
     Py_DECREF(none);
     if (!good)
         return -1;
@@ -316,6 +310,7 @@ parse_limits(PyObject *dict, ServeLimits *limits)
     limits->header_timeout = nanoseconds(header);
     limits->body_timeout = nanoseconds(body_time);
     limits->send_timeout = nanoseconds(send);
+    limits->keep_alive_timeout = nanoseconds(keep_alive);
     limits->graceful_timeout = nanoseconds(graceful);
     return 0;
 }

@@ -6,9 +6,10 @@
 #include "core.h"
 #include "serve.h"
 
-#define VALUE_CACHE 256 /* longest field value that is kept for the next time \
-                         */
-#define NAME_CACHE 64   /* names that http1.h does not list */
+#define VALUE_CACHE                                                         \
+    256               /* longest field value that is kept for the next time \
+                       */
+#define NAME_CACHE 64 /* names that http1.h does not list */
 #define ADDRESS_CACHE 64
 #define PORT_CACHE 256
 

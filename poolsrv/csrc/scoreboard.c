@@ -21,7 +21,7 @@ typedef struct {
 } Header;
 
 typedef struct {
-    size_t supervisor, loads, slots, workers, threads, end;
+    size_t supervisor, notice, loads, slots, workers, threads, end;
 } Layout;
 
 static Layout
@@ -29,7 +29,8 @@ layout(uint32_t slots, uint32_t threads)
 {
     Layout at;
     at.supervisor = sizeof(Header);
-    at.loads = at.supervisor + sizeof(SupervisorRow);
+    at.notice = at.supervisor + sizeof(SupervisorRow);
+    at.loads = at.notice + sizeof(NoticeLine);
     at.slots = at.loads + slots * sizeof(LoadLine);
     at.workers = at.slots + slots * sizeof(SlotRow);
     at.threads = at.workers + slots * sizeof(WorkerRow);
@@ -37,9 +38,9 @@ layout(uint32_t slots, uint32_t threads)
     return at;
 }
 
-static const uint64_t row_sizes = sizeof(Header) + sizeof(SupervisorRow) +
-                                  sizeof(LoadLine) + sizeof(SlotRow) +
-                                  sizeof(WorkerRow) + sizeof(ThreadRow);
+static const uint64_t row_sizes =
+    sizeof(Header) + sizeof(SupervisorRow) + sizeof(NoticeLine) +
+    sizeof(LoadLine) + sizeof(SlotRow) + sizeof(WorkerRow) + sizeof(ThreadRow);
 
 int
 scoreboard_create(uint32_t slots, uint32_t threads)
@@ -89,6 +90,7 @@ scoreboard_attach(Scoreboard *board, int fd)
         .slot_count = header.slot_count,
         .thread_count = header.thread_count,
         .supervisor = (SupervisorRow *)(void *)(base + at.supervisor),
+        .notice = (NoticeLine *)(void *)(base + at.notice),
         .loads = (LoadLine *)(void *)(base + at.loads),
         .slots = (SlotRow *)(void *)(base + at.slots),
         .workers = (WorkerRow *)(void *)(base + at.workers),

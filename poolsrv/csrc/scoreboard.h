@@ -154,6 +154,14 @@ typedef struct {
     SCOREBOARD_SUPERVISOR_FIELDS(SCOREBOARD_MEMBER)
 } SCOREBOARD_ROW SupervisorRow;
 
+/* What the supervisor tells all workers. They read it with each request and it
+ * changes rarely, hence a line of its own: the supervisor's row changes with
+ * each round of its loop. */
+typedef struct {
+    _Atomic uint32_t queued;   /* connections that wait for a free thread */
+    _Atomic uint32_t stopping; /* the server ends: keep no connection */
+} SCOREBOARD_ROW NoticeLine;
+
 /* Two writers, hence a line of its own. The supervisor adds one to `load`
  * when it passes a connection, so that the place is taken at once; the worker
  * adds one for a request on a connection that it kept, and takes one off when
@@ -162,10 +170,10 @@ typedef struct {
  * microseconds as much more as it does in a millisecond. `held` counts the
  * connections in the worker, busy or not: added to and taken off likewise. */
 typedef struct {
-    _Alignas(SCOREBOARD_LINE) _Atomic int32_t load;
+    _Atomic int32_t load;
     _Atomic int32_t limit;
     _Atomic int32_t held;
-} LoadLine;
+} SCOREBOARD_ROW LoadLine;
 
 typedef struct {
     SCOREBOARD_SLOT_FIELDS(SCOREBOARD_MEMBER)
@@ -207,6 +215,7 @@ typedef struct {
     uint32_t slot_count;
     uint32_t thread_count; /* request threads a slot; one more row follows */
     SupervisorRow *supervisor;
+    NoticeLine *notice;
     LoadLine *loads;    /* [slot_count] */
     SlotRow *slots;     /* [slot_count] */
     WorkerRow *workers; /* [slot_count] */

@@ -255,6 +255,17 @@ serve_arm(Serve *s)
         set_timer(s, SCHEDULE_TICK);
 }
 
+/* A connection waits, with a deadline: somebody must look at it. */
+void
+serve_attend(Serve *s)
+{
+    uint32_t off = WATCH_OFF;
+    atomic_thread_fence(memory_order_seq_cst); /* as in serve_arm */
+    if (atomic_load_explicit(&s->pace, memory_order_relaxed) == WATCH_OFF &&
+        atomic_compare_exchange_strong(&s->pace, &off, WATCH_SLOW))
+        set_timer(s, SWEEP_EVERY);
+}
+
 static int32_t
 busy_threads(const Serve *s)
 {
@@ -268,13 +279,15 @@ busy_threads(const Serve *s)
 static void
 pace_down(Serve *s)
 {
-    const bool held = atomic_load(&s->live) != 0 || s->orphan;
+    bool held = atomic_load(&s->live) != 0;
     atomic_store(&s->pace, held ? WATCH_SLOW : WATCH_OFF);
     atomic_thread_fence(memory_order_seq_cst);
     if (busy_threads(s))
         serve_arm(s);
     else if (held)
         set_timer(s, SWEEP_EVERY);
+    else if (atomic_load(&s->live) != 0)
+        serve_attend(s);
 }
 
 /* Is every thread in the very request it was in at the last tick? */
@@ -611,7 +624,9 @@ serve_may_keep(const Serve *s, const Conn *c, const Request *r)
 {
     const uint32_t most = s->o.limits.keep_alive_requests;
     return r->head.keep_alive && (most == 0 || c->item.requests + 1 < most) &&
-           !s->orphan;
+           s->o.limits.keep_alive_timeout != 0 && !s->orphan &&
+           !atomic_load_explicit(&s->o.board->notice->stopping,
+                                 memory_order_relaxed);
 }
 
 const ServeLimits *

@@ -32,6 +32,7 @@ typedef struct {
     uint64_t header_timeout; /* nanoseconds, like all times */
     uint64_t body_timeout;
     uint64_t send_timeout;
+    uint64_t keep_alive_timeout; /* 0: a connection serves one request */
     uint64_t graceful_timeout;
     uint64_t body_limit;  /* bytes; UINT64_MAX: none */
     uint64_t body_buffer; /* bytes kept in memory; more is spooled */

@@ -119,6 +119,7 @@ void output_discard(Serve *s, Conn *c);
 
 /* serve.c */
 void serve_arm(Serve *s);
+void serve_attend(Serve *s);
 void serve_ring(int bell);
 
 #endif

@@ -154,6 +154,7 @@ def _limits(settings: Settings) -> dict[str, float]:
         "header_timeout": settings.header_timeout,
         "body_timeout": settings.body_timeout,
         "send_timeout": settings.send_timeout,
+        "keep_alive_timeout": settings.keep_alive_timeout,
         "graceful_timeout": settings.graceful_timeout,
     }
 
