@@ -36,11 +36,11 @@ check: $(VENV)/.installed-check
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/stubtest poolsrv._core
+	$(BIN)/stubtest --mypy-config-file pyproject.toml poolsrv._core
 	$(BIN)/lint-imports
 	POOLSRV_BUILD=strict $(BIN)/python setup.py --quiet build_ext --force \
 		--build-lib build/strict --build-temp build/strict
-	$(BIN)/clang-format --dry-run --Werror $(C_FILES) $(wildcard tests/c/*.[ch])
+	@$(BIN)/clang-format --dry-run --Werror $(C_FILES) $(wildcard tests/c/*.[ch])
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/locust -f loadtests/ $(SCENARIO) --headless --only-summary \

@@ -241,6 +241,15 @@ class Settings:
             "How long a client may pause while it sends a request body.",
         ),
     ] = 30.0
+    body_min_rate: Annotated[
+        int,
+        row(
+            size(0, 2**30),
+            TIMES,
+            "Bytes a second that a request body must come at, once the time of body-timeout is "
+            "over; 0 for any.",
+        ),
+    ] = 240
     send_timeout: Annotated[
         float,
         row(
@@ -295,6 +304,15 @@ class Settings:
             "temporary file.",
         ),
     ] = 2**20
+    request_buffering: Annotated[
+        bool,
+        row(
+            flag(),
+            MESSAGES,
+            "Receive a request body before the application is called; without, the application "
+            "reads it as it comes, and a slow client holds a thread.",
+        ),
+    ] = True
     response_buffer: Annotated[
         int,
         row(

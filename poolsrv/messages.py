@@ -12,8 +12,11 @@ import os
 import socket
 from dataclasses import dataclass
 
-# The largest message is a traceback that was cut to 16,000 characters.
-_BYTES = 65536
+# Characters of a traceback that a message has room for.
+LONGEST_TEXT = 16_000
+
+# JSON writes some characters as twelve ("\\ud83d\\ude00"); a socket buffer takes 212,960.
+_BYTES = 12 * LONGEST_TEXT + 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
-    """Template: the application could not be loaded."""
+    """Template: the application could not be loaded. At most LONGEST_TEXT characters."""
 
     text: str
 
@@ -76,8 +79,9 @@ def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
     """
     fds = array.array("i")
     # Not socket.recv_fds: it ignores its flags, and descriptors must be born CLOEXEC.
+    # CMSG_LEN, because CMSG_SPACE rounds up to room for a second one.
     body, ancillary, flags, _ = channel.recvmsg(
-        _BYTES, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        _BYTES, socket.CMSG_LEN(fds.itemsize), socket.MSG_CMSG_CLOEXEC
     )
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):

@@ -27,6 +27,7 @@ class ThreadState(enum.IntEnum):
 
     IDLE = _core.THREAD_IDLE
     APPLICATION = _core.THREAD_APPLICATION
+    READING = _core.THREAD_READING
     WRITING = _core.THREAD_WRITING
 
 

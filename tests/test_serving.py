@@ -19,10 +19,14 @@ from tests.server import Server, serving
 PROBE = "tests.apps.probe:app"
 
 
-@pytest.fixture(scope="module")
-def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+@pytest.fixture(scope="module", params=[True, False], ids=["buffered", "streamed"])
+def probe(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """Shared, so that what a request leaves behind would show in the next test."""
-    with serving(PROBE, tmp_path_factory.mktemp("probe"), processes=2, threads=4) as made:
+    directory = tmp_path_factory.mktemp("probe")
+    options = {"processes": 2, "threads": 4, "request_buffering": request.param}
+    with serving(PROBE, directory, **options) as made:
         yield made
 
 

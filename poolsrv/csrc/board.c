@@ -457,6 +457,7 @@ core_add_scoreboard(PyObject *module, CoreState *state)
         PyModule_AddIntConstant(module, "THREAD_IDLE", THREAD_IDLE) < 0 ||
         PyModule_AddIntConstant(module, "THREAD_APPLICATION",
                                 THREAD_APPLICATION) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_READING", THREAD_READING) < 0 ||
         PyModule_AddIntConstant(module, "THREAD_WRITING", THREAD_WRITING) < 0)
         return -1;
     return core_add_type(module, &scoreboard_spec, &state->scoreboard_type);

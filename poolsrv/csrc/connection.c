@@ -8,6 +8,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -49,6 +50,9 @@ body_clear(Request *r)
     r->body = r->memory = NULL;
     r->body_size = r->body_capacity = 0;
     r->spool = -1;
+    r->streaming = r->ended = r->wanted = false;
+    r->chunk.len = 0;
+    r->refusal = 0;
 }
 
 void
@@ -208,7 +212,7 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
     c->state = CONN_IDLE;
     c->counted = true;
     c->next = NULL;
-    c->registered = c->drained = c->keep = c->gone = false;
+    c->registered = c->drained = c->keep = c->gone = c->unread = false;
     atomic_fetch_add(&s->live, 1);
     word_add(&t->row->connections[SEEN_IDLE], 1);
     return c;
@@ -291,8 +295,8 @@ conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t n, uint64_t now)
 /* ------------------------------------------------------------------------
  * Refusing */
 
-static const char *
-reason_phrase(int status)
+const char *
+serve_phrase(int status)
 {
     switch (status) {
     case 400:
@@ -326,16 +330,27 @@ count_refusal(Thread *t, int status)
     word_add(&t->row->refused[i], 1); /* behind the last: other */
 }
 
-/* Answer with an error and stop reading. Closing at once over bytes that the
- * client still sends would reset the connection, and the reset may overtake
- * the answer: so our side ends first, and the rest is thrown away. */
+/* Closing at once over bytes that the client still sends would reset the
+ * connection, and the reset may overtake the answer: so our side ends first,
+ * and the rest is thrown away. */
+static Step
+start_linger(Serve *s, Thread *t, Conn *c)
+{
+    if (shutdown(c->fd, SHUT_WR) < 0)
+        return conn_close(s, t, c);
+    c->state = CONN_LINGER;
+    word_set(&c->deadline, clock_now() + LINGER_TIMEOUT);
+    return STEP_AGAIN;
+}
+
+/* Answer with an error and stop reading. */
 static Step
 refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
 {
     char answer[512];
     char body[160];
     const int body_size = snprintf(body, sizeof body, "%d %s: %s\n", status,
-                                   reason_phrase(status), words);
+                                   serve_phrase(status), words);
     const int size = snprintf(answer, sizeof answer,
                               "HTTP/1.1 %d %s\r\n"
                               "Content-Type: text/plain\r\n"
@@ -343,7 +358,7 @@ refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
                               "Connection: close\r\n"
                               "\r\n"
                               "%s",
-                              status, reason_phrase(status), body_size, body);
+                              status, serve_phrase(status), body_size, body);
     count_refusal(t, status);
     serve_note(s, NOTE_DEBUG, "refused a request: %d, %s", status, words);
     conn_uncount(s, c);
@@ -351,11 +366,7 @@ refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
     if (serve_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL) < 0 ||
         c->out)
         return conn_close(s, t, c);
-    if (shutdown(c->fd, SHUT_WR) < 0)
-        return conn_close(s, t, c);
-    c->state = CONN_LINGER;
-    word_set(&c->deadline, clock_now() + LINGER_TIMEOUT);
-    return STEP_AGAIN;
+    return start_linger(s, t, c);
 }
 
 static Step
@@ -414,6 +425,38 @@ record(Thread *t, Conn *c, uint64_t now)
     histogram_add(t->row->duration, now - c->began);
 }
 
+bool
+request_body_end(const Request *r, uint32_t *end)
+{
+    Http1Chunks chunks = r->chunks;
+    uint32_t at = r->next;
+
+    if (r->ended || !r->streaming)
+        return true;
+    if (r->refusal)
+        return false;
+    if (!r->head.chunked) {
+        const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
+        if (left > r->size - at)
+            return false;
+        at += (uint32_t)left;
+    } else {
+        Http1Result result;
+        do {
+            Http1Span span;
+            size_t used;
+            result = http1_chunks_next(&chunks, r->buffer + at, r->size - at,
+                                       &used, &span);
+            at += (uint32_t)used;
+        } while (result == HTTP1_DATA);
+        if (result != HTTP1_DONE)
+            return false;
+    }
+    if (end)
+        *end = at;
+    return true;
+}
+
 /* The answer is with the kernel: what next? */
 static Step
 finish(Serve *s, Thread *t, Conn *c, Request *r)
@@ -422,6 +465,8 @@ finish(Serve *s, Thread *t, Conn *c, Request *r)
 
     record(t, c, t->now);
     body_clear(r);
+    if (!c->keep && c->unread)
+        return start_linger(s, t, c);
     if (!c->keep)
         return conn_close(s, t, c);
     c->item.requests++;
@@ -501,6 +546,9 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_add(t->row->busy_time, t->now - start);
     conn_seen(t, SEEN_RUNNING, SEEN_IDLE);
     conn_uncount(s, c);
+    if (r->streaming && !r->ended)
+        r->ended = request_body_end(r, &r->next);
+    c->unread = r->streaming && !r->ended;
     if (c->gone) {
         word_add(t->row->disconnected, 1);
         body_clear(r);
@@ -548,6 +596,23 @@ write_on(Serve *s, Thread *t, Conn *c)
 
 /* ------------------------------------------------------------------------
  * Reading a body */
+
+static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+static const char too_large[] = "the body is larger than is allowed here";
+
+/* A body may pause for so long, and has so long in all, plus the time that
+ * what has come takes at the least rate. */
+static uint64_t
+body_deadline(const Serve *s, const Request *r, uint64_t now)
+{
+    const ServeLimits *limits = &s->o.limits;
+    uint64_t all;
+    if (limits->body_rate == 0)
+        return now + limits->body_timeout;
+    all = r->body_began + limits->body_timeout +
+          r->body_size / limits->body_rate * CLOCK_SECOND;
+    return all < now + limits->body_timeout ? all : now + limits->body_timeout;
+}
 
 /* Room for `more` bytes of body in memory. */
 static int
@@ -660,7 +725,7 @@ body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
         *used += n;
         switch (result) {
         case HTTP1_DATA:
-            *words = "the body is larger than is allowed here";
+            *words = too_large;
             status = body_add(s, r, piece, span.len);
             if (status)
                 return status;
@@ -699,7 +764,6 @@ keep_rest(Request *r, const char *data, uint32_t size)
 static Step
 start_body(Serve *s, Thread *t, Conn *c, Request *r)
 {
-    static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
     const uint32_t behind = r->size - r->start - r->head.length;
     size_t used = 0;
     const char *words = "the body cannot be kept";
@@ -728,7 +792,8 @@ start_body(Serve *s, Thread *t, Conn *c, Request *r)
         return conn_close(s, t, c);
     c->state = CONN_BODY;
     conn_seen(t, SEEN_IDLE, SEEN_READING);
-    word_set(&c->deadline, t->now + s->o.limits.body_timeout);
+    r->body_began = t->now;
+    word_set(&c->deadline, body_deadline(s, r, t->now));
     if (!c->drained)
         return STEP_AGAIN;
     conn_uncount(s, c);
@@ -780,7 +845,7 @@ read_body(Serve *s, Thread *t, Conn *c)
             return client_left(s, t, c);
         word_add(t->row->bytes_in, (uint64_t)n);
         c->drained = (size_t)n < room;
-        word_set(&c->deadline, clock_now() + s->o.limits.body_timeout);
+        word_set(&c->deadline, body_deadline(s, r, clock_now()));
         if (r->head.chunked) {
             status = body_decode(s, r, to, (size_t)n, &used, &words);
         } else {
@@ -810,6 +875,148 @@ read_body(Serve *s, Thread *t, Conn *c)
 }
 
 /* ------------------------------------------------------------------------
+ * Streaming a body: the application reads while the client sends */
+
+/* Wait until there is something to read. 0, or the status to refuse with. */
+static int
+wait_readable(Thread *t, Conn *c, const Request *r)
+{
+    const uint64_t now = clock_now();
+    const uint64_t deadline = body_deadline(t->serve, r, now);
+    const uint64_t left = deadline > now ? deadline - now : 0;
+    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+    int n;
+    atomic_store(&t->row->current.state, THREAD_READING);
+    do
+        n = poll(&p, 1, (int)(left / CLOCK_MILLISECOND) + 1);
+    while (n < 0 && errno == EINTR);
+    atomic_store(&t->row->current.state, THREAD_APPLICATION);
+    if (n == 0)
+        word_add(&t->row->timeouts[TIMEOUT_BODY], 1);
+    return n > 0 ? 0 : n == 0 ? 408 : 500;
+}
+
+/* Receive into `to`, waiting. Bytes, or 0 and r->refusal. */
+static size_t
+receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
+             const char **words)
+{
+    for (;;) {
+        const ssize_t n = recv(c->fd, to, room, MSG_DONTWAIT);
+        if (n > 0) {
+            word_add(t->row->bytes_in, (uint64_t)n);
+            c->drained = (size_t)n < room;
+            return (size_t)n;
+        }
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            r->refusal = wait_readable(t, c, r);
+            if (r->refusal == 0)
+                continue;
+            *words = "the request's body did not arrive in time";
+            return 0;
+        }
+        if (n < 0 && errno == EINTR)
+            continue;
+        *words = "the client went away before it had sent the whole body";
+        r->refusal = 400;
+        c->gone = true;
+        return 0;
+    }
+}
+
+/* Take decoded bytes that are in the buffer already. */
+static size_t
+take_chunk(Request *r, char *to, size_t room)
+{
+    const size_t n = r->chunk.len < room ? r->chunk.len : room;
+    memcpy(to, r->buffer + r->chunk.at, n);
+    r->chunk.at += (uint32_t)n;
+    r->chunk.len -= (uint32_t)n;
+    return n;
+}
+
+static size_t
+read_chunked(Thread *t, Conn *c, Request *r, char *to, size_t room,
+             const char **words)
+{
+    while (r->chunk.len == 0) {
+        const uint32_t body = r->start + r->head.length;
+        Http1Result result;
+        size_t used;
+        if (r->next == r->size) {
+            r->next = r->size = body;
+            r->size += (uint32_t)receive_body(t, c, r, r->buffer + body,
+                                              r->capacity - body, words);
+            if (r->refusal)
+                return 0;
+        }
+        result = http1_chunks_next(&r->chunks, r->buffer + r->next,
+                                   r->size - r->next, &used, &r->chunk);
+        r->chunk.at += r->next;
+        r->next += (uint32_t)used;
+        if (result == HTTP1_DONE) {
+            r->ended = true;
+            return 0;
+        }
+        if (result != HTTP1_DATA && result != HTTP1_PARTIAL) {
+            *words = http1_words(result);
+            r->refusal = http1_status(result);
+            return 0;
+        }
+    }
+    return take_chunk(r, to, room);
+}
+
+static size_t
+read_sized(Thread *t, Conn *c, Request *r, char *to, size_t room,
+           const char **words)
+{
+    const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
+    size_t n = r->size - r->next;
+    if (left < room)
+        room = left;
+    if (n == 0)
+        return receive_body(t, c, r, to, room, words);
+    if (n > room)
+        n = room;
+    memcpy(to, r->buffer + r->next, n);
+    r->next += (uint32_t)n;
+    return n;
+}
+
+ssize_t
+serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
+                const char **words)
+{
+    size_t n;
+    if (r->ended || room == 0)
+        return 0;
+    if (r->refusal) {
+        *words = "the body could not be read before";
+        return -1;
+    }
+    if (!r->wanted) {
+        r->wanted = true;
+        r->body_began = clock_now();
+        if (r->head.expect_continue && r->next == r->size &&
+            serve_send(t, c, go_on, sizeof go_on - 1, NULL, 0, NULL, NULL) < 0)
+            r->refusal = 400;
+    }
+    n = r->head.chunked ? read_chunked(t, c, r, to, room, words)
+                        : read_sized(t, c, r, to, room, words);
+    r->body_size += n;
+    if (r->body_size > t->serve->o.limits.body_limit) {
+        *words = too_large;
+        r->refusal = 413;
+    }
+    if (r->refusal)
+        return -1;
+    if (!r->head.chunked && r->body_size == (uint64_t)r->head.content_length)
+        r->ended = true;
+    return (ssize_t)n;
+}
+
+/* ------------------------------------------------------------------------
  * Reading a head */
 
 static Step
@@ -819,14 +1026,17 @@ framed(Serve *s, Thread *t, Conn *c, Request *r)
     const int64_t length = r->head.content_length;
 
     r->next = body;
-    if (r->head.chunked)
-        return start_body(s, t, c, r);
-    if (length <= 0)
+    if (!r->head.chunked && length <= 0)
         return serve_request(s, t, c, r, c->ready);
-    if ((uint64_t)length > s->o.limits.body_limit)
-        return refuse(s, t, c, 413, "the body is larger than is allowed here");
-    if ((uint64_t)length > r->size - body)
-        return start_body(s, t, c, r);
+    if (!r->head.chunked && (uint64_t)length > s->o.limits.body_limit)
+        return refuse(s, t, c, 413, too_large);
+    if (r->head.chunked || (uint64_t)length > r->size - body) {
+        if (s->o.limits.buffering)
+            return start_body(s, t, c, r);
+        r->streaming = true;
+        http1_chunks_init(&r->chunks);
+        return serve_request(s, t, c, r, c->ready);
+    }
     r->body = r->buffer + body;
     r->body_size = (uint64_t)length;
     r->next = body + (uint32_t)length;

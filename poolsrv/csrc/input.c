@@ -1,19 +1,28 @@
-/* Binding: wsgi.input. The body is complete before the application runs, so
- * no read ever waits; it ends where the body ends (wsgi.input_terminated). */
+/* Binding: wsgi.input. It ends where the body ends (wsgi.input_terminated).
+ *
+ * The body is complete before the application runs, in memory or in a file, so
+ * that no read ever waits; or, with request buffering off, each read takes what
+ * the client has sent and waits for more.
+ */
 #include "request.h"
 
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
-/* One read of a spooled body's lines. */
+/* One read of a spooled body's lines, and the room that a read without a size
+ * starts with. */
 #define PIECE 65536
+/* Read ahead in search of the end of a line. */
+#define AHEAD 8192
 
 typedef struct {
-    PyObject_HEAD const char *data; /* NULL: spooled */
-    int spool;                      /* a descriptor of its own, or -1 */
+    PyObject_HEAD const char *data; /* NULL: spooled, or streamed */
+    int spool;                      /* the request's, or -1 */
     bool ended;                     /* the request is over */
     uint64_t size, at;
+    Context *context; /* of a streamed body, else NULL */
+    Buffer ahead;     /* streamed: read but not asked for yet, from `at` on */
 } Input;
 
 PyObject *
@@ -28,6 +37,8 @@ input_new(Context *x)
     self->size = r->body_size;
     self->at = 0;
     self->ended = false;
+    self->context = r->streaming ? x : NULL;
+    self->ahead = (Buffer){NULL, 0, 0};
     return (PyObject *)self;
 }
 
@@ -38,12 +49,15 @@ input_end(PyObject *object)
     self->ended = true;
     self->data = NULL;
     self->spool = -1;
+    self->context = NULL;
+    buffer_clear(&self->ahead);
 }
 
 static void
 input_dealloc(Input *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    buffer_clear(&self->ahead);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -59,6 +73,88 @@ check(Input *self)
     return -1;
 }
 
+/* Receive up to `room` bytes of a streamed body, without the interpreter.
+ * Bytes, 0 at the end, -1 and exception. */
+static Py_ssize_t
+receive(Input *self, char *to, size_t room)
+{
+    Context *x = self->context;
+    const char *words = "";
+    ssize_t n;
+    x->tstate = PyEval_SaveThread();
+    n = serve_read_body(x->thread, x->conn, x->request, to, room, &words);
+    PyEval_RestoreThread(x->tstate);
+    if (n < 0)
+        PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);
+    return n;
+}
+
+/* Read ahead until a line feed or `most` bytes are there, or the end. */
+static int
+look_ahead(Input *self, uint64_t most)
+{
+    Buffer *ahead = &self->ahead;
+    size_t seen;
+    if (self->at) { /* what was taken makes room */
+        memmove(ahead->data, ahead->data + self->at, ahead->size - self->at);
+        ahead->size -= self->at;
+        self->at = 0;
+    }
+    for (seen = 0; ahead->size < most;) {
+        Py_ssize_t n;
+        if (ahead->size > seen &&
+            memchr(ahead->data + seen, '\n', ahead->size - seen))
+            return 0;
+        seen = ahead->size;
+        if (buffer_reserve(ahead, AHEAD) < 0)
+            return -1;
+        n = receive(self, ahead->data + ahead->size, AHEAD);
+        if (n <= 0)
+            return (int)n;
+        ahead->size += (size_t)n;
+    }
+    return 0;
+}
+
+/* take() of a streamed body: what was read ahead, then from the client until
+ * `size` bytes are there or the body ends. Room grows as bytes come. */
+static PyObject *
+take_stream(Input *self, uint64_t size)
+{
+    uint64_t done = self->ahead.size - self->at;
+    uint64_t room;
+    PyObject *bytes;
+
+    if (done > size)
+        done = size;
+    room = size < done + PIECE ? size : done + PIECE;
+    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    if (bytes == NULL)
+        return NULL;
+    if (done)
+        memcpy(PyBytes_AS_STRING(bytes), self->ahead.data + self->at, done);
+    self->at += done;
+    while (done < size) {
+        Py_ssize_t n;
+        if (done == room) {
+            room = size < room * 2 ? size : room * 2;
+            if (_PyBytes_Resize(&bytes, (Py_ssize_t)room) < 0)
+                return NULL;
+        }
+        n = receive(self, PyBytes_AS_STRING(bytes) + done, room - done);
+        if (n < 0) {
+            Py_DECREF(bytes);
+            return NULL;
+        }
+        if (n == 0)
+            break;
+        done += (uint64_t)n;
+    }
+    if (done < room && _PyBytes_Resize(&bytes, (Py_ssize_t)done) < 0)
+        return NULL;
+    return bytes;
+}
+
 /* The next `size` bytes as a bytes object. */
 static PyObject *
 take(Input *self, uint64_t size)
@@ -66,6 +162,8 @@ take(Input *self, uint64_t size)
     PyObject *bytes;
     uint64_t done = 0;
 
+    if (self->context)
+        return take_stream(self, size);
     if (size > self->size - self->at)
         size = self->size - self->at;
     if (self->spool < 0) {
@@ -105,12 +203,16 @@ static int
 line_size(Input *self, uint64_t most, uint64_t *size)
 {
     char piece[PIECE];
-    uint64_t left = self->size - self->at, seen = 0;
+    uint64_t left, seen = 0;
+    if (self->context && look_ahead(self, most) < 0)
+        return -1;
+    left = (self->context ? self->ahead.size : self->size) - self->at;
     if (most < left)
         left = most;
     *size = left;
     if (self->spool < 0) {
-        const char *start = left ? self->data + self->at : NULL;
+        const char *data = self->context ? self->ahead.data : self->data;
+        const char *start = left ? data + self->at : NULL;
         const char *end = left ? memchr(start, '\n', left) : NULL;
         if (end)
             *size = (uint64_t)(end - start) + 1;

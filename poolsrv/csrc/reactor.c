@@ -51,6 +51,15 @@ report(Context *x)
     const Current *current = &x->thread->row->current;
     PyObject *type, *value, *traceback, *done;
 
+    if (x->request->refusal) {
+        /* The client's doing: no error of the application's. */
+        serve_note(x->thread->serve, NOTE_DEBUG,
+                   "request %s: its body could not be read, %d %s",
+                   x->request_id, x->request->refusal,
+                   serve_phrase(x->request->refusal));
+        PyErr_Clear();
+        return;
+    }
     word_add(x->thread->row->failed, 1);
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
@@ -282,25 +291,25 @@ nanoseconds(double seconds)
 static int
 parse_limits(PyObject *dict, ServeLimits *limits)
 {
-    static char *names[] = {"request_line",       "request_fields",
-                            "request_field_size", "request_head",
-                            "request_body",       "body_buffer",
-                            "response_buffer",    "keep_alive_requests",
-                            "header_timeout",     "body_timeout",
-                            "send_timeout",       "keep_alive_timeout",
-                            "graceful_timeout",   NULL};
+    static char *names[] = {
+        "request_line",    "request_fields",      "request_field_size",
+        "request_head",    "request_body",        "body_buffer",
+        "response_buffer", "keep_alive_requests", "header_timeout",
+        "body_timeout",    "send_timeout",        "keep_alive_timeout",
+        "body_rate",       "buffering",           NULL};
     PyObject *none = PyTuple_New(0);
     unsigned long long body, body_buffer, response_buffer;
-    double header, body_time, send, keep_alive, graceful;
-    int good;
+    unsigned long long body_rate;
+    double header, body_time, send, keep_alive;
+    int good, buffering;
 
     if (none == NULL)
         return -1;
     good = PyArg_ParseTupleAndKeywords(
-        none, dict, "$IIIIKKKIddddd:limits", names, &limits->head.line,
+        none, dict, "$IIIIKKKIddddKp:limits", names, &limits->head.line,
         &limits->head.fields, &limits->head.field_size, &limits->head.head,
         &body, &body_buffer, &response_buffer, &limits->keep_alive_requests,
-        &header, &body_time, &send, &keep_alive, &graceful);
+        &header, &body_time, &send, &keep_alive, &body_rate, &buffering);
     Py_DECREF(none);
     if (!good)
         return -1;
@@ -311,7 +320,8 @@ parse_limits(PyObject *dict, ServeLimits *limits)
     limits->body_timeout = nanoseconds(body_time);
     limits->send_timeout = nanoseconds(send);
     limits->keep_alive_timeout = nanoseconds(keep_alive);
-    limits->graceful_timeout = nanoseconds(graceful);
+    limits->body_rate = body_rate;
+    limits->buffering = buffering;
     return 0;
 }
 

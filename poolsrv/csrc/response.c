@@ -885,8 +885,10 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
 void
 response_fail(Context *x, StartResponse *sr)
 {
-    static const char page[] = "500 Internal Server Error\n";
     const Http1Head *head = &x->request->head;
+    /* A body that could not be read is the client's fault, not ours. */
+    const int status = x->request->refusal ? x->request->refusal : 500;
+    const char *phrase = serve_phrase(status);
 
     x->out.size = 0;
     if (sr && sr->head_sent) {
@@ -894,17 +896,24 @@ response_fail(Context *x, StartResponse *sr)
         x->conn->keep = false;
         return;
     }
-    x->conn->status = 500;
+    x->conn->status = (uint16_t)status;
     x->conn->keep = serve_may_keep(x->thread->serve, x->conn, x->request);
-    if (ADD_LITERAL(&x->out, "HTTP/1.1 500 Internal Server Error\r\n"
-                             "Content-Type: text/plain\r\n"
-                             "Content-Length: 26\r\n") < 0 ||
-        add_date(x) < 0 ||
+    if (ADD_LITERAL(&x->out, "HTTP/1.1 ") < 0 ||
+        buffer_add_number(&x->out, (uint64_t)status) < 0 ||
+        ADD_LITERAL(&x->out, " ") < 0 ||
+        buffer_add(&x->out, phrase, strlen(phrase)) < 0 ||
+        ADD_LITERAL(&x->out, "\r\nContent-Type: text/plain\r\n"
+                             "Content-Length: ") < 0 ||
+        buffer_add_number(&x->out, strlen(phrase) + 5) < 0 ||
+        ADD_LITERAL(&x->out, "\r\n") < 0 || add_date(x) < 0 ||
         (!x->conn->keep && ADD_LITERAL(&x->out, "Connection: close\r\n") < 0) ||
         (x->conn->keep && head->minor == 0 &&
          ADD_LITERAL(&x->out, "Connection: keep-alive\r\n") < 0) ||
         ADD_LITERAL(&x->out, "\r\n") < 0 ||
-        (!head->is_head && ADD_LITERAL(&x->out, page) < 0)) {
+        (!head->is_head && (buffer_add_number(&x->out, (uint64_t)status) < 0 ||
+                            ADD_LITERAL(&x->out, " ") < 0 ||
+                            buffer_add(&x->out, phrase, strlen(phrase)) < 0 ||
+                            ADD_LITERAL(&x->out, "\n") < 0))) {
         PyErr_Clear(); /* no memory even for this: close without an answer */
         x->out.size = 0;
         x->conn->keep = false;

@@ -187,6 +187,7 @@ typedef struct {
 typedef enum {
     THREAD_IDLE,
     THREAD_APPLICATION, /* in the application: its call, or its iterable */
+    THREAD_READING,     /* waits for the rest of a body that is streamed */
     THREAD_WRITING,     /* waits for a slow reader */
 } ThreadState;
 

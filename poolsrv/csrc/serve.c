@@ -623,7 +623,10 @@ bool
 serve_may_keep(const Serve *s, const Conn *c, const Request *r)
 {
     const uint32_t most = s->o.limits.keep_alive_requests;
-    return r->head.keep_alive && (most == 0 || c->item.requests + 1 < most) &&
+    /* The rest of a streamed body must be here: nobody knows whether the
+     * application will read it, and we do not wait for it. */
+    return r->head.keep_alive && request_body_end(r, NULL) &&
+           (most == 0 || c->item.requests + 1 < most) &&
            s->o.limits.keep_alive_timeout != 0 && !s->orphan &&
            !atomic_load_explicit(&s->o.board->notice->stopping,
                                  memory_order_relaxed);

@@ -30,12 +30,13 @@
 typedef struct {
     Http1Limits head;
     uint64_t header_timeout; /* nanoseconds, like all times */
-    uint64_t body_timeout;
+    uint64_t body_timeout; /* between two reads */
+    uint64_t body_rate; /* bytes a second that a body must come at; 0: any */
     uint64_t send_timeout;
     uint64_t keep_alive_timeout; /* 0: a connection serves one request */
-    uint64_t graceful_timeout;
     uint64_t body_limit;  /* bytes; UINT64_MAX: none */
     uint64_t body_buffer; /* bytes kept in memory; more is spooled */
+    bool buffering;       /* bodies are complete before the application runs */
     uint64_t response_buffer;
     uint32_t keep_alive_requests; /* on one connection; 0: any number */
 } ServeLimits;
@@ -58,9 +59,17 @@ typedef struct {
     /* Body: in `buffer` behind the head, in memory, or in a file. */
     const char *body;
     char *memory; /* what must be freed, or NULL */
-    uint64_t body_size;
+    uint64_t body_size; /* received so far */
     uint64_t body_capacity;
-    int spool; /* an unlinked file that holds the body, or -1 */
+    uint64_t body_began; /* when its first part was asked for */
+    int spool;           /* an unlinked file that holds the body, or -1 */
+    /* A streamed body: what the application has not read is in `buffer` from
+     * `next` on, still encoded, or still with the client. */
+    bool streaming;
+    bool ended;      /* all of it has been read */
+    bool wanted;     /* 100 Continue has been answered, or was not asked for */
+    Http1Span chunk; /* decoded, but no room for it at the last read */
+    int refusal;     /* reading went wrong: the status to answer with */
 } Request;
 
 /* A piece of an answer that the socket has not taken yet. */
@@ -91,6 +100,7 @@ struct Conn {
     bool drained;    /* the last recv took all there was */
     bool keep;       /* after the answer, go on */
     bool gone;       /* the client is: write nothing more */
+    bool unread;     /* it sends a body that nobody reads */
     uint16_t status; /* of the answer on its way */
     uint64_t began;  /* of that request */
 };
@@ -182,8 +192,17 @@ int serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
 /* Wait until no more than the response buffer is unsent. */
 int serve_wait_writable(Thread *t, Conn *c);
 
+/* Read a streamed body: up to `room` bytes, waiting for the client if nothing
+ * is there. How many; 0 at its end; -1 if it cannot be read: *words says why,
+ * and r->refusal which status tells the client. */
+ssize_t serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
+                        const char **words);
+
 /* Owners whose segments have been sent: one, or NULL. */
 void *serve_garbage_pop(Serve *s);
+
+/* The reason phrase of a status that the server itself answers with. */
+const char *serve_phrase(int status);
 
 const ServeLimits *serve_limits(const Serve *s);
 Schedule *serve_schedule(Serve *s);

@@ -111,6 +111,8 @@ bool conn_release(Serve *s, Conn *c);
 void conn_uncount(Serve *s, Conn *c);
 int request_init(Request *r, const Http1Limits *limits, uint32_t capacity);
 void request_clear(Request *r);
+/* Is the rest of a streamed body in the buffer? *end: where it ends. */
+bool request_body_end(const Request *r, uint32_t *end);
 
 /* output.c */
 /* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone. */

@@ -127,8 +127,15 @@ class Pool:
     # What has happened
 
     def start(self, now: float) -> list[Action]:
-        """The generation can fork: fill the slots."""
-        return [action for slot in self._wanted for action in self._spawn(slot, now)]
+        """The generation can fork: fill the slots that are empty.
+
+        All of them at first; of a template that follows one which died, the
+        workers of the first still work.
+        """
+        if self.state is ServerState.DRAINING:
+            return []
+        empty = [slot for slot in self._wanted if self.slots[slot].state is State.EMPTY]
+        return [action for slot in empty for action in self._spawn(slot, now)]
 
     def ready(self, slot: int, now: float) -> list[Action]:
         """The worker has loaded the application."""
@@ -255,7 +262,8 @@ class Pool:
         if place.deaths < 2:
             return self._spawn(slot, now)
         self._move(slot, Event.BACK_OFF)
-        pause = min(FIRST_PAUSE * 2.0 ** (place.deaths - 2), LONGEST_PAUSE)
+        doublings = min(place.deaths - 2, 64)  # deaths have no end, and 2.0 ** 1024 is no float
+        pause = min(FIRST_PAUSE * 2.0**doublings, LONGEST_PAUSE)
         place.deadline = now + pause
         return []
 

@@ -155,7 +155,8 @@ def _limits(settings: Settings) -> dict[str, float]:
         "body_timeout": settings.body_timeout,
         "send_timeout": settings.send_timeout,
         "keep_alive_timeout": settings.keep_alive_timeout,
-        "graceful_timeout": settings.graceful_timeout,
+        "body_rate": settings.body_min_rate,
+        "buffering": settings.request_buffering,
     }
 
 

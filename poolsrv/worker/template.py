@@ -37,7 +37,7 @@ def template(control: socket.socket, job: Job) -> None:
             prepare(job.settings)
             job.application = load(job.settings.application)
         except PoolsrvError as error:
-            messages.send(control, messages.LoadFailed(str(error)))
+            messages.send(control, messages.LoadFailed(str(error)[: messages.LONGEST_TEXT]))
             return
         gc.collect()
         gc.freeze()  # the collector would write to pages that workers share

@@ -1,0 +1,104 @@
+"""wrk, the client: runs it and reads what its script reports."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from loadtests._bench._servers import Missing
+
+# An answer that takes longer counts as a timeout.
+_TIMEOUT = "2s"
+# What wrk may take beyond the duration it was told.
+_PATIENCE = 20.0
+
+QUANTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
+
+
+class Failed(Exception):
+    """This cell cannot be measured; the message says why."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """Times in seconds; `quantiles` of latency by percent, `apart` those of a
+    class of requests, for scripts that tell them apart."""
+
+    requests: int  # answered with a status below 400
+    duration: float
+    quantiles: dict[str, float]
+    errors: int
+    timeouts: int
+    client_cpu: float
+    apart: dict[str, dict[str, float]]
+
+
+def version() -> str:
+    """The first line of `wrk --version`; Missing if there is no wrk."""
+    if shutil.which("wrk") is None:
+        raise Missing("wrk is missing: apt-get install wrk")
+    done = subprocess.run(["wrk", "--version"], capture_output=True, text=True, check=False)
+    return (done.stdout + done.stderr).partition(" Copyright")[0].strip()
+
+
+def load(url: str, connections: int, seconds: int, script: str, *, close: bool = False) -> Load:
+    """Put load on a server for so long. Raises Failed."""
+    argv = ["wrk", "--threads", "1", "--connections", str(connections)]
+    argv += ["--duration", f"{seconds}s", "--timeout", _TIMEOUT]
+    argv += ["--script", str(Path(__file__).with_name(script))]
+    if close:
+        argv += ["--header", "Connection: close"]
+    before = os.times()
+    # A session of its own: a Ctrl-C is ours to answer.
+    with subprocess.Popen(
+        [*argv, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=seconds + _PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"wrk has not ended {_PATIENCE:g} s after its time") from None
+        finally:
+            process.kill()
+    after = os.times()
+    cpu = sum(after[2:4]) - sum(before[2:4])  # of children that were waited for
+    return parse(output.decode(errors="replace"), cpu)
+
+
+def parse(output: str, client_cpu: float) -> Load:
+    """What the script printed; Failed if it did not."""
+    lines = [line for line in output.splitlines() if line.startswith("JSON ")]
+    if not lines:
+        raise Failed(f"wrk: {output.strip()[-300:]}")
+    found: dict[str, Any] = json.loads(lines[-1].removeprefix("JSON "))
+    return Load(
+        requests=found["requests"] - found["status"],
+        duration=found["duration"] / 1e6,
+        quantiles={name: us / 1e6 for name, us in found["quantiles"].items()},
+        errors=sum(found[kind] for kind in ("connect", "read", "write", "status")),
+        timeouts=found["timeout"],
+        client_cpu=client_cpu,
+        apart={name: histogram_quantiles(found[name]) for name in CLASSES if found.get(name)},
+    )
+
+
+# What mixed.lua tells apart.
+CLASSES = ("hello", "sleep")
+
+
+def histogram_quantiles(buckets: Iterable[tuple[float, int]]) -> dict[str, float]:
+    """Quantiles in seconds from (microseconds, count), in any order."""
+    ordered = sorted(buckets)
+    total = sum(count for _, count in ordered)
+    found, seen, place = {}, 0, -1
+    for quantile in QUANTILES:
+        while seen < quantile / 100 * total:
+            place += 1
+            seen += ordered[place][1]
+        found[f"{quantile:g}"] = ordered[place][0] / 1e6
+    return found
+
+

@@ -1,0 +1,107 @@
+"""What supervisor and template say to each other, over a real pair of sockets."""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from poolsrv import messages
+from poolsrv.messages import Exited, Loaded, LoadFailed, Message, Quit, Spawn, Spawned
+
+Pair = tuple[socket.socket, socket.socket]
+
+NUMBERS = st.integers(-(2**31), 2**31 - 1)
+# Of every kind of character that JSON escapes, and what file names decode to.
+TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
+    ["\x00\x1f\x7f", 'Ä"\\\n\t', "\u2028\udc80", "\U0001f600"]
+)
+MESSAGES: st.SearchStrategy[Message] = st.one_of(
+    st.builds(Spawn, NUMBERS),
+    st.just(Quit()),
+    st.just(Loaded()),
+    st.builds(LoadFailed, TEXTS),
+    st.builds(Spawned, NUMBERS, NUMBERS),
+    st.builds(Exited, NUMBERS, NUMBERS, NUMBERS),
+)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+    one, other = socket.socketpair(socket.AF_UNIX, kind)
+    with one, other:
+        yield one, other
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))  # noqa: PTH208 - Path.iterdir keeps its own open
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(MESSAGES, max_size=5))
+def test_messages_arrive_as_they_were_in_order(pair: Pair, said: list[Message]) -> None:
+    for message in said:
+        messages.send(pair[0], message)
+    assert [messages.receive(pair[1]) for _ in said] == [(message, None) for message in said]
+
+
+@pytest.mark.parametrize("character", ["a", "\n", "é", "\x1b", "\U0001f600", "\udc80"])
+def test_the_longest_text_arrives_whole(pair: Pair, character: str) -> None:
+    message = LoadFailed(character * messages.LONGEST_TEXT)
+    messages.send(pair[0], message)
+    assert messages.receive(pair[1]) == (message, None)
+
+
+def test_a_descriptor_comes_along_and_is_the_receivers(pair: Pair, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"the same file")
+    with open(tmp_path / "file", "rb") as file:  # noqa: PTH123
+        messages.send(pair[0], Spawned(3, 4711), file.fileno())
+    message, fd = messages.receive(pair[1])
+    assert message == Spawned(3, 4711)
+    assert fd is not None
+    assert not os.get_inheritable(fd)
+    with open(fd, "rb") as received:  # noqa: PTH123
+        assert received.read() == b"the same file"
+
+
+def test_nothing_there_yet(pair: Pair) -> None:
+    with pytest.raises(BlockingIOError):
+        messages.receive(pair[1])
+
+
+def test_the_end_is_told_from_a_message(pair: Pair) -> None:
+    messages.send(pair[0], Quit())
+    pair[0].close()
+    assert messages.receive(pair[1]) == (Quit(), None)
+    assert messages.receive(pair[1]) == (None, None)
+    with pytest.raises(BrokenPipeError):
+        messages.send(pair[1], Quit())
+
+
+@pytest.mark.parametrize(
+    ("bytes_", "fds"), [(1, 2), (1 << 18, 1)], ids=["two descriptors", "a long text"]
+)
+def test_a_message_that_was_cut_short_leaves_no_descriptor(
+    pair: Pair, bytes_: int, fds: int
+) -> None:
+    pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    held = descriptors()
+    socket.send_fds(pair[0], [b"x" * bytes_], [pair[1].fileno()] * fds)
+    with pytest.raises(OSError, match="cut short"):
+        messages.receive(pair[1])
+    assert descriptors() == held
+
+
+def test_neither_side_waits_for_the_other_to_read(pair: Pair) -> None:
+    """The slots of the largest pool fit, and one message too many is refused at once."""
+    with pytest.raises(OSError, match="temporarily") as refusal:
+        for number in range(1 << 20):
+            messages.send(pair[0], Exited(number, number, 0))
+    assert refusal.value.errno == errno.EAGAIN
+    for expected in range(64):
+        assert messages.receive(pair[1]) == (Exited(expected, expected, 0), None)
