@@ -2,6 +2,7 @@
 
 import http.client
 import importlib
+import io
 import os
 import resource
 import socket
@@ -24,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 
 _STARTUP = 20.0
 _FILE_SIZE = 2**20
+# More than the crowd; not all we may have, for some servers keep a table of them.
+_DESCRIPTORS = 16384
 _UPLOAD = b"a" * 65536
 # For each of the idle connections, and for all of them.
 _IDLE_TIMEOUT = 1.0
@@ -62,6 +65,21 @@ class Cell:
     idle: int = 0  # connections that stayed open beside the load
     memory_per_idle: float = 0.0
 
+    @property
+    def rate(self) -> float:
+        """Requests per second."""
+        return self.requests / self.duration
+
+    @property
+    def per_cpu(self) -> float:
+        """Requests per CPU second of the server, whose time is counted in ticks: one at least."""
+        return self.requests / max(self.cpu, _processes.TICK)
+
+    @property
+    def latency(self) -> dict[str, float]:
+        """Of the requests that the workload is about, where they are told apart."""
+        return self.apart.get("hello", self.quantiles)
+
 
 def measure(
     server: Server, workload: Workload, asked: Shape, number: int, conditions: Conditions
@@ -72,24 +90,17 @@ def measure(
     try:
         with ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
-            cpus = _divide(shape)
-            port = stack.enter_context(
-                _running(server, workload, shape, folder, conditions.pythons[server.name], cpus[0])
-            )
-            _fill_in(cell, workload, *port, conditions, cpus[1])
+            ours, clients = _divide(shape)
+            python = conditions.pythons[server.name]
+            port, pid = stack.enter_context(running(server, workload, shape, folder, python, ours))
+            stack.enter_context(_on(clients))
+            _fill_in(cell, workload, port, pid, conditions)
     except Failed as error:
         cell.failed = str(error)
     return cell
 
 
-def _fill_in(
-    cell: Cell,
-    workload: Workload,
-    port: int,
-    pid: int,
-    conditions: Conditions,
-    cpus: set[int],
-) -> None:
+def _fill_in(cell: Cell, workload: Workload, port: int, pid: int, conditions: Conditions) -> None:
     url = f"http://{HOST}:{port}/"
     with ExitStack() as stack:
         held: list[socket.socket] = []
@@ -98,7 +109,6 @@ def _fill_in(
             held = stack.enter_context(_idle(port, workload.idle))
             if held:
                 cell.memory_per_idle = (_processes.memory(pid) - before) / len(held)
-        stack.enter_context(_on(cpus))
 
         def load(seconds: int) -> _wrk.Load:
             return _wrk.load(
@@ -125,17 +135,13 @@ def _fill_in(
 # ---------------------------------------------------------------------------
 # The server
 
+
 @contextmanager
-def _running(
+def running(
     server: Server, workload: Workload, shape: Shape, folder: Path, python: Path, cpus: set[int]
 ) -> Iterator[tuple[int, int]]:
     """(port, pid of the root) of a server that gives the right answer. Raises Failed."""
-    sent, log = folder / "sent", folder / "log"
-    sent.write_bytes(bytes(_FILE_SIZE))
-    environment = os.environ | {
-        _apps.FILE_VARIABLE: str(sent),
-        "PYTHONPATH": str(ROOT),
-    }
+    log = folder / "log"
     port = _free_port()
     argv = server.argv(
         app=workload.app,
@@ -154,7 +160,7 @@ def _running(
             process = subprocess.Popen(
                 argv,
                 cwd=ROOT,
-                env=environment,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -163,16 +169,16 @@ def _running(
         except OSError as error:
             raise Failed(f"{argv[0]} cannot be started: {error.strerror}") from None
     try:
-        _wait_until_serving(process, workload, port, log, sent)
+        _wait_until_serving(process, workload, port, log)
         yield port, process.pid
     finally:
         _processes.end(process)
 
 
 def _wait_until_serving(
-    process: "subprocess.Popen[bytes]", workload: Workload, port: int, log: Path, sent: Path
+    process: "subprocess.Popen[bytes]", workload: Workload, port: int, log: Path
 ) -> None:
-    expected = answer(workload, sent)
+    expected = answer(workload)
     deadline = time.monotonic() + _STARTUP
     while True:
         try:
@@ -206,15 +212,12 @@ def _ask(port: int, workload: Workload) -> bytes:
     return body if response.status == 200 else f"status {response.status}".encode()
 
 
-def answer(workload: Workload, sent: Path) -> bytes:
+def answer(workload: Workload) -> bytes:
     """What the application says when it is called here. ModuleNotFoundError if it cannot be."""
-    import io
-
     environ = {"QUERY_STRING": ""}
     setup_testing_defaults(environ)
     if workload.script == "upload.lua":
         environ |= {"wsgi.input": io.BytesIO(_UPLOAD), "CONTENT_LENGTH": str(len(_UPLOAD))}
-    os.environ[_apps.FILE_VARIABLE] = str(sent)
     application = getattr(importlib.import_module(workload.module), workload.callable)
     return b"".join(application(environ, lambda *_: None))
 
@@ -229,6 +232,7 @@ def _free_port() -> int:
 
 # ---------------------------------------------------------------------------
 # Processors
+
 
 def _divide(shape: Shape) -> tuple[set[int], set[int]]:
     """(the server's CPUs, the client's). One thread of Python that hops between
@@ -255,24 +259,23 @@ def _on(cpus: set[int]) -> Iterator[None]:
 # ---------------------------------------------------------------------------
 # Idle connections
 
+
 @contextmanager
 def _idle(port: int, count: int) -> Iterator[list[socket.socket]]:
-    """As many connections as the server answers once and then keeps open."""
-    held: list[socket.socket] = []
+    """As many connections as the server answers once, within our patience, and then keeps."""
     request = f"GET / HTTP/1.1\r\nHost: {HOST}:{port}\r\n\r\n".encode()
     deadline = time.monotonic() + _IDLE_PATIENCE
-    try:
-        while len(held) < count and time.monotonic() < deadline:
-            connection = socket.create_connection((HOST, port), _IDLE_TIMEOUT)
-            held.append(connection)
-            connection.sendall(request)
-            connection.recv(65536)
-        yield held
-    except OSError as error:
-        raise Failed(f"{len(held)} idle connections, then {error}") from None
-    finally:
-        for connection in held:
-            connection.close()
+    with ExitStack() as held:
+        connections: list[socket.socket] = []
+        while len(connections) < count and time.monotonic() < deadline:
+            try:
+                connection = socket.create_connection((HOST, port), _IDLE_TIMEOUT)
+                connections.append(held.enter_context(connection))
+                connection.sendall(request)
+                connection.recv(65536)
+            except OSError as error:
+                raise Failed(f"after {len(connections)} idle connections: {error}") from None
+        yield connections
 
 
 def _is_open(connection: socket.socket) -> bool:
@@ -286,7 +289,16 @@ def _is_open(connection: socket.socket) -> bool:
         return False
 
 
-def allow_descriptors() -> None:
-    """As many as we may have, for idle connections: here and, inherited, in the servers."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+@contextmanager
+def surroundings() -> Iterator[None]:
+    """What cells and servers inherit: descriptors enough, and the file to send."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, _DESCRIPTORS)), hard))
+    with tempfile.NamedTemporaryFile(prefix="bench-") as sent:
+        sent.write(bytes(_FILE_SIZE))
+        sent.flush()
+        os.environ[_apps.FILE_VARIABLE] = sent.name
+        try:
+            yield
+        finally:
+            del os.environ[_apps.FILE_VARIABLE]

@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-_TICKS = os.sysconf("SC_CLK_TCK")
+# Seconds: how finely the kernel tells CPU time.
+TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 # What a server gets to stop by itself; none is measured for that.
 _PATIENCE = 5.0
@@ -54,7 +55,7 @@ def tree(root: int) -> dict[int, Process]:
 
 
 def cpu_seconds(root: int) -> float:
-    return sum(process.ticks for process in tree(root).values()) / _TICKS
+    return sum(process.ticks for process in tree(root).values()) * TICK
 
 
 def memory(root: int) -> int:
@@ -74,7 +75,7 @@ def machine_seconds() -> float:
     user, nice, system, _idle, _iowait, irq, softirq = (
         int(field) for field in Path("/proc/stat").read_text().split(maxsplit=8)[1:8]
     )
-    return (user + nice + system + irq + softirq) / _TICKS
+    return (user + nice + system + irq + softirq) * TICK
 
 
 def end(root: "subprocess.Popen[bytes]") -> None:

@@ -86,8 +86,6 @@ WORKLOADS = {
             script="mixed.lua",
         ),
         Workload("busy", f"{_APPS}:hello", 32, (_FOUR,), "hello, nobody idle beside it"),
-        Workload(
-            "crowd", f"{_APPS}:hello", 32, (_FOUR,), "hello, beside 2,000 idle", idle=2000
-        ),
+        Workload("crowd", f"{_APPS}:hello", 32, (_FOUR,), "hello, beside 2,000 idle", idle=2000),
     )
 }

@@ -100,5 +100,3 @@ def histogram_quantiles(buckets: Iterable[tuple[float, int]]) -> dict[str, float
             seen += ordered[place][1]
         found[f"{quantile:g}"] = ordered[place][0] / 1e6
     return found
-
-

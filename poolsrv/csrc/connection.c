@@ -678,6 +678,8 @@ static int
 body_add(Serve *s, Request *r, const char *data, size_t size)
 {
     const uint64_t total = r->body_size + size;
+    if (size == 0) /* and perhaps no memory yet, which memcpy must not see */
+        return 0;
     if (total > s->o.limits.body_limit)
         return 413;
     if (r->spool < 0 && total > s->o.limits.body_buffer) {
@@ -754,7 +756,7 @@ keep_rest(Request *r, const char *data, uint32_t size)
         r->buffer = buffer;
         r->capacity = at + size;
     }
-    memcpy(r->buffer + at, data, size);
+    memmove(r->buffer + at, data, size); /* it may lie there already */
     r->next = at;
     r->size = at + size;
     return 0;

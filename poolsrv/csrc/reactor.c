@@ -114,7 +114,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
 {
     App *app = argument;
     Context *x = t->context;
-    const bool measured = schedule_measures(&t->meter);
+    const bool measured = schedule_runs(serve_schedule(t->serve), &t->meter);
     const uint64_t start = t->now;
     Usage before = {0, 0}, after = {0, 0};
     uint64_t end, wall;
@@ -135,7 +135,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     wall = end - start;
     if (measured)
         after = usage();
-    schedule_ran(serve_schedule(t->serve), &t->meter, end, wall, measured,
+    schedule_ran(serve_schedule(t->serve), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
     if (x->out.size) {

@@ -14,6 +14,9 @@
 #define COMPUTING_ENOUGH UINT64_C(10000000)
 /* Work that may wait in a worker of a fast application. */
 #define BACKLOG_TIME 1000000
+/* Passing a connection by the supervisor takes some 25 us of CPU: a tenth of
+ * such a call, which fairness is worth. */
+#define QUEUED_CALL 250000
 #define BACKLOG_MOST 64
 
 static uint32_t
@@ -33,27 +36,33 @@ mean_add(_Atomic uint32_t *mean, uint64_t sample)
     return (uint32_t)new;
 }
 
+static void
+set_mode(Schedule *s, ScheduleMode mode)
+{
+    atomic_store_explicit(&s->mode, mode, memory_order_relaxed);
+}
+
 void
 schedule_init(Schedule *s, int32_t threads, bool parallel)
 {
-    s->parallel = parallel;
-    s->threads = threads;
-    atomic_init(&s->mode, parallel ? SCHEDULE_MANY : SCHEDULE_FEW);
-    atomic_init(&s->lease, 0);
-    atomic_init(&s->mean, 0);
-    atomic_init(&s->blocked, 0);
+    *s = (Schedule){.parallel = parallel, .threads = threads};
+    set_mode(s, parallel ? SCHEDULE_MANY : SCHEDULE_FEW);
 }
 
 bool
-schedule_measures(const ScheduleMeter *meter)
+schedule_runs(Schedule *s, const ScheduleMeter *meter)
 {
-    return meter->measure != 0;
+    return atomic_fetch_add_explicit(&s->running, 1, memory_order_relaxed) ==
+               0 &&
+           meter->measure != 0;
 }
 
 void
-schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t now, uint64_t wall,
-             bool measured, uint64_t cpu, long switches)
+schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
+             uint64_t cpu, long switches)
 {
+    const bool alone =
+        atomic_fetch_sub_explicit(&s->running, 1, memory_order_relaxed) == 1;
     uint64_t blocked = 0;
 
     mean_add(&s->mean, wall);
@@ -61,30 +70,37 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t now, uint64_t wall,
         meter->measure = MEASURED_CALLS;
     else if (meter->measure)
         meter->measure--;
+    if (measured && !alone)
+        return; /* it may have waited for another's GIL */
     if (measured && switches > 0 && wall > cpu)
         blocked = wall - cpu;
     if (!measured && load32(&s->blocked) == 0)
         return; /* a fast application: nothing to note */
-    if (mean_add(&s->blocked, blocked) > BLOCKED_ENOUGH && !s->parallel &&
-        load32(&s->mode) == SCHEDULE_FEW) {
-        atomic_store_explicit(&s->lease, now + LEASE, memory_order_relaxed);
-        atomic_store_explicit(&s->mode, SCHEDULE_MANY, memory_order_relaxed);
-    }
+    if (mean_add(&s->blocked, blocked) > BLOCKED_ENOUGH)
+        set_mode(s, SCHEDULE_MANY);
 }
 
 bool
-schedule_wakes(Schedule *s, uint64_t now)
+schedule_wakes(const Schedule *s)
 {
-    if (load32(&s->mode) == SCHEDULE_FEW)
-        return false;
-    if (s->parallel)
-        return true;
-    if (now > atomic_load_explicit(&s->lease, memory_order_relaxed)) {
+    return load32(&s->mode) == SCHEDULE_MANY;
+}
+
+/* MANY ends unless the process idles: see schedule.h. */
+static void
+renew(Schedule *s, const ScheduleView *view, uint64_t now)
+{
+    const bool idle = s->lease && (view->cpu - s->cpu) < LEASE / 3;
+    if (s->lease > now)
+        return;
+    if (s->lease && !idle) {
         atomic_store_explicit(&s->blocked, 0, memory_order_relaxed);
-        atomic_store_explicit(&s->mode, SCHEDULE_FEW, memory_order_relaxed);
-        return false;
+        set_mode(s, SCHEDULE_FEW);
+        s->lease = 0;
+        return;
     }
-    return true;
+    s->lease = now + LEASE;
+    s->cpu = view->cpu;
 }
 
 int32_t
@@ -98,21 +114,19 @@ schedule_limit(const Schedule *s)
 bool
 schedule_queues(const Schedule *s)
 {
-    return load32(&s->mean) > BACKLOG_TIME;
+    return load32(&s->mean) > QUEUED_CALL;
 }
 
 TickDecision
 schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
 {
+    if (!s->parallel && load32(&s->mode) == SCHEDULE_MANY)
+        renew(s, view, now);
     if (view->polled || view->stuck == 0 || view->stuck < view->busy)
         return TICK_NOTHING; /* somebody looks, or soon will */
-    if (view->asleep && !s->parallel && load32(&s->mode) == SCHEDULE_FEW) {
-        atomic_store_explicit(&s->lease, now + LEASE, memory_order_relaxed);
-        atomic_store_explicit(&s->mode, SCHEDULE_MANY, memory_order_relaxed);
-    }
-    if (view->parked == 0)
-        return TICK_STAND_IN;
-    if (view->asleep || view->longest > COMPUTING_ENOUGH || s->parallel)
-        return TICK_WAKE;
-    return TICK_NOTHING;
+    if (view->asleep)
+        set_mode(s, SCHEDULE_MANY);
+    if (!view->asleep && view->longest < COMPUTING_ENOUGH && !s->parallel)
+        return TICK_NOTHING;
+    return view->parked ? TICK_WAKE : TICK_STAND_IN;
 }

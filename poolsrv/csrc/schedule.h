@@ -5,12 +5,14 @@
  * those who wait behind an application that sleeps. So it is judged by what
  * the application does: while its calls compute, one thread does all the work
  * (FEW); once they block, each thread that takes work wakes another to look
- * for more (MANY). A call blocked if the thread gave up its processor of its
- * own accord and its CPU clock stood still meanwhile; being preempted is
- * neither. Calls are measured only while they are long enough to matter.
+ * for more (MANY). A call blocked if it was the only one, its thread gave up
+ * its processor of its own accord and wall time went by without CPU time; being
+ * preempted is neither. Calls are measured only while they are long enough to
+ * matter.
  *
  * MANY is a lease: with several threads awake, waiting for the GIL looks like
- * blocking, so every so often one thread is tried alone and the application
+ * blocking. So at its end it goes on only if the process has left its processor
+ * idle for most of it; else one thread is tried alone and the application
  * judged afresh. What that costs, the tick bounds.
  */
 #ifndef POOLSRV_SCHEDULE_H
@@ -30,9 +32,12 @@ typedef struct {
     bool parallel; /* no GIL: threads do not hinder one another */
     int32_t threads;
     _Atomic uint32_t mode;
-    _Atomic uint64_t lease;   /* MANY until then */
     _Atomic uint32_t mean;    /* of a call's duration, nanoseconds */
     _Atomic uint32_t blocked; /* mean of the time a call blocked */
+    _Atomic int32_t running;  /* calls */
+    /* The main thread's alone. */
+    uint64_t lease; /* MANY until then; 0: it has not seen it begin */
+    uint64_t cpu;   /* of the process, when it began */
 } Schedule;
 
 /* One per thread: which calls to measure. */
@@ -42,16 +47,16 @@ typedef struct {
 
 void schedule_init(Schedule *s, int32_t threads, bool parallel);
 
-/* Should the coming call be measured (two getrusage, 0.6 us)? */
-bool schedule_measures(const ScheduleMeter *meter);
+/* A call begins: should it be measured (two getrusage, 0.6 us)? */
+bool schedule_runs(Schedule *s, const ScheduleMeter *meter);
 
-/* A call took `wall`; of a measured one, `switches` voluntary context
- * switches and `cpu` nanoseconds; else pass `measured` false. */
-void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t now,
-                  uint64_t wall, bool measured, uint64_t cpu, long switches);
+/* It took `wall`; of a measured one, `switches` voluntary context switches and
+ * `cpu` nanoseconds; else pass `measured` false. */
+void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall,
+                  bool measured, uint64_t cpu, long switches);
 
 /* A thread takes work: should it wake another, if there is one? */
-bool schedule_wakes(Schedule *s, uint64_t now);
+bool schedule_wakes(const Schedule *s);
 
 /* Requests that the supervisor may have sent or running in this worker. */
 int32_t schedule_limit(const Schedule *s);
@@ -64,10 +69,11 @@ bool schedule_queues(const Schedule *s);
 typedef struct {
     int32_t busy;     /* threads in a call */
     int32_t stuck;    /* of those, in the same call as at the last tick */
-    int32_t asleep;   /* of those, whose CPU clock stood still */
+    bool asleep;      /* all of those sleep rather than compute */
     int32_t parked;   /* threads that wait to be woken */
     bool polled;      /* a thread looks for events */
     uint64_t longest; /* of the calls that are stuck */
+    uint64_t cpu;     /* of the process so far, nanoseconds */
 } ScheduleView;
 
 typedef enum {

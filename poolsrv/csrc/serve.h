@@ -109,7 +109,7 @@ struct Thread {
     Serve *serve;
     ThreadRow *row;
     uint32_t index;
-    pthread_t id;
+    pid_t tid;
     pthread_cond_t wake;
     Thread *next; /* parked before it */
     bool woken;

@@ -76,7 +76,6 @@ struct Serve {
     uint64_t orphan_end;
     uint64_t swept;
     uint32_t *sequences; /* [threads] at the last tick */
-    uint64_t *cpu_clocks;
 
     pthread_mutex_t side; /* guards notes and garbage */
     Note notes[SERVE_NOTES];

@@ -1,25 +1,28 @@
 """Runs Python on the sanitized core: `make test SANITIZE=1` puts this folder on PYTHONPATH.
 
-The runtime of AddressSanitizer must be the first library of a process, so
-every Python starts itself anew with it preloaded, and then takes it out of
+The runtimes of the sanitizers must be the first libraries of a process, so
+every Python starts itself anew with them preloaded, and then takes them out of
 the environment: what Python starts (compilers, curl, Prometheus) runs
 without. The core comes from a folder of its own, so that the one beside the
-sources, which the other tests use, stays.
+sources, which all others use, stays. What is reported goes to files, one a
+process, because not every test looks at what a process says:
+tests/conftest.py fails the run for them.
 """
 
+import ctypes
 import os
 import sys
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
-RUNTIME = os.environ["SANITIZER_RUNTIME"]
-BUILD = Path(os.environ["SANITIZER_BUILD"])
+BUILD = Path(os.environ["SANITIZED_BUILD"])
+RUNTIMES = os.environ["SANITIZER_RUNTIMES"]  # libraries, separated by colons
 
 OPTIONS = {
-    # CPython keeps much until it exits: leaks are what the sweeps look for.
-    "ASAN_OPTIONS": f"detect_leaks=0:allocator_may_return_null=1:log_path={BUILD}/reports/address",
-    "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={BUILD}/reports/undefined",
+    # CPython keeps much until it ends; leaks are what the sweeps look for.
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "print_stacktrace=1",
     # Else objects come from CPython's own arenas, which no sanitizer sees into.
     "PYTHONMALLOC": "malloc",
 }
@@ -32,8 +35,11 @@ class SanitizedCore(MetaPathFinder):
         return PathFinder.find_spec(name, [str(BUILD / "poolsrv")])
 
 
-if os.environ.get("LD_PRELOAD") != RUNTIME:
-    environ = os.environ | OPTIONS | {"LD_PRELOAD": RUNTIME}
+if os.environ.get("LD_PRELOAD") != RUNTIMES:
+    environ = os.environ | OPTIONS | {"LD_PRELOAD": RUNTIMES}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
 del os.environ["LD_PRELOAD"]
+for runtime in RUNTIMES.split(":"):
+    # By hand: UBSan's own runtime does not look at log_path beside ASan's.
+    ctypes.CDLL(runtime).__sanitizer_set_report_path(os.fsencode(BUILD / "reports" / "report"))
 sys.meta_path.insert(0, SanitizedCore())

@@ -1,0 +1,137 @@
+"""The commands of the bench; `python -m loadtests._bench COMMAND --help`."""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from loadtests._bench import _report, _run
+from loadtests._bench._run import Plan, Results
+from loadtests._bench._servers import OURS, PEERS, Missing, Server
+from loadtests._bench._workloads import WORKLOADS, Shape
+
+
+def main() -> int:
+    arguments = _parser().parse_args()
+    # So that `finally` ends what was started, as on Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        arguments.command(arguments)
+    except Missing as reason:
+        print(reason, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was measured until then is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run_command(arguments: argparse.Namespace) -> None:
+    plan = Plan(
+        workloads=[WORKLOADS[name] for name in arguments.workload or WORKLOADS],
+        shapes=arguments.shape,
+        names=arguments.servers,
+        more=arguments.server,
+        peers=arguments.peers,
+        duration=arguments.duration,
+        warmup=arguments.warmup,
+        rounds=arguments.rounds,
+    )
+    results = _run.run(plan, lambda found: found.save(arguments.out.with_suffix(".json")), _tell)
+    _write(results, arguments.out)
+
+
+def _report_command(arguments: argparse.Namespace) -> None:
+    try:
+        results = Results.load(arguments.out.with_suffix(".json"))
+    except (OSError, ValueError) as error:
+        raise Missing(f"no results: {error}") from None
+    _write(results, arguments.out)
+
+
+def _write(results: Results, out: Path) -> None:
+    table = _report.markdown(results)
+    out.with_suffix(".md").write_text(table)
+    out.with_suffix(".svg").write_text(_report.plot(results))
+    print(table)
+    _tell(f"written: {out}.json, {out}.md, {out}.svg")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m loadtests._bench")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="measure servers side by side under wrk")
+    run.set_defaults(command=_run_command)
+    known = ", ".join(server.name for server in (OURS, *PEERS))
+    run.add_argument(
+        "--servers",
+        type=lambda text: text.split(","),
+        metavar="NAMES",
+        help=f"of {known} (default: ours, and every other that is installed)",
+    )
+    run.add_argument(
+        "--server",
+        type=Server.parse,
+        action="append",
+        default=[],
+        metavar="NAME=COMMAND",
+        help="one more; {app} {host} {port} {processes} {threads} are filled in, and"
+        " {module} {callable} {python} {bin} {folder}",
+    )
+    run.add_argument(
+        "--peers",
+        type=Path,
+        default=Path(sys.executable),
+        metavar="PYTHON",
+        help="the interpreter in whose environment the others are (default: this one)",
+    )
+    run.add_argument(
+        "--workload",
+        action="append",
+        choices=WORKLOADS,
+        help="repeatable (default: all)",
+    )
+    run.add_argument(
+        "--shape",
+        type=Shape.parse,
+        action="append",
+        metavar="PxT",
+        help="processes x threads; repeatable (default: as fits the workload)",
+    )
+    run.add_argument("--rounds", type=_positive, default=3, metavar="N", help="default: 3")
+    run.add_argument("--duration", type=_positive, default=5, metavar="S", help="default: 5")
+    run.add_argument("--warmup", type=_natural, default=1, metavar="S", help="default: 1")
+
+    report = commands.add_parser("report", help="write table and plot of a run again")
+    report.set_defaults(command=_report_command)
+
+    for command in (run, report):
+        command.add_argument(
+            "--out",
+            type=Path,
+            default=Path("build/bench"),
+            metavar="PATH",
+            help="of the results, without suffix (default: %(default)s)",
+        )
+    return parser
+
+
+def _positive(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
+
+
+def _natural(text: str) -> int:
+    if (value := int(text)) < 0:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

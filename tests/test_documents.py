@@ -1,0 +1,123 @@
+"""The documents describe what stands: names, options, links and diagrams are those of the code."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from poolsrv.config import reference
+from poolsrv.exporter.metrics import METRICS
+from poolsrv.lifecycle import diagram
+from poolsrv.scoreboard import Kind
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [
+    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
+]
+# As in `csrc/serve.c:take`, `tests/http/` or `lifecycle.py`.
+PATH = re.compile(r"`([\w.][\w./]*(?:/|\.(?:c|h|py|json|yml)))(?::(\w+))?`")
+WORD = re.compile(r"`(\w+)`")
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+OPTION = re.compile(r"(?<![\w`-])`?(--[a-z][a-z-]+)")
+# A line of the README's screen: flag, metavar, default, meaning.
+SCREEN = re.compile(r"^--([a-z-]+)(?: \S+)? {2,}(\S+) {2,}\S", re.MULTILINE)
+SETTING = re.compile(r"^\| `([a-z-]+)` \| (.*?) \| ", re.MULTILINE)
+
+
+@pytest.fixture(params=DOCUMENTS, ids=lambda path: path.name)
+def document(request: pytest.FixtureRequest) -> str:
+    path: Path = request.param
+    return path.read_text()
+
+
+def settings() -> dict[str, str]:
+    """The options and their defaults, as the reference shows them."""
+    return dict(SETTING.findall(reference()))
+
+
+def fenced(text: str) -> list[tuple[str, str]]:
+    """The code blocks: language, or nothing, and text."""
+    return re.findall(r"^```(\w*)\n(.*?)\n```$", text, re.MULTILINE | re.DOTALL)
+
+
+def sections(text: str) -> set[str]:
+    """The anchors that GitHub gives to headings."""
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def defined(path: Path) -> set[str]:
+    """The functions and classes of a Python file, or the functions of a C file."""
+    if path.suffix == ".py":
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        nodes = ast.walk(ast.parse(path.read_text()))
+        return {node.name for node in nodes if isinstance(node, kinds)}
+    # PEP 7: the name of a function that is defined starts a line.
+    return set(re.findall(r"^(\w+)\(", path.read_text(), re.MULTILINE))
+
+
+def test_links_lead_to_files_and_headings(document: str) -> None:
+    for target in LINK.findall(document):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        assert (ROOT / name).exists(), target
+        assert not anchor or anchor in sections((ROOT / name).read_text()), target
+
+
+def test_paths_and_names_exist(document: str) -> None:
+    for name, function in PATH.findall(document):
+        places = [folder / name for folder in (ROOT, ROOT / "poolsrv")]
+        found = [place for place in places if place.exists()]
+        assert found, name
+        assert not function or function in defined(found[0]), f"{name}:{function}"
+
+
+def test_words_of_the_architecture_are_words_of_the_code() -> None:
+    files = [path for path in (ROOT / "poolsrv").rglob("*.*") if path.suffix in (".py", ".c", ".h")]
+    words = {word for path in files for word in re.findall(r"\w+", path.read_text())}
+    assert set(WORD.findall((ROOT / "ARCHITECTURE.md").read_text())) <= words
+
+
+def test_options_exist(document: str) -> None:
+    for flag in OPTION.findall(document):
+        name = flag.removeprefix("--")
+        assert settings().keys() & {name, name.removeprefix("no-")}, flag
+
+
+def test_metrics_exist(document: str) -> None:
+    exported = {metric.name for metric in METRICS}
+    exported |= {f"{m.name}_bucket" for m in METRICS if m.kind is Kind.HISTOGRAM}
+    assert set(re.findall(r"\bpoolsrv_[a-z_]+", document)) <= exported
+
+
+def test_the_screen_of_options_has_their_defaults() -> None:
+    text = (ROOT / "README.md").read_text()
+    rows = SCREEN.findall(text)
+    (screen,) = [block for _, block in fenced(text) if block.startswith("--")]
+    assert len(rows) == len(screen.splitlines())
+    for name, default in rows:
+        # Of a default that is a phrase, the screen has a word.
+        assert default in settings()[name].split(), name
+
+
+def test_the_architecture_is_short() -> None:
+    assert len((ROOT / "ARCHITECTURE.md").read_text().splitlines()) <= 150
+
+
+def test_the_states_are_those_of_the_table() -> None:
+    assert ("mermaid", diagram()) in fenced((ROOT / "ARCHITECTURE.md").read_text())
+
+
+def test_the_layers_are_those_that_are_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    (contract,) = project["tool"]["importlinter"]["contracts"]
+    layers = "\n".join(contract["layers"]).replace("poolsrv.", "")
+    assert ("", layers) in fenced((ROOT / "ARCHITECTURE.md").read_text())
+
+
+def test_the_picture_is_small() -> None:
+    """It is fetched by everybody who opens the README."""
+    assert (ROOT / "dashboards" / "status.png").stat().st_size < 150_000
