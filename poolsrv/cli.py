@@ -67,7 +67,7 @@ def _commands() -> App:
     def serve(settings: Given = DEFAULTS) -> int:
         """Serve an application until a signal ends it.
 
-        SIGTERM lets running requests finish, SIGINT stops at once. Exit status: 2 for
+        SIGTERM and SIGINT let running requests finish; a second one ends them. Exit status: 2 for
         bad options, 3 if the application cannot be loaded, 4 if an address cannot be
         bound. Each option may also stand in the environment (POOLSRV_THREADS=8) and in
         poolsrv.toml (threads = 8).

@@ -22,6 +22,9 @@ from poolsrv.options import (
     DEFAULT_FILE,
     Address,
     FdAddress,
+    Mode,
+    Owner,
+    Peers,
     Sources,
     TcpAddress,
     UnixAddress,
@@ -34,6 +37,9 @@ from poolsrv.options import (
     integer,
     key,
     kind_of,
+    mode,
+    owner,
+    peers,
     row,
     rows_of,
     seconds,
@@ -47,6 +53,9 @@ __all__ = [
     "Address",
     "FdAddress",
     "Given",
+    "Mode",
+    "Owner",
+    "Peers",
     "Settings",
     "TcpAddress",
     "UnixAddress",
@@ -101,6 +110,7 @@ LISTENING = Group.create_ordered("Listening")
 PROCESSES = Group.create_ordered("Processes and threads")
 TIMES = Group.create_ordered("Time limits")
 MESSAGES = Group.create_ordered("Requests and responses")
+PROXIES = Group.create_ordered("Behind a proxy")
 OBSERVATION = Group.create_ordered("Observation")
 
 # Long enough for anyone, and nanoseconds of it fit 64 bits with room for sums.
@@ -173,6 +183,23 @@ class Settings:
             "net.core.somaxconn.",
         ),
     ] = 4096
+    unix_mode: Annotated[
+        Mode,
+        row(
+            mode(),
+            LISTENING,
+            "Permissions of the Unix sockets that are made; who may write to one may connect.",
+        ),
+    ] = Mode(0o660)
+    unix_owner: Annotated[
+        Owner | None,
+        row(
+            owner(),
+            LISTENING,
+            "Give the Unix sockets that are made to this user and group, such as those of the "
+            "proxy in front.",
+        ),
+    ] = None
 
     processes: Annotated[
         int,
@@ -273,7 +300,7 @@ class Settings:
 
     limit_request_line: Annotated[
         int,
-        row(size(64, 2**20), MESSAGES, "The longest request line; more is answered 414."),
+        row(size(64, 65535), MESSAGES, "The longest request line; more is answered 414."),
     ] = 8190
     limit_request_fields: Annotated[
         int,
@@ -285,7 +312,12 @@ class Settings:
     ] = 100
     limit_request_field_size: Annotated[
         int,
-        row(size(64, 2**20), MESSAGES, "The longest header field; more is answered 431."),
+        row(
+            size(64, 65535),
+            MESSAGES,
+            "The longest header field; more is answered 431, as is a head of more than 65535 "
+            "bytes in all.",
+        ),
     ] = 8190
     limit_request_body: Annotated[
         int,
@@ -322,6 +354,36 @@ class Settings:
         ),
     ] = 2**20
     server_header: Annotated[bool, row(flag(), MESSAGES, "Send the Server header field.")] = True
+    date_header: Annotated[bool, row(flag(), MESSAGES, "Send the Date header field.")] = True
+
+    trust_proxy: Annotated[
+        tuple[Peers, ...],
+        row(
+            peers(),
+            PROXIES,
+            "Believe what proxies in this network say about the client; unix stands for all who "
+            "connect by Unix sockets. They must set or remove each of the fields themselves. "
+            "Repeatable; nobody else is believed.",
+        ),
+    ] = ()
+    forwarded: Annotated[
+        str,
+        row(
+            choice("x-forwarded", "forwarded", "off"),
+            PROXIES,
+            "The fields that trusted proxies use: X-Forwarded-For, -Proto, -Host, -Port and "
+            "-Prefix, or Forwarded (RFC 7239). All others of this purpose are removed.",
+        ),
+    ] = "x-forwarded"
+    proxy_protocol: Annotated[
+        str,
+        row(
+            choice("off", "on"),
+            PROXIES,
+            "Require that each connection comes from a trusted proxy and begins with the PROXY "
+            "protocol, version 1 or 2.",
+        ),
+    ] = "off"
 
     admin: Annotated[
         Address | None,
@@ -349,8 +411,15 @@ class Settings:
             text("off, - or the path of a file", "FILE"),
             OBSERVATION,
             "Log each request to this file, to standard output (-), or not (off).",
+            hyphen=True,
         ),
     ] = "off"
+
+    def __post_init__(self) -> None:
+        if self.proxy_protocol == "on" and not self.trust_proxy:
+            raise ConfigError(
+                "proxy-protocol: on needs trust-proxy, or each connection would be refused"
+            )
 
 
 DEFAULTS = Settings()
@@ -406,7 +475,7 @@ A name that is no option is an error in all four. `poolsrv config` prints each v
 and where it comes from. Durations are seconds or carry a unit (`ms`, `s`, `m`, `h`, `d`),
 sizes are bytes or carry one (`B`, `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB`, `TiB`). A
 repeatable option is an array in the file; in a variable its values are separated by
-spaces (`bind`) or colons (`pythonpath`).
+spaces (`bind`, `trust-proxy`) or colons (`pythonpath`).
 """
 
 

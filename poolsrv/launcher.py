@@ -43,8 +43,8 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
     """
     log.setup(settings.log_level, settings.log_format, "supervisor")
     with ExitStack() as stack:
-        listeners = [_open(stack, address, settings.backlog) for address in settings.bind]
-        admin = _open(stack, settings.admin, 64) if settings.admin is not None else None
+        listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
+        admin = _open(stack, settings.admin, settings, 64) if settings.admin is not None else None
         # Twice the workers: a generation that takes over needs slots of its own.
         board_fd = _core.scoreboard_create(2 * settings.processes, settings.threads)
         stack.callback(os.close, board_fd)
@@ -75,6 +75,7 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
 
         def close_supervisors_own() -> None:
             """In a child: an open copy of a listener would keep its port."""
+            supervisor.close_in_child()
             dispatcher.close()
             for listener in listeners:
                 listener.socket.close()
@@ -84,6 +85,7 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
 
             def run() -> None:
                 close_supervisors_own()
+                os.close(job.bell)
                 for pair in channels:
                     for end in pair:
                         end.close()
@@ -138,8 +140,8 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
     return finish.status
 
 
-def _open(stack: ExitStack, address: Any, backlog: int) -> Listener:
-    listener = open_listener(address, backlog)
+def _open(stack: ExitStack, address: Any, settings: Settings, backlog: int) -> Listener:
+    listener = open_listener(address, backlog, settings.unix_mode, settings.unix_owner)
     stack.callback(listener.close)
     return listener
 

@@ -9,8 +9,13 @@ import array
 import dataclasses
 import json
 import os
+import signal
 import socket
 from dataclasses import dataclass
+
+# How the supervisor ends the exporter. Not SIGTERM: an init system sends that to
+# all processes, and until the last request is done somebody may want to look.
+END_EXPORTER = signal.SIGUSR2
 
 # Characters of a traceback that a message has room for.
 LONGEST_TEXT = 16_000
@@ -78,11 +83,15 @@ def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
     Raises BlockingIOError if nothing is there yet.
     """
     fds = array.array("i")
-    # Not socket.recv_fds: it ignores its flags, and descriptors must be born CLOEXEC.
     # CMSG_LEN, because CMSG_SPACE rounds up to room for a second one.
-    body, ancillary, flags, _ = channel.recvmsg(
-        _BYTES, socket.CMSG_LEN(fds.itemsize), socket.MSG_CMSG_CLOEXEC
-    )
+    room = socket.CMSG_LEN(fds.itemsize)
+    # Not socket.recv_fds: it ignores its flags, and descriptors must be born CLOEXEC.
+    try:
+        body, ancillary, flags, _ = channel.recvmsg(_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:
+        # The other side ended with messages of ours unread. That is said once, and
+        # before what it had told us.
+        return receive(channel)
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])

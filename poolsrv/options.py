@@ -12,13 +12,16 @@ readers match names loosely and skip what they do not know.
 """
 
 import difflib
+import grp
+import pwd
 import re
 import tomllib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from cyclopts import App, Group, Parameter, Token
 from cyclopts.argument import Argument, ArgumentCollection
@@ -67,6 +70,29 @@ class FdAddress:
 
 Address = TcpAddress | UnixAddress | FdAddress
 
+# Whose word is taken: hosts by their addresses, or the peers of all Unix sockets.
+Peers = IPv4Network | IPv6Network | Literal["unix"]
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A user and a group by number, -1 for one that stays as it is; `name` is how it was given."""
+
+    uid: int
+    gid: int
+    name: str
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Mode(int):
+    """Permissions of a file."""
+
+    def __str__(self) -> str:
+        return f"{int(self):04o}"
+
+
 _TCP = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%\w+)?)\]|([^\s:/\[\]]+)):([0-9]{1,5})", re.ASCII)
 
 # sockaddr_un has 108 bytes with the NUL at the end: unix(7).
@@ -113,8 +139,14 @@ class Kind:
         return f"{self.allowed}, such as {self.examples}" if self.examples else self.allowed
 
 
-def row(kind: Kind, group: Group, help: str, *, default: str | None = None) -> Parameter:
-    """An option of this kind. `default` describes a default that depends on the machine."""
+def row(
+    kind: Kind, group: Group, help: str, *, default: str | None = None, hyphen: bool = False
+) -> Parameter:
+    """An option of this kind.
+
+    `default` describes a default that depends on the machine; `hyphen` allows
+    values that begin with one.
+    """
     return Parameter(
         converter=kind,
         metavar=kind.metavar,
@@ -123,6 +155,7 @@ def row(kind: Kind, group: Group, help: str, *, default: str | None = None) -> P
         show_default=default or kind.show,
         # One text each, whatever the fields of the type; flags take none.
         accepts_keys=False,
+        allow_leading_hyphen=hyphen,
         n_tokens=None if kind.metavar == _FLAG else 1,
         negative_iterable=(),
         json_list=False,
@@ -258,6 +291,74 @@ def _address(text: str) -> Address:
         v6, host, port = match.groups()
         return TcpAddress(v6 or host, _integer(port, 0, 65535))
     raise ValueError
+
+
+def peers() -> Kind:
+    def show(values: Iterable[Peers]) -> str:
+        return " ".join(map(str, values))
+
+    return Kind(
+        _peers,
+        "a network, an address or unix",
+        "NETWORK",
+        show,
+        separator=" ",
+        examples="10.0.0.0/8, 2001:db8::1 or unix",
+    )
+
+
+def _peers(text: str) -> Peers:
+    if text == "unix":
+        return "unix"
+    # Without what else ip_network() reads: netmasks, which may also be meant
+    # the other way round, and zones.
+    if not re.fullmatch("[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?", text):
+        raise ValueError
+    network = ip_network(text)
+    # Such a peer is known by its IPv4 address: the network would be empty.
+    if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
+        raise ValueError
+    return network
+
+
+def mode() -> Kind:
+    def parse(text: str) -> Mode:
+        # The leading zero tells it from a number that was meant otherwise: 0o660
+        # in a call or a file arrives here as 432.
+        if not re.fullmatch("0[0-7]{3}", text):
+            raise ValueError
+        return Mode(text, 8)
+
+    return Kind(parse, "octal permissions with a leading zero", "MODE", examples="0660")
+
+
+def owner() -> Kind:
+    def parse(text: str) -> Owner:
+        user, _, group = text.partition(":")
+        if not user and not group:
+            raise ValueError
+        uid = _number(user, lambda name: pwd.getpwnam(name).pw_uid)
+        gid = _number(group, lambda name: grp.getgrnam(name).gr_gid)
+        return Owner(uid, gid, text)
+
+    return Kind(
+        parse,
+        "a user, user:group or :group of this machine",
+        "OWNER",
+        lambda value: str(value or ""),
+        examples="www-data or :www-data",
+    )
+
+
+def _number(name: str, look_up: Callable[[str], int]) -> int:
+    """The number of a user or group; -1 for none."""
+    if not name:
+        return -1
+    try:
+        return look_up(name)
+    except KeyError:
+        # 2^32-1 would mean: leave it as it is.
+        return _integer(name, 0, 2**32 - 2)
 
 
 class Sources:

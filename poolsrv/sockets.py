@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolsrv.config import Address, FdAddress, TcpAddress, UnixAddress
+from poolsrv.config import DEFAULTS, Address, FdAddress, Owner, TcpAddress, UnixAddress
 from poolsrv.errors import ListenError
 from poolsrv.log import escape
 
@@ -41,13 +41,18 @@ class Listener:
             Path(self.address.path).unlink(missing_ok=True)
 
 
-def open_listener(address: Address, backlog: int) -> Listener:
-    """Bind and listen. Raises ListenError."""
+def open_listener(
+    address: Address,
+    backlog: int,
+    unix_mode: int = DEFAULTS.unix_mode,
+    unix_owner: Owner | None = DEFAULTS.unix_owner,
+) -> Listener:
+    """Bind and listen; the file of a Unix socket gets this mode and owner. Raises ListenError."""
     match address:
         case TcpAddress():
             opened = _listen_tcp(address, backlog)
         case UnixAddress():
-            opened = _listen_unix(address, backlog)
+            opened = _listen_unix(address, backlog, unix_mode, unix_owner)
             # The working directory may be another when it is closed.
             address = UnixAddress(str(Path(address.path).absolute()))
         case FdAddress():
@@ -104,11 +109,13 @@ def _tcp_reason(error: OSError, port: int) -> str:
     return os.strerror(error.errno or 0)
 
 
-def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
+def _listen_unix(
+    address: UnixAddress, backlog: int, mode: int, owner: Owner | None
+) -> socket.socket:
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         _remove_stale(address)
-        opened.bind(address.path)
+        _bind_unix(opened, address.path, mode, owner)
         opened.listen(backlog)
     except OSError as error:
         opened.close()
@@ -117,6 +124,25 @@ def _listen_unix(address: UnixAddress, backlog: int) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def _bind_unix(opened: socket.socket, path: str, mode: int, owner: Owner | None) -> None:
+    """Nobody but us may connect until the file has its owner and then its mode."""
+    umask = os.umask(0o177)
+    try:
+        opened.bind(path)
+    finally:
+        os.umask(umask)
+    if owner is not None:
+        try:
+            os.chown(path, owner.uid, owner.gid)
+        except OSError as error:
+            Path(path).unlink()
+            raise ListenError(
+                f"unix:{path}: cannot be given to {owner}: {error.strerror}; only root gives files "
+                "away, and others only to a group of their own"
+            ) from None
+    Path(path).chmod(mode)
 
 
 def _remove_stale(address: UnixAddress) -> None:

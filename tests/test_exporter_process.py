@@ -17,6 +17,7 @@ import pytest
 from poolsrv import _core
 from poolsrv.exporter import run, server
 from poolsrv.exporter.server import CONNECTIONS, HEAD_LIMIT
+from poolsrv.messages import END_EXPORTER
 from tests.board import ABOUT, Board
 from tests.waiting import wait_until
 
@@ -186,10 +187,11 @@ def test_a_client_that_goes_away_harms_nobody(exporter: Exporter) -> None:
     assert exporter.get("/livez")[0] == 200
 
 
-def test_it_ends_on_sigterm_even_with_a_silent_client(exporter: Exporter) -> None:
+def test_it_ends_when_told_even_with_a_silent_client(exporter: Exporter) -> None:
     with exporter.connect() as silent:
         exporter.get("/livez")
-        exporter.process.terminate()
+        assert exporter.process.pid is not None
+        os.kill(exporter.process.pid, END_EXPORTER)
         exporter.process.join(10)
         assert exporter.process.exitcode == 0
         assert silent.recv(1) == b""
@@ -205,21 +207,22 @@ def test_it_ends_with_the_supervisor(exporter: Exporter) -> None:
 def test_it_leaves_other_signals_to_the_supervisor(exporter: Exporter) -> None:
     exporter.get("/livez")
     assert exporter.process.pid is not None
-    for number in (signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(exporter.process.pid, number)
     assert exporter.get("/livez")[0] == 200
 
 
 def test_signals_that_the_supervisor_has_blocked_reach_it() -> None:
     with ExitStack() as stack:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_BLOCK, {END_EXPORTER})
         try:
             listener = socket.create_server(("127.0.0.1", 0))
             exporter = stack.enter_context(exporting(listener))
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {END_EXPORTER})
         exporter.get("/livez")
-        exporter.process.terminate()
+        assert exporter.process.pid is not None
+        os.kill(exporter.process.pid, END_EXPORTER)
         exporter.process.join(10)
         assert exporter.process.exitcode == 0
 

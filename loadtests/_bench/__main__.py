@@ -1,13 +1,15 @@
 """The commands of the bench; `python -m loadtests._bench COMMAND --help`."""
 
 import argparse
+import json
 import signal
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
-from loadtests._bench import _report, _run
+from loadtests._bench import _curves, _prediction, _report, _run
 from loadtests._bench._run import Plan, Results
-from loadtests._bench._servers import OURS, PEERS, Missing, Server
+from loadtests._bench._servers import OURS, PEERS, Failed, Missing, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
 
 
@@ -17,7 +19,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         arguments.command(arguments)
-    except Missing as reason:
+    except (Failed, Missing) as reason:
         print(reason, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -47,6 +49,27 @@ def _report_command(arguments: argparse.Namespace) -> None:
     except (OSError, ValueError) as error:
         raise Missing(f"no results: {error}") from None
     _write(results, arguments.out)
+
+
+def _simulate_command(arguments: argparse.Namespace) -> None:
+    out: Path = arguments.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    cases = arguments.case or list(_curves.CASES)
+    points = list(_curves.curves(cases, arguments.requests, arguments.seed, _tell))
+    table = _curves.markdown(points, arguments.requests, arguments.seed)
+    print(table)
+    out.with_suffix(".md").write_text(table)
+    out.with_suffix(".json").write_text(json.dumps([asdict(point) for point in points]) + "\n")
+    for case in cases:
+        out.with_name(f"{out.name}-{case}.svg").write_text(_curves.plot(points, case))
+    _tell(f"written: {out}.json, {out}.md, {out}-CASE.svg")
+
+
+def _predict_command(arguments: argparse.Namespace) -> None:
+    checks = _prediction.check(
+        Path(sys.executable), arguments.shape, arguments.duration, arguments.seed, _tell
+    )
+    print(_prediction.markdown(checks, arguments.shape))
 
 
 def _write(results: Results, out: Path) -> None:
@@ -110,14 +133,42 @@ def _parser() -> argparse.ArgumentParser:
     report = commands.add_parser("report", help="write table and plot of a run again")
     report.set_defaults(command=_report_command)
 
-    for command in (run, report):
+    simulate = commands.add_parser("simulate", help="policies side by side in the model")
+    simulate.set_defaults(command=_simulate_command)
+    simulate.add_argument(
+        "--case", action="append", choices=_curves.CASES, help="repeatable (default: all)"
+    )
+    simulate.add_argument(
+        "--requests",
+        type=_positive,
+        default=20000,
+        metavar="N",
+        help="for each point of a curve (default: %(default)s)",
+    )
+
+    predict = commands.add_parser("predict", help="our server beside the model")
+    predict.set_defaults(command=_predict_command)
+    predict.add_argument(
+        "--shape", type=Shape.parse, default=Shape(2, 4), metavar="PxT", help="default: 2x4"
+    )
+    predict.add_argument(
+        "--duration",
+        type=_positive,
+        default=10,
+        metavar="S",
+        help="of each of the six measurements (default: %(default)s)",
+    )
+
+    for command, name in ((run, "bench"), (report, "bench"), (simulate, "simulation")):
         command.add_argument(
             "--out",
             type=Path,
-            default=Path("build/bench"),
+            default=Path("build", name),
             metavar="PATH",
             help="of the results, without suffix (default: %(default)s)",
         )
+    for command in (simulate, predict):
+        command.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     return parser
 
 

@@ -79,5 +79,5 @@ def mixed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
 
 def timed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
     """Waits as long as the query says, in seconds."""
-    time.sleep(float(environ["QUERY_STRING"]))
+    time.sleep(float(environ.get("QUERY_STRING") or 0))
     return hello(environ, start_response)

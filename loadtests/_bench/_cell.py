@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 from loadtests._bench import _apps, _processes, _wrk
-from loadtests._bench._servers import Server
+from loadtests._bench._servers import Failed, Server
 from loadtests._bench._workloads import Shape, Workload
-from loadtests._bench._wrk import Failed
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[2]
@@ -102,6 +102,13 @@ def measure(
 
 def _fill_in(cell: Cell, workload: Workload, port: int, pid: int, conditions: Conditions) -> None:
     url = f"http://{HOST}:{port}/"
+
+    def load(seconds: int) -> _wrk.Load:
+        return _wrk.load(url, workload.connections, seconds, workload.script, close=workload.close)
+
+    # First, so that what a process allocates once is not laid to the idle.
+    if conditions.warmup:
+        load(conditions.warmup)
     with ExitStack() as stack:
         held: list[socket.socket] = []
         if workload.idle:
@@ -109,14 +116,6 @@ def _fill_in(cell: Cell, workload: Workload, port: int, pid: int, conditions: Co
             held = stack.enter_context(_idle(port, workload.idle))
             if held:
                 cell.memory_per_idle = (_processes.memory(pid) - before) / len(held)
-
-        def load(seconds: int) -> _wrk.Load:
-            return _wrk.load(
-                url, workload.connections, seconds, workload.script, close=workload.close
-            )
-
-        if conditions.warmup:
-            load(conditions.warmup)
         machine, cpu = _processes.machine_seconds(), _processes.cpu_seconds(pid)
         found = load(conditions.duration)
         cell.cpu = _processes.cpu_seconds(pid) - cpu
@@ -138,7 +137,12 @@ def _fill_in(cell: Cell, workload: Workload, port: int, pid: int, conditions: Co
 
 @contextmanager
 def running(
-    server: Server, workload: Workload, shape: Shape, folder: Path, python: Path, cpus: set[int]
+    server: Server,
+    workload: Workload,
+    shape: Shape,
+    folder: Path,
+    python: Path,
+    cpus: set[int] | None = None,
 ) -> Iterator[tuple[int, int]]:
     """(port, pid of the root) of a server that gives the right answer. Raises Failed."""
     log = folder / "log"
@@ -155,7 +159,7 @@ def running(
         bin=python.parent,
         folder=folder,
     )
-    with log.open("wb") as output, _on(cpus):
+    with log.open("wb") as output, _on(cpus or os.sched_getaffinity(0)):
         try:
             process = subprocess.Popen(
                 argv,
@@ -214,7 +218,7 @@ def _ask(port: int, workload: Workload) -> bytes:
 
 def answer(workload: Workload) -> bytes:
     """What the application says when it is called here. ModuleNotFoundError if it cannot be."""
-    environ = {"QUERY_STRING": ""}
+    environ: dict[str, Any] = {"QUERY_STRING": ""}
     setup_testing_defaults(environ)
     if workload.script == "upload.lua":
         environ |= {"wsgi.input": io.BytesIO(_UPLOAD), "CONTENT_LENGTH": str(len(_UPLOAD))}

@@ -10,6 +10,10 @@ from string import Formatter
 from loadtests._bench._workloads import Shape
 
 
+class Failed(Exception):
+    """A server, or the load on it, is not as it should be; the message says how."""
+
+
 class Missing(Exception):
     """Something that must be installed first; the message says how."""
 

@@ -22,6 +22,7 @@ class Line:
     name: str
     points: Sequence[tuple[float, float]]
     dashed: bool = False
+    width: float = 1.8
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Lines:
             dash = ' stroke-dasharray="4 3"' if line.dashed else ""
             drawn.append(
                 f'<polyline points="{path}" fill="none" stroke="{colours[line.name]}"'
-                f' stroke-width="1.8"{dash}/>'
+                f' stroke-width="{line.width}"{dash}/>'
             )
         return drawn
 
@@ -158,7 +159,8 @@ def _frame(title: str, x_label: str, y_label: str) -> list[str]:
     bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
     middle = (_TOP + bottom) / 2
     return [
-        f'<text x="{_LEFT}" y="{_TOP - 10}" font-size="12" font-weight="600">{escape(title)}</text>',
+        f'<text x="{_LEFT}" y="{_TOP - 10}" font-size="12" font-weight="600">'
+        f"{escape(title)}</text>",
         f'<path d="M{_LEFT} {_TOP}V{bottom}H{right}" fill="none" stroke="#888"/>',
         _text((_LEFT + right) / 2, bottom + 30, x_label, "middle"),
         f'<text transform="translate(12 {middle}) rotate(-90)" text-anchor="middle">'

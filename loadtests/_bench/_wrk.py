@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadtests._bench._servers import Missing
+from loadtests._bench._servers import Failed, Missing
 
 # An answer that takes longer counts as a timeout.
 _TIMEOUT = "2s"
@@ -17,10 +17,6 @@ _TIMEOUT = "2s"
 _PATIENCE = 20.0
 
 QUANTILES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.9)
-
-
-class Failed(Exception):
-    """This cell cannot be measured; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -68,21 +68,25 @@ add_field(Line *line, const Request *r, Http1FieldId id, bool json)
 }
 
 void
-access_log(const App *app, const Conn *c, const Request *r,
-           const char *request_id, int64_t body_size, uint64_t took)
+access_log(const Context *x, uint64_t took)
 {
     static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr",
                                        "May", "Jun", "Jul", "Aug",
                                        "Sep", "Oct", "Nov", "Dec"};
+    const App *app = x->app;
+    const Request *r = x->request;
+    const Address *client = &x->client;
     const bool json = app->access_json;
     const char *base = r->buffer + r->start;
     const time_t now = time(NULL);
-    char address[INET6_ADDRSTRLEN] = "unix", piece[256];
+    char address[INET6_ADDRSTRLEN] = "-", piece[256];
     struct tm t;
     Line line = {.size = 0};
 
-    if (c->item.family == AF_INET || c->item.family == AF_INET6)
-        inet_ntop(c->item.family, c->item.address, address, sizeof address);
+    if (address_size(client->family))
+        inet_ntop(client->family, client->bytes, address, sizeof address);
+    else if (client->family == AF_UNIX)
+        strcpy(address, "unix");
     gmtime_r(&now, &t);
     if (json) {
         snprintf(piece, sizeof piece,
@@ -105,7 +109,7 @@ access_log(const App *app, const Conn *c, const Request *r,
              json ? "\", \"protocol\": \"HTTP/1.%u\", \"status\": %u, "
                     "\"bytes\": %lld, \"referer\": \""
                   : " HTTP/1.%u\" %u %lld \"",
-             r->head.minor, c->status, (long long)body_size);
+             r->head.minor, x->conn->status, (long long)x->body_size);
     add_text(&line, piece);
     add_field(&line, r, HTTP1_REFERER, json);
     add_text(&line, json ? "\", \"user_agent\": \"" : "\" \"");
@@ -114,7 +118,7 @@ access_log(const App *app, const Conn *c, const Request *r,
              json ? "\", \"seconds\": %llu.%06llu, \"request_id\": \"%s\"}"
                   : "\" %llu.%06llu %s",
              (unsigned long long)(took / 1000000000u),
-             (unsigned long long)(took / 1000u % 1000000u), request_id);
+             (unsigned long long)(took / 1000u % 1000000u), x->request_id);
     add_text(&line, piece);
     line.text[line.size++] = '\n';
     while (write(app->access_log, line.text, line.size) < 0 && errno == EINTR)

@@ -55,8 +55,8 @@ address_parse(Address *address, const char *text, size_t size)
         colon = end + 1 < text + size ? end + 1 : NULL;
         if (colon && *colon != ':')
             return false;
-    } else if (colon && memchr(colon + 1, ':', size - (size_t)(colon - text) -
-                                                  1)) {
+    } else if (colon &&
+               memchr(colon + 1, ':', size - (size_t)(colon - text) - 1)) {
         family = AF_INET6; /* bare: its colons are no port's */
         colon = NULL;
     } else if (colon) {

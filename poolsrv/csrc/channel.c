@@ -121,12 +121,16 @@ channel_receive(int fd, ChannelMessage *message)
 
     count = take_descriptors(&m, message->fds);
     size -= (ssize_t)sizeof *header;
-    if (size >= 0 && !(m.msg_flags & (MSG_CTRUNC | MSG_TRUNC))) {
+    if (size >= 0 && !(m.msg_flags & MSG_TRUNC)) {
         if (header->kind == CHANNEL_DISPATCH ||
             header->kind == CHANNEL_HAND_BACK) {
-            if (header->count == count &&
-                (size_t)size == count * sizeof message->items[0]) {
+            if (header->count <= CHANNEL_BATCH &&
+                (size_t)size == header->count * sizeof message->items[0] &&
+                (m.msg_flags & MSG_CTRUNC ? count < header->count
+                                          : count == header->count)) {
                 memcpy(message->items, body, (size_t)size);
+                message->lost = header->count - count;
+                header->count = count;
                 return 1;
             }
         } else if (count == 0 && header->count == (size_t)size &&

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "address.h"
+
 /* Connections a message. The kernel allows 253; 64 fill 2.5 KiB. */
 #define CHANNEL_BATCH 64
 
@@ -29,11 +31,10 @@ typedef struct {
     uint64_t since;        /* readable (request_waits) or idle since then */
     uint32_t requests;     /* answered on it so far */
     uint16_t listener;     /* which listener accepted it */
-    uint16_t port;         /* of the client, host byte order */
-    uint8_t family;        /* AF_INET, AF_INET6 or AF_UNIX */
     uint8_t request_waits; /* unread bytes of a request are there */
-    uint8_t reserved[6];
-    uint8_t address[16]; /* of the client, network byte order */
+    uint8_t prefaced;      /* its PROXY header has been read */
+    Address client;        /* the peer, or who the PROXY header says */
+    uint8_t reserved[4];
 } ChannelItem;
 
 typedef struct {
@@ -46,6 +47,7 @@ typedef struct {
     ChannelHeader header;
     ChannelItem items[CHANNEL_BATCH];
     int fds[CHANNEL_BATCH];
+    uint32_t lost; /* connections that came too, but found no descriptor */
     char text[CHANNEL_TEXT + 1]; /* of a word, NUL-terminated */
 } ChannelMessage;
 
@@ -57,9 +59,10 @@ int channel_send(int fd, const ChannelMessage *message);
 /* Send a word without connections. */
 int channel_say(int fd, ChannelKind kind, const char *text, size_t size);
 
-/* Receive one message; its descriptors are the caller's, CLOEXEC. 1, 0 if
- * nothing is there, or -1 and errno (EPROTO: cut short or malformed; its
- * descriptors have been closed). */
+/* Receive one message; its descriptors are the caller's, CLOEXEC. A process
+ * that has no descriptors left gets the first of them, and the others are lost.
+ * 1, 0 if nothing is there, or -1 and errno (EPROTO: cut short or malformed;
+ * its descriptors have been closed). */
 int channel_receive(int fd, ChannelMessage *message);
 
 #endif

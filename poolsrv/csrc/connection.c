@@ -15,7 +15,17 @@
 #include <sys/epoll.h>
 #include <unistd.h>
 
+#include "proxy.h"
 #include "serve_private.h"
+
+/* A connection whose bytes come without a pause has a thread for so long; then
+ * it is the others' turn. */
+#define TURN CLOCK_MILLISECOND
+/* Pieces of SERVE_BUFFER that are read before the clock is looked at. */
+#define BODY_PIECES 16
+#define LINGER_PIECES 16
+/* Behind the head, for the pieces of a chunked body that is streamed. */
+#define CHUNK_ROOM 8192
 
 typedef enum {
     STEP_AGAIN, /* look at the state again */
@@ -75,8 +85,23 @@ request_free(Conn *c)
     }
 }
 
-/* A buffer never grows beyond a thread's: no head may be as large, and what
- * comes behind it then fits there. */
+/* Room for so many bytes in all. */
+static int
+request_grow(Request *r, uint32_t capacity)
+{
+    char *buffer;
+    if (capacity <= r->capacity)
+        return 0;
+    buffer = realloc(r->buffer, capacity);
+    if (buffer == NULL)
+        return -1;
+    r->buffer = buffer;
+    r->capacity = capacity;
+    return 0;
+}
+
+/* While a head is read, a buffer never grows beyond a thread's: no head may be
+ * as large, and what comes behind it then fits there. */
 static uint32_t
 larger(uint32_t size)
 {
@@ -126,8 +151,10 @@ conn_release(Serve *s, Conn *c)
             .data.u64 = (atomic_load(&c->word) >> 2 << 32) | c->index,
         };
         c->registered = true;
-        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0)
+        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0) {
             shutdown(c->fd, SHUT_RDWR); /* reads as the client's end */
+            return false;
+        }
     }
     word = atomic_load(&c->word);
     for (;;) {
@@ -150,9 +177,7 @@ conn_uncount(Serve *s, Conn *c)
     if (!c->counted)
         return;
     c->counted = false;
-    atomic_fetch_sub(&s->line->load, 1);
-    if (atomic_load(&s->o.board->notice->queued))
-        serve_ring(s->o.bell);
+    serve_unload(s, 1);
 }
 
 static void
@@ -203,7 +228,7 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
     if (c == NULL) {
         close(fd);
         atomic_fetch_sub(&s->line->held, 1);
-        atomic_fetch_sub(&s->line->load, 1);
+        serve_unload(s, 1);
         return NULL;
     }
     c->fd = fd;
@@ -212,7 +237,8 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
     c->state = CONN_IDLE;
     c->counted = true;
     c->next = NULL;
-    c->registered = c->drained = c->keep = c->gone = c->unread = false;
+    c->registered = c->drained = c->keep = c->gone = false;
+    c->unread = c->last = false;
     atomic_fetch_add(&s->live, 1);
     word_add(&t->row->connections[SEEN_IDLE], 1);
     return c;
@@ -372,14 +398,18 @@ refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
 static Step
 linger(Serve *s, Thread *t, Conn *c)
 {
+    uint32_t left = LINGER_PIECES;
     ssize_t n;
     /* The thread's buffer holds nothing that is needed: after an error,
      * nothing behind it runs. */
     do
         n = recv(c->fd, t->request.buffer, t->request.capacity, MSG_DONTWAIT);
-    while (n > 0 || (n < 0 && errno == EINTR));
+    while ((n > 0 && --left) || (n < 0 && errno == EINTR));
     if (n < 0 && errno == EAGAIN)
         return STEP_WAIT;
+    t->now = clock_now();
+    if (n > 0 && t->now < word_get(&c->deadline))
+        return STEP_AGAIN;
     return conn_close(s, t, c);
 }
 
@@ -391,6 +421,11 @@ conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
         c->ready = 0;
         conn_hand_back(s, t, &c, 1, now - IDLE_GRACE);
         return;
+    case CONN_PREFACE: /* it speaks no HTTP yet: no answer */
+        word_add(&t->row->timeouts[TIMEOUT_HEADER], 1);
+        conn_seen(t, SEEN_READING, SEEN_IDLE);
+        conn_close(s, t, c);
+        return;
     case CONN_HEAD:
     case CONN_BODY:
         word_add(&t->row->timeouts[c->state == CONN_HEAD ? TIMEOUT_HEADER
@@ -398,10 +433,8 @@ conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
                  1);
         conn_seen(t, SEEN_READING, SEEN_IDLE);
         if (refuse(s, t, c, 408, "the request did not arrive in time") ==
-                STEP_AGAIN &&
-            linger(s, t, c) == STEP_WAIT)
-            while (!conn_release(s, c))
-                ;
+            STEP_AGAIN)
+            serve_call(s, c);
         return;
     case CONN_WRITING:
         word_add(&t->row->timeouts[TIMEOUT_SEND], 1);
@@ -561,9 +594,9 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
      * bytes of the next request that came along. */
     if (c->keep && r->size > r->next && adopt(s, c, r) == NULL)
         c->keep = false;
-    if (c->request && r != c->request) {
-        c->request->next = r->next - r->start;
-    } else if (r != c->request) {
+    if (r != c->request) {
+        if (c->request)
+            c->request->next = r->next - r->start;
         body_clear(r);
     }
     c->state = CONN_WRITING;
@@ -584,10 +617,10 @@ write_on(Serve *s, Thread *t, Conn *c)
         conn_seen(t, SEEN_WRITING, SEEN_IDLE);
         return conn_close(s, t, c);
     }
-    if (done == 0) {
+    if (done != 1) {
         if (c->out_size != before)
             word_set(&c->deadline, t->now + s->o.limits.send_timeout);
-        return STEP_WAIT;
+        return done ? STEP_AGAIN : STEP_WAIT;
     }
     conn_seen(t, SEEN_WRITING, SEEN_IDLE);
     word_set(&c->deadline, 0);
@@ -727,8 +760,9 @@ body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
         *used += n;
         switch (result) {
         case HTTP1_DATA:
-            *words = too_large;
             status = body_add(s, r, piece, span.len);
+            if (status == 413)
+                *words = too_large;
             if (status)
                 return status;
             break;
@@ -749,13 +783,8 @@ static int
 keep_rest(Request *r, const char *data, uint32_t size)
 {
     const uint32_t at = r->head.length;
-    if (at + size > r->capacity) {
-        char *buffer = realloc(r->buffer, at + size);
-        if (buffer == NULL)
-            return -1;
-        r->buffer = buffer;
-        r->capacity = at + size;
-    }
+    if (request_grow(r, at + size) < 0)
+        return -1;
     memmove(r->buffer + at, data, size); /* it may lie there already */
     r->next = at;
     r->size = at + size;
@@ -815,6 +844,7 @@ read_body(Serve *s, Thread *t, Conn *c)
 {
     Request *r = c->request;
     const char *words = "the body cannot be kept";
+    uint32_t pieces = BODY_PIECES;
     int status = 0;
 
     for (;;) {
@@ -847,7 +877,8 @@ read_body(Serve *s, Thread *t, Conn *c)
             return client_left(s, t, c);
         word_add(t->row->bytes_in, (uint64_t)n);
         c->drained = (size_t)n < room;
-        word_set(&c->deadline, body_deadline(s, r, clock_now()));
+        t->now = clock_now();
+        word_set(&c->deadline, body_deadline(s, r, t->now));
         if (r->head.chunked) {
             status = body_decode(s, r, to, (size_t)n, &used, &words);
         } else {
@@ -867,12 +898,14 @@ read_body(Serve *s, Thread *t, Conn *c)
             conn_seen(t, SEEN_READING, SEEN_IDLE);
             if (keep_rest(r, to + used, (uint32_t)((size_t)n - used)) < 0)
                 return conn_close(s, t, c);
-            return serve_request(s, t, c, r, clock_now());
+            return serve_request(s, t, c, r, t->now);
         }
         if (c->drained) {
             conn_uncount(s, c);
             return STEP_WAIT;
         }
+        if (--pieces == 0)
+            return STEP_AGAIN;
     }
 }
 
@@ -1000,7 +1033,8 @@ serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
     if (!r->wanted) {
         r->wanted = true;
         r->body_began = clock_now();
-        if (r->head.expect_continue && r->next == r->size &&
+        /* Once the answer has begun, this would stand in its middle. */
+        if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
             serve_send(t, c, go_on, sizeof go_on - 1, NULL, 0, NULL, NULL) < 0)
             r->refusal = 400;
     }
@@ -1035,6 +1069,14 @@ framed(Serve *s, Thread *t, Conn *c, Request *r)
     if (r->head.chunked || (uint64_t)length > r->size - body) {
         if (s->o.limits.buffering)
             return start_body(s, t, c, r);
+        /* Beyond SERVE_BUFFER only in a Request of its own: what one thread
+         * received must fit any other's buffer. */
+        if (r->head.chunked && body + CHUNK_ROOM > r->capacity) {
+            r = adopt(s, c, r);
+            if (r == NULL || request_grow(r, r->head.length + CHUNK_ROOM) < 0)
+                return conn_close(s, t, c);
+            r->next = r->head.length;
+        }
         r->streaming = true;
         http1_chunks_init(&r->chunks);
         return serve_request(s, t, c, r, c->ready);
@@ -1043,6 +1085,14 @@ framed(Serve *s, Thread *t, Conn *c, Request *r)
     r->body_size = (uint64_t)length;
     r->next = body + (uint32_t)length;
     return serve_request(s, t, c, r, c->ready);
+}
+
+/* Where the bytes of the next request are: with the connection if it had to
+ * give way, else with the thread. */
+static Request *
+parsed(Thread *t, Conn *c)
+{
+    return c->request ? c->request : &t->request;
 }
 
 static Step
@@ -1071,14 +1121,8 @@ read_head(Serve *s, Thread *t, Conn *c)
     Request *r = c->request;
     ssize_t n;
 
-    if (r->size == r->capacity) {
-        const uint32_t capacity = larger(r->capacity);
-        char *buffer = realloc(r->buffer, capacity);
-        if (buffer == NULL)
-            return client_left(s, t, c);
-        r->buffer = buffer;
-        r->capacity = capacity;
-    }
+    if (r->size == r->capacity && request_grow(r, larger(r->capacity)) < 0)
+        return client_left(s, t, c);
     do
         n = recv(c->fd, r->buffer + r->size, r->capacity - r->size,
                  MSG_DONTWAIT);
@@ -1098,6 +1142,74 @@ read_head(Serve *s, Thread *t, Conn *c)
     return parse(s, t, c, r);
 }
 
+/* ------------------------------------------------------------------------
+ * Reading a PROXY header */
+
+static Step
+unproxied(Serve *s, Thread *t, Conn *c, Unproxied why)
+{
+    word_add(&t->row->unproxied[why], 1);
+    serve_note(s, NOTE_DEBUG, "closed a connection: %s",
+               why == UNPROXIED_UNTRUSTED
+                   ? "its peer is none that trust-proxy names"
+                   : "it does not begin with a PROXY header");
+    return conn_close(s, t, c);
+}
+
+/* The header is looked at where the kernel keeps it, and taken out once it is
+ * complete: until then the connection needs no memory, and at no time has a
+ * byte of its request been read, so it may still go to another worker. */
+static Step
+read_preface(Serve *s, Thread *t, Conn *c)
+{
+    Address client = c->item.client;
+    ProxyResult result = PROXY_PARTIAL;
+    char *buffer = t->request.buffer;
+    size_t length;
+    ssize_t n;
+
+    if (c->state == CONN_PREFACE) {
+        conn_seen(t, SEEN_READING, SEEN_IDLE);
+        c->state = CONN_IDLE;
+        t->now = c->ready = clock_now();
+    }
+    if (!address_within(&client, &s->o.trusted))
+        return unproxied(s, t, c, UNPROXIED_UNTRUSTED);
+    do
+        n = recv(c->fd, buffer, PROXY_LONGEST, MSG_DONTWAIT | MSG_PEEK);
+    while (n < 0 && errno == EINTR);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+        return conn_close(s, t, c);
+    if (n > 0)
+        result = proxy_parse(buffer, (size_t)n, &length, &client);
+    switch (result) {
+    case PROXY_DONE:
+        do
+            n = recv(c->fd, buffer, length, MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        if (n != (ssize_t)length)
+            return conn_close(s, t, c);
+        word_add(t->row->bytes_in, length);
+        word_set(&c->deadline, 0);
+        c->item.client = client;
+        c->item.prefaced = 1;
+        return STEP_AGAIN;
+    case PROXY_PARTIAL:
+        c->state = CONN_PREFACE;
+        conn_seen(t, SEEN_IDLE, SEEN_READING);
+        if (word_get(&c->deadline) == 0)
+            word_set(&c->deadline, t->now + s->o.limits.header_timeout);
+        conn_uncount(s, c);
+        return STEP_WAIT;
+    case PROXY_BAD:
+        break;
+    }
+    return unproxied(s, t, c, UNPROXIED_MALFORMED);
+}
+
+/* ------------------------------------------------------------------------
+ * The first bytes */
+
 /* The first byte of a request should be there. Before it is read, the
  * connection may still go to another worker; afterwards it is ours. */
 static Step
@@ -1115,6 +1227,8 @@ begin(Serve *s, Thread *t, Conn *c)
         conn_hand_back(s, t, &c, 1, t->now);
         return STEP_GONE;
     }
+    if (s->o.proxy_protocol && !c->item.prefaced)
+        return read_preface(s, t, c);
     do
         n = recv(c->fd, r->buffer, r->capacity, MSG_DONTWAIT);
     while (n < 0 && errno == EINTR);
@@ -1137,17 +1251,32 @@ begin(Serve *s, Thread *t, Conn *c)
     return parse(s, t, c, r);
 }
 
+/* The thread has been with this connection for long: others first. Bytes of
+ * the next request leave the thread's buffer with it. False: it cannot go. */
+static bool
+give_way(Serve *s, Thread *t, Conn *c)
+{
+    if (c->state == CONN_PARSE && adopt(s, c, parsed(t, c)) == NULL)
+        return false;
+    serve_queue(s, c);
+    return true;
+}
+
 void
 conn_run(Serve *s, Thread *t, Conn *c)
 {
+    const uint64_t turn = t->now + TURN;
     for (;;) {
         Step step = STEP_GONE;
         switch ((ConnState)c->state) {
         case CONN_IDLE:
             step = begin(s, t, c);
             break;
+        case CONN_PREFACE:
+            step = read_preface(s, t, c);
+            break;
         case CONN_PARSE:
-            step = parse(s, t, c, &t->request);
+            step = parse(s, t, c, parsed(t, c));
             break;
         case CONN_HEAD:
             step = read_head(s, t, c);
@@ -1174,5 +1303,7 @@ conn_run(Serve *s, Thread *t, Conn *c)
             if (c->state == CONN_IDLE)
                 c->ready = t->now;
         }
+        if (t->now > turn && give_way(s, t, c))
+            return;
     }
 }

@@ -3,12 +3,14 @@
 #include "dispatch.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -22,6 +24,9 @@
  * again after this long. */
 #define ACCEPT_PAUSE (100 * CLOCK_MILLISECOND)
 #define EVICT_BATCH 16
+/* Descriptors that clients never get: processes that end are started anew, and
+ * that takes some. */
+#define RESERVE 64
 /* When too many descriptors are in flight, nothing tells us of the end. */
 #define SEND_PAUSE (5 * CLOCK_MILLISECOND)
 /* How long a client that was told 503 may take to read it. */
@@ -76,6 +81,8 @@ struct Dispatch {
     int bell;
     int *listeners;
     uint32_t listener_count;
+    int most; /* connections are numbered below, for the kernel gives the lowest
+               * number that is free */
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
     bool drained; /* and the queue has been empty since */
@@ -299,14 +306,13 @@ describe(ChannelItem *item, const struct sockaddr_storage *from)
 {
     if (from->ss_family == AF_INET) {
         const struct sockaddr_in *a = (const void *)from;
-        item->port = ntohs(a->sin_port);
-        memcpy(item->address, &a->sin_addr, sizeof a->sin_addr);
+        item->client = address_of(AF_INET, &a->sin_addr, ntohs(a->sin_port));
     } else if (from->ss_family == AF_INET6) {
         const struct sockaddr_in6 *a = (const void *)from;
-        item->port = ntohs(a->sin6_port);
-        memcpy(item->address, &a->sin6_addr, sizeof a->sin6_addr);
+        item->client = address_of(AF_INET6, &a->sin6_addr, ntohs(a->sin6_port));
+    } else {
+        item->client = (Address){.family = AF_UNIX};
     }
-    item->family = (uint8_t)from->ss_family;
 }
 
 /* One batch: accept, ask in one system call which of them can be read, queue
@@ -325,6 +331,11 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
         socklen_t size = sizeof from;
         int fd = accept4(d->listeners[listener], (struct sockaddr *)&from,
                          &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= d->most) {
+            close(fd);
+            fd = -1;
+            errno = EMFILE;
+        }
         if (fd < 0) {
             if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
                 continue;
@@ -505,6 +516,14 @@ hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
         }
     }
     return false;
+}
+
+uint32_t
+dispatch_hear(Dispatch *d, uint32_t slot, DispatchEvent *events, uint32_t room)
+{
+    uint32_t count = 0;
+    hear(d, slot, clock_now(), events, room, &count);
+    return count;
 }
 
 static void
@@ -814,6 +833,7 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
 {
     Dispatch *d = calloc(1, sizeof *d);
     struct epoll_event e = {.events = EPOLLIN};
+    struct rlimit files;
     uint32_t i;
 
     if (d == NULL)
@@ -828,6 +848,10 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     d->slots = calloc(board->slot_count, sizeof *d->slots);
     d->listeners = malloc(listener_count * sizeof *listeners);
     d->listener_count = listener_count;
+    d->most = getrlimit(RLIMIT_NOFILE, &files) == 0 &&
+                      files.rlim_cur < INT_MAX && files.rlim_cur > 2 * RESERVE
+                  ? (int)files.rlim_cur - RESERVE
+                  : INT_MAX;
     if (d->epoll < 0 || d->bell < 0 || !d->slots || !d->listeners)
         goto failed;
     memcpy(d->listeners, listeners, listener_count * sizeof *listeners);

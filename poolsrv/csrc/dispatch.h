@@ -54,6 +54,12 @@ void dispatch_enable(Dispatch *d, uint32_t slot, bool on);
 /* Queue again what was sent to the slot and never received. How many. */
 uint32_t dispatch_reclaim(Dispatch *d, uint32_t slot);
 
+/* What the slot has said and nobody has heard yet: words are written to
+ * `events`, how many is returned; what it handed back is taken. Before a slot
+ * is buried, so that its last words are not lost. */
+uint32_t dispatch_hear(Dispatch *d, uint32_t slot, DispatchEvent *events,
+                       uint32_t room);
+
 /* A descriptor of the caller's whose readability is an event. */
 int dispatch_watch(Dispatch *d, int fd, uint32_t token);
 int dispatch_unwatch(Dispatch *d, int fd);

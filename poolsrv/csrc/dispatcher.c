@@ -226,11 +226,37 @@ event_object(const DispatchEvent *event)
 }
 
 static PyObject *
+event_list(const DispatchEvent *events, int count)
+{
+    PyObject *list = PyList_New(count);
+    int i;
+    for (i = 0; list && i < count; i++) {
+        PyObject *item = event_object(&events[i]);
+        if (item == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, item);
+    }
+    return list;
+}
+
+static PyObject *
+dispatcher_hear(DispatcherObject *self, PyObject *value)
+{
+    unsigned long slot = PyLong_AsUnsignedLong(value);
+    if ((slot == (unsigned long)-1 && PyErr_Occurred()) ||
+        check_slot(self, (unsigned)slot) < 0)
+        return NULL;
+    return event_list(self->events,
+                      (int)dispatch_hear(self->dispatch, (uint32_t)slot,
+                                         self->events, EVENT_ROOM));
+}
+
+static PyObject *
 dispatcher_wait(DispatcherObject *self, PyObject *value)
 {
     uint64_t deadline = 0;
-    PyObject *list;
-    int i, n;
+    int n;
 
     if (check_open(self) < 0)
         return NULL;
@@ -240,18 +266,12 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
             return NULL;
         deadline = at > 0 ? nanoseconds(at) : 1;
     }
-    Py_BEGIN_ALLOW_THREADS n =
-        dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
-    Py_END_ALLOW_THREADS if (n < 0) return PyErr_SetFromErrno(PyExc_OSError);
-    list = PyList_New(n);
-    for (i = 0; list && i < n; i++) {
-        PyObject *item = event_object(&self->events[i]);
-        if (item == NULL)
-            Py_CLEAR(list);
-        else
-            PyList_SET_ITEM(list, i, item);
-    }
-    return list;
+    Py_BEGIN_ALLOW_THREADS
+    n = dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
+    Py_END_ALLOW_THREADS
+    if (n < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return event_list(self->events, n);
 }
 
 static PyObject *
@@ -286,6 +306,9 @@ static PyMethodDef dispatcher_methods[] = {
      "enable(slot, on): may the slot get work?"},
     {"reclaim", (PyCFunction)dispatcher_reclaim, METH_O,
      "Queue again what was sent to a slot and never received; how many."},
+    {"hear", (PyCFunction)dispatcher_hear, METH_O,
+     "hear(slot): the words of a slot that wait() has not told yet, as it does; "
+     "call it before the slot is buried."},
     {"watch", (PyCFunction)dispatcher_watch, METH_VARARGS,
      "watch(fd, token): wait() also tells when fd is readable."},
     {"unwatch", (PyCFunction)dispatcher_unwatch, METH_O, "Undo watch()."},

@@ -31,6 +31,8 @@ environ_keys_init(EnvironKeys *keys)
     for (i = HTTP1_OTHER + 1; i < HTTP1_KNOWN_COUNT; i++) {
         char key[80] = "HTTP_";
         size_t at = 5, j;
+        if (names[i] == NULL) /* a synonym: never reaches the application */
+            continue;
         for (j = 0; names[i][j]; j++)
             key[at++] = names[i][j] == '-' ? '_'
                         : names[i][j] >= 'a' && names[i][j] <= 'z'
@@ -222,26 +224,26 @@ add_field(Context *x, PyObject *environ, const char *base,
 }
 
 static PyObject *
-address_text(Context *x, const ChannelItem *item)
+address_text(Context *x, const Address *address)
 {
-    const size_t size = item->family == AF_INET6 ? 16 : 4;
-    uint32_t hash = item->family;
+    const size_t size = address_size(address->family);
+    uint32_t hash = address->family;
     char text[INET6_ADDRSTRLEN];
     size_t i;
 
-    if (item->family != AF_INET && item->family != AF_INET6)
-        return PyUnicode_FromStringAndSize(NULL, 0); /* a Unix socket's peer */
+    if (size == 0) /* a Unix socket's peer, or not known */
+        return PyUnicode_FromStringAndSize(NULL, 0);
     for (i = 0; i < size; i++)
-        hash = hash * 31 + item->address[i];
+        hash = hash * 31 + address->bytes[i];
     hash %= ADDRESS_CACHE;
     if (x->addresses[hash].text &&
-        x->addresses[hash].item.family == item->family &&
-        memcmp(x->addresses[hash].item.address, item->address, size) == 0)
+        x->addresses[hash].address.family == address->family &&
+        memcmp(x->addresses[hash].address.bytes, address->bytes, size) == 0)
         return Py_NewRef(x->addresses[hash].text);
-    if (inet_ntop(item->family, item->address, text, sizeof text) == NULL)
+    if (inet_ntop(address->family, address->bytes, text, sizeof text) == NULL)
         return PyErr_SetFromErrno(PyExc_OSError);
     Py_XSETREF(x->addresses[hash].text, PyUnicode_FromString(text));
-    x->addresses[hash].item = *item;
+    x->addresses[hash].address = *address;
     return Py_XNewRef(x->addresses[hash].text);
 }
 
@@ -250,6 +252,8 @@ port_text(Context *x, uint16_t port)
 {
     const size_t slot = port % PORT_CACHE;
     char text[8];
+    if (port == 0) /* not known */
+        return PyUnicode_FromStringAndSize(NULL, 0);
     if (x->ports[slot].text && x->ports[slot].port == port)
         return Py_NewRef(x->ports[slot].text);
     snprintf(text, sizeof text, "%u", port);
@@ -307,6 +311,68 @@ make_id(Context *x)
     return text;
 }
 
+/* SCRIPT_NAME is the prefix that a proxy serves us under. Some proxies cut it
+ * off the path, some do not: PATH_INFO never has it. */
+static int
+set_prefix(Context *x, PyObject *environ, const char *prefix, size_t size)
+{
+    const EnvironKeys *keys = &x->app->keys;
+    PyObject *path = PyDict_GetItemWithError(environ, keys->path_info);
+    const char *text;
+    Py_ssize_t length;
+
+    if (path == NULL)
+        return -1;
+    text = (const char *)PyUnicode_1BYTE_DATA(path);
+    length = PyUnicode_GET_LENGTH(path) - (Py_ssize_t)size;
+    if (length >= 0 && memcmp(text, prefix, size) == 0 &&
+        (length == 0 || text[size] == '/') &&
+        set(environ, keys->path_info, latin1(text + size, (size_t)length)) < 0)
+        return -1;
+    return set(environ, keys->script_name, latin1(prefix, size));
+}
+
+static int
+set_host(Context *x, PyObject *environ, const char *host, const Forwarded *said)
+{
+    PyObject *name = latin1(host, said->name_len);
+    int result;
+    if (name == NULL)
+        return -1;
+    result = set(environ, x->app->keys.fields[HTTP1_HOST],
+                 PyUnicode_FromFormat("%U:%u", name, said->port));
+    Py_DECREF(name);
+    return result;
+}
+
+/* What trusted proxies said takes the place of what the template, the head
+ * and the connection say. */
+static int
+set_forwarded(Context *x, PyObject *environ, const Forwarded *said,
+              const char *base)
+{
+    const EnvironKeys *keys = &x->app->keys;
+    const char *host = base + said->host.at;
+
+    if (said->scheme &&
+        set(environ, keys->url_scheme, PyUnicode_FromString(said->scheme)) < 0)
+        return -1;
+    if (said->port &&
+        set(environ, keys->server_port, port_text(x, said->port)) < 0)
+        return -1;
+    if (said->renamed &&
+        (set(environ, keys->server_name, latin1(host, said->name_len)) < 0 ||
+         set(environ, keys->fields[HTTP1_HOST], latin1(host, said->host.len)) <
+             0))
+        return -1;
+    if (said->port_missing && set_host(x, environ, host, said) < 0)
+        return -1;
+    return said->prefix.len == 0
+               ? 0
+               : set_prefix(x, environ, base + said->prefix.at,
+                            said->prefix.len);
+}
+
 PyObject *
 environ_new(Context *x)
 {
@@ -315,6 +381,12 @@ environ_new(Context *x)
     const Http1Head *head = &r->head;
     const char *base = r->buffer + r->start;
     const ChannelItem *item = &x->conn->item;
+    /* The body is decoded and its length known (RFC 9112 section 7.1.3),
+     * which is what frameworks ask for; and what speaks for a client is worth
+     * nothing unless a trusted proxy said it. */
+    uint64_t hidden = HTTP1_BIT(HTTP1_TRANSFER_ENCODING) | FORWARDED_ANY;
+    Forwarded said;
+    bool forwarded;
     PyObject *environ;
     uint32_t i;
 
@@ -325,9 +397,17 @@ environ_new(Context *x)
     environ = PyDict_Copy(x->templates[item->listener]);
     if (environ == NULL)
         return NULL;
+    forwarded = (head->seen & x->app->believed) != 0 &&
+                address_within(&item->client, &x->app->trusted);
+    if (forwarded) {
+        forwarded_read(&said, x->app->forwarded, head, base, &x->app->trusted,
+                       &item->client);
+        x->client = said.client;
+        hidden &= ~x->app->believed;
+    }
     if (set(environ, keys->request_id, make_id(x)) < 0 ||
-        set(environ, keys->remote_addr, address_text(x, item)) < 0 ||
-        set(environ, keys->remote_port, port_text(x, item->port)) < 0 ||
+        set(environ, keys->remote_addr, address_text(x, &x->client)) < 0 ||
+        set(environ, keys->remote_port, port_text(x, x->client.port)) < 0 ||
         set(environ, keys->request_uri,
             latin1(base + head->target.at, head->target.len)) < 0 ||
         PyDict_SetItem(environ, keys->wsgi_input, x->input) < 0)
@@ -348,9 +428,7 @@ environ_new(Context *x)
                                 PyUnicode_FromString("HTTP/1.0")) < 0)
         goto failed;
     for (i = 0; i < head->count; i++) {
-        /* The body is decoded and its length known (RFC 9112 section 7.1.3),
-         * which is what frameworks ask for. */
-        if (head->fields[i].id == HTTP1_TRANSFER_ENCODING)
+        if (HTTP1_BIT(head->fields[i].id) & hidden)
             continue;
         if (add_field(x, environ, base, &head->fields[i]) < 0)
             goto failed;
@@ -358,6 +436,8 @@ environ_new(Context *x)
     if (head->chunked &&
         set(environ, keys->content_length,
             PyUnicode_FromFormat("%llu", (unsigned long long)r->body_size)) < 0)
+        goto failed;
+    if (forwarded && set_forwarded(x, environ, &said, base) < 0)
         goto failed;
     return environ;
 failed:

@@ -283,13 +283,10 @@ request_line(Http1Head *head, const Http1Limits *limits, const char *in,
     return line_open(head, limits->line, limits->head, HTTP1_LONG_LINE);
 }
 
-_Static_assert(HTTP1_KNOWN_COUNT <= 64, "Http1Head.seen has a bit for each");
-#define BIT(id) (UINT64_C(1) << (id))
-
 /* Fields that may stand once, or two readers may see two messages. */
-static const uint64_t SINGLE = BIT(HTTP1_HOST) | BIT(HTTP1_CONTENT_LENGTH) |
-                               BIT(HTTP1_CONTENT_TYPE) |
-                               BIT(HTTP1_TRANSFER_ENCODING);
+static const uint64_t SINGLE =
+    HTTP1_BIT(HTTP1_HOST) | HTTP1_BIT(HTTP1_CONTENT_LENGTH) |
+    HTTP1_BIT(HTTP1_CONTENT_TYPE) | HTTP1_BIT(HTTP1_TRANSFER_ENCODING);
 
 /* Learn what the parser itself must know from a field that is complete. */
 static Http1Result
@@ -298,10 +295,10 @@ judge_field(Http1Head *head, const Http1Field *field, const char *in)
     const char *value = in + field->value.at;
     const size_t size = field->value.len;
 
-    if ((head->seen & SINGLE & BIT(field->id)) != 0) {
+    if ((head->seen & SINGLE & HTTP1_BIT(field->id)) != 0) {
         return HTTP1_REPEATED_FIELD;
     }
-    head->seen |= BIT(field->id);
+    head->seen |= HTTP1_BIT(field->id);
     switch (field->id) {
     case HTTP1_HOST: /* RFC 9112 section 3.2: it may be empty */
         if (size > 0 && !http1_is_host(value, size)) {
@@ -343,7 +340,7 @@ judge_field(Http1Head *head, const Http1Field *field, const char *in)
 static Http1Result
 judge_fields(Http1Head *head)
 {
-    if (head->minor == 1 && (head->seen & BIT(HTTP1_HOST)) == 0) {
+    if (head->minor == 1 && (head->seen & HTTP1_BIT(HTTP1_HOST)) == 0) {
         return HTTP1_NO_HOST;
     }
     if (head->chunked && head->content_length >= 0) {

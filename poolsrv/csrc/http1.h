@@ -109,20 +109,57 @@ typedef struct {
     X(HTTP1_X_FORWARDED_HOST, "x-forwarded-host")                             \
     X(HTTP1_X_FORWARDED_PORT, "x-forwarded-port")                             \
     X(HTTP1_X_FORWARDED_PREFIX, "x-forwarded-prefix")                         \
-    X(HTTP1_X_REAL_IP, "x-real-ip")                                           \
     X(HTTP1_X_REQUEST_ID, "x-request-id")                                     \
     X(HTTP1_X_REQUESTED_WITH, "x-requested-with")                             \
     X(HTTP1_X_CSRFTOKEN, "x-csrftoken")                                       \
     X(HTTP1_TRACEPARENT, "traceparent")                                       \
     X(HTTP1_TRACESTATE, "tracestate")
 
+/* Other names under which proxies pass on who a client is and what it asked
+ * for. Nobody is believed under them, so all have one id. X(lower-case name) */
+#define HTTP1_SYNONYMS(X)         \
+    X("x-real-ip")                \
+    X("x-client-ip")              \
+    X("x-cluster-client-ip")      \
+    X("x-envoy-external-address") \
+    X("x-azure-clientip")         \
+    X("x-remote-ip")              \
+    X("x-remote-addr")            \
+    X("client-ip")                \
+    X("true-client-ip")           \
+    X("cf-connecting-ip")         \
+    X("cf-connecting-ipv6")       \
+    X("fastly-client-ip")         \
+    X("fly-client-ip")            \
+    X("forwarded-for")            \
+    X("x-forwarded")              \
+    X("x-original-forwarded-for") \
+    X("x-forwarded-protocol")     \
+    X("x-forwarded-scheme")       \
+    X("x-forwarded-ssl")          \
+    X("x-forwarded-https")        \
+    X("x-url-scheme")             \
+    X("x-scheme")                 \
+    X("x-https")                  \
+    X("front-end-https")          \
+    X("x-forwarded-server")       \
+    X("x-host")                   \
+    X("x-original-host")          \
+    X("x-forwarded-script-name")  \
+    X("x-script-name")
+
 typedef enum {
     HTTP1_OTHER,
 #define X(id, name) id,
     HTTP1_KNOWN_FIELDS(X)
 #undef X
-        HTTP1_KNOWN_COUNT
+        HTTP1_SYNONYM,
+    HTTP1_KNOWN_COUNT
 } Http1FieldId;
+
+/* A set of ids is a word. */
+#define HTTP1_BIT(id) (UINT64_C(1) << (id))
+_Static_assert(HTTP1_KNOWN_COUNT <= 64, "a word has a bit for each");
 
 typedef struct {
     Http1Span name;  /* as sent */
@@ -148,6 +185,7 @@ typedef struct {
     uint32_t length; /* of the head with its blank line: the body starts here */
     uint32_t count;  /* fields kept */
     uint32_t dropped;       /* fields dropped: a name with an underscore */
+    uint64_t seen;          /* ids of the fields kept, HTTP1_BIT each */
     int64_t content_length; /* -1: no such field */
     uint8_t minor;          /* HTTP/1.minor, 0 or 1 */
     bool is_head;           /* the method is HEAD */
@@ -157,7 +195,6 @@ typedef struct {
     Http1Field *fields; /* the caller's, room for limits.fields */
 
     /* State, the parser's own. */
-    uint64_t seen;  /* ids of the fields so far, one bit each */
     uint32_t at;    /* the next byte to read */
     uint32_t line;  /* where the line that `at` is in starts */
     uint8_t state;  /* http1.c's LineState, then FieldState */
@@ -176,8 +213,8 @@ Http1Result http1_head_parse(Http1Head *head, const Http1Limits *limits,
                              const char *buffer, size_t size);
 
 /* How much of a trailer's name is kept: more than the longest that is
- * refused, x-forwarded-prefix. */
-#define HTTP1_TRAILER_NAME 24
+ * refused, x-original-forwarded-for. */
+#define HTTP1_TRAILER_NAME 32
 
 /* A chunked body. */
 typedef struct {

@@ -52,7 +52,7 @@ may_trail(Http1FieldId id)
     case HTTP1_X_FORWARDED_HOST:
     case HTTP1_X_FORWARDED_PORT:
     case HTTP1_X_FORWARDED_PREFIX:
-    case HTTP1_X_REAL_IP:
+    case HTTP1_SYNONYM:
         return false;
     default:
         return true;

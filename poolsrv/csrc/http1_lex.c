@@ -87,11 +87,20 @@ known_of_size(const char *name, const size_t size)
     }
     HTTP1_KNOWN_FIELDS(X)
 #undef X
+#define X(known)                                                     \
+    if (sizeof(known) - 1 == size && same_name(name, known, size)) { \
+        return HTTP1_SYNONYM;                                        \
+    }
+    HTTP1_SYNONYMS(X)
+#undef X
     return HTTP1_OTHER;
 }
 
 #define X(id, known) _Static_assert(sizeof(known) - 1 <= 32, "add CASES");
 HTTP1_KNOWN_FIELDS(X)
+#undef X
+#define X(known) _Static_assert(sizeof(known) - 1 <= 32, "add CASES");
+HTTP1_SYNONYMS(X)
 #undef X
 
 /* One case a length: the compiler keeps in each only the names that have it,

@@ -84,7 +84,8 @@ bool http1_is_host(const char *text, size_t size);
 /* The value of 1*DIGIT up to 2^63-1, else -1. */
 int64_t http1_decimal(const char *text, size_t size);
 
-/* HTTP1_OTHER if the name, a token, is none of HTTP1_KNOWN_FIELDS. */
+/* HTTP1_OTHER if the name, a token, is none of HTTP1_KNOWN_FIELDS and none of
+ * HTTP1_SYNONYMS. */
 Http1FieldId http1_field_id(const char *name, size_t size);
 
 #endif

@@ -80,10 +80,11 @@ receive(Input *self, char *to, size_t room)
 {
     Context *x = self->context;
     const char *words = "";
-    ssize_t n;
-    x->tstate = PyEval_SaveThread();
-    n = serve_read_body(x->thread, x->conn, x->request, to, room, &words);
-    PyEval_RestoreThread(x->tstate);
+    /* Not the context's: the application may read on a thread of its own. */
+    PyThreadState *own = PyEval_SaveThread();
+    const ssize_t n =
+        serve_read_body(x->thread, x->conn, x->request, to, room, &words);
+    PyEval_RestoreThread(own);
     if (n < 0)
         PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);
     return n;

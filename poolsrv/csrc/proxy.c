@@ -131,13 +131,13 @@ starts(const char *bytes, size_t size, const char *mark, size_t mark_size)
 ProxyResult
 proxy_parse(const char *bytes, size_t size, size_t *length, Address *client)
 {
-    static const char v1[6] = "PROXY ";
-    static const char v2[12] = "\r\n\r\n\0\r\nQUIT\n";
+    static const char v1[] = "PROXY ";
+    static const char v2[] = "\r\n\r\n\0\r\nQUIT\n";
 
     *length = 0;
-    if (starts(bytes, size, v1, sizeof v1))
+    if (starts(bytes, size, v1, sizeof v1 - 1))
         return parse_v1(bytes, size, length, client);
-    if (starts(bytes, size, v2, sizeof v2))
+    if (starts(bytes, size, v2, sizeof v2 - 1))
         return parse_v2(bytes, size, length, client);
     return PROXY_BAD;
 }

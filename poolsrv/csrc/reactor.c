@@ -124,6 +124,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
         before = usage();
     x->conn = c;
     x->request = r;
+    x->client = c->item.client;
     x->body_size = 0;
     PyEval_RestoreThread(x->tstate);
     while ((garbage = serve_garbage_pop(t->serve)) != NULL)
@@ -138,13 +139,13 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     schedule_ran(serve_schedule(t->serve), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
+    c->last = !c->keep;
     if (x->out.size) {
         serve_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
         x->out.size = 0;
     }
     if (app->access_log >= 0)
-        access_log(app, c, r, x->request_id, x->body_size,
-                   clock_now() - c->began);
+        access_log(x, clock_now() - c->began);
 }
 
 /* ------------------------------------------------------------------------
@@ -325,26 +326,76 @@ parse_limits(PyObject *dict, ServeLimits *limits)
     return 0;
 }
 
+static int
+parse_forwarded(const char *name, ForwardedFamily *family)
+{
+    if (strcmp(name, "x-forwarded") == 0)
+        *family = FORWARDED_X;
+    else if (strcmp(name, "forwarded") == 0)
+        *family = FORWARDED_STANDARD;
+    else if (strcmp(name, "off") == 0)
+        *family = FORWARDED_OFF;
+    else {
+        PyErr_Format(PyExc_ValueError, "no such family of fields: %s", name);
+        return -1;
+    }
+    return 0;
+}
+
+/* A tuple of (family, bits, bytes). */
+static int
+parse_networks(PyObject *tuple, Networks *networks)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    Network *items = PyMem_Calloc((size_t)count + 1, sizeof *items);
+    Py_ssize_t i;
+
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *networks = (Networks){.items = items};
+    for (i = 0; i < count; i++) {
+        const char *bytes;
+        Py_ssize_t size;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(tuple, i), "bby#:trusted",
+                              &items[i].family, &items[i].bits, &bytes, &size))
+            return -1;
+        if ((size_t)size != address_size(items[i].family) ||
+            items[i].bits > size * 8) {
+            PyErr_SetString(PyExc_ValueError, "not a network");
+            return -1;
+        }
+        memcpy(items[i].bytes, bytes, (size_t)size);
+        networks->count++;
+    }
+    return 0;
+}
+
 static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {
-        "board",        "slot",        "channel",     "bell",     "lifeline",
-        "signals",      "application", "templates",   "on_error", "limits",
-        "server_field", "access_log",  "access_json", NULL};
+    static char *names[] = {"board",       "slot",         "channel",
+                            "bell",        "lifeline",     "signals",
+                            "application", "templates",    "on_error",
+                            "limits",      "server_field", "date_field",
+                            "forwarded",   "trusted",      "proxy_protocol",
+                            "access_log",  "access_json",  NULL};
     CoreState *state = core_state_of(type);
     ServeOptions options = {.parallel = PARALLEL};
-    PyObject *board, *application, *templates, *on_error, *limits;
-    int server_field, access_log_fd, access_json;
+    PyObject *board, *application, *templates, *on_error, *limits, *trusted;
+    const char *forwarded;
+    int server_field, date_field, proxy_protocol, access_log_fd, access_json;
     ReactorObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiOO!OO!pip:Reactor", names, &board,
+            args, keywords, "OI$iiiiOO!OO!ppsO!pip:Reactor", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &application, &PyTuple_Type, &templates,
-            &on_error, &PyDict_Type, &limits, &server_field, &access_log_fd,
-            &access_json))
+            &on_error, &PyDict_Type, &limits, &server_field, &date_field,
+            &forwarded, &PyTuple_Type, &trusted, &proxy_protocol,
+            &access_log_fd, &access_json))
         return NULL;
     options.board = core_scoreboard(state, board);
     if (options.board == NULL || parse_limits(limits, &options.limits) < 0)
@@ -366,6 +417,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->app.templates = Py_NewRef(templates);
     self->app.on_error = Py_NewRef(on_error);
     self->app.server_field = server_field;
+    self->app.date_field = date_field;
     self->app.access_log = access_log_fd;
     self->app.access_json = access_json;
     if (getrandom(&self->app.id_prefix, sizeof self->app.id_prefix, 0) < 0) {
@@ -377,8 +429,13 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         PyErr_NoMemory();
         goto failed;
     }
-    if (environ_keys_init(&self->app.keys) < 0)
+    if (environ_keys_init(&self->app.keys) < 0 ||
+        parse_forwarded(forwarded, &self->app.forwarded) < 0 ||
+        parse_networks(trusted, &self->app.trusted) < 0)
         goto failed;
+    self->app.believed = forwarded_fields(self->app.forwarded);
+    options.trusted = self->app.trusted;
+    options.proxy_protocol = proxy_protocol;
     self->serve = serve_new(&options);
     if (self->serve == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -420,6 +477,7 @@ reactor_dealloc(ReactorObject *self)
     if (self->serve)
         serve_free(self->serve);
     environ_keys_clear(&self->app.keys);
+    PyMem_Free((void *)self->app.trusted.items);
     PyMem_Free(self->contexts);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
@@ -444,7 +502,8 @@ static PyMethodDef reactor_methods[] = {
 static PyType_Slot reactor_slots[] = {
     {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
                 "application, templates, on_error, limits, server_field, "
-                "access_log, access_json)\n\n"
+                "date_field, forwarded, trusted, proxy_protocol, access_log, "
+                "access_json)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. Descriptors stay the caller's."},
     {Py_tp_new, reactor_new},

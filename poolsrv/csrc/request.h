@@ -4,6 +4,7 @@
 #define POOLSRV_REQUEST_H
 
 #include "core.h"
+#include "forwarded.h"
 #include "serve.h"
 
 #define VALUE_CACHE                                                         \
@@ -22,7 +23,10 @@
     X(query_string, "QUERY_STRING")       \
     X(request_uri, "REQUEST_URI")         \
     X(server_protocol, "SERVER_PROTOCOL") \
+    X(script_name, "SCRIPT_NAME")         \
     X(server_name, "SERVER_NAME")         \
+    X(server_port, "SERVER_PORT")         \
+    X(url_scheme, "wsgi.url_scheme")      \
     X(remote_addr, "REMOTE_ADDR")         \
     X(remote_port, "REMOTE_PORT")         \
     X(content_type, "CONTENT_TYPE")       \
@@ -47,9 +51,13 @@ typedef struct {
         *templates; /* tuple of dicts, one a listener, without wsgi.errors */
     PyObject *on_error; /* called with the exception and (id, method, path) */
     EnvironKeys keys;
-    uint64_t id_prefix; /* of request ids, random */
-    bool server_field;  /* send `Server:` */
-    int access_log;     /* descriptor, or -1 */
+    uint64_t id_prefix;        /* of request ids, random */
+    bool server_field;         /* send `Server:` */
+    bool date_field;           /* send `Date:` */
+    ForwardedFamily forwarded; /* what trusted proxies speak */
+    Networks trusted;          /* proxies; the items are ours */
+    uint64_t believed;         /* fields of trusted peers, HTTP1_BIT each */
+    int access_log;            /* descriptor, or -1 */
     bool access_json;
 } App;
 
@@ -79,6 +87,7 @@ typedef struct Context {
     Thread *thread;
     Conn *conn;
     Request *request;
+    Address client; /* who sent the request, by the best that is known */
     PyThreadState *tstate;
     PyObject **templates; /* [listeners] with this thread's wsgi.errors */
     Py_ssize_t template_count;
@@ -97,7 +106,7 @@ typedef struct Context {
         PyObject *key;
     } names[NAME_CACHE];
     struct {
-        ChannelItem item;
+        Address address;
         PyObject *text;
     } addresses[ADDRESS_CACHE];
     struct {
@@ -139,7 +148,6 @@ int response_send(Context *x, StartResponse *sr, PyObject *result);
 void response_fail(Context *x, StartResponse *sr);
 
 /* access.c: one line in the access log, if there is one. */
-void access_log(const App *app, const Conn *c, const Request *r,
-                const char *request_id, int64_t body_size, uint64_t took);
+void access_log(const Context *x, uint64_t took);
 
 #endif

@@ -464,7 +464,7 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
     out->size = 0;
     if (buffer_add(out, sr->head.data, sr->head.size) < 0)
         return -1;
-    if (!sr->has_date && add_date(x) < 0)
+    if (x->app->date_field && !sr->has_date && add_date(x) < 0)
         return -1;
     if (x->app->server_field && !sr->has_server &&
         ADD_LITERAL(out, "Server: poolsrv\r\n") < 0)
@@ -500,12 +500,14 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
 static void
 transmit(Context *x, const char *data, size_t size, PyObject *owner)
 {
+    /* Not the context's: write() may be called on a thread of its own. */
+    PyThreadState *own;
     bool kept = false;
     Py_INCREF(owner);
-    x->tstate = PyEval_SaveThread();
+    own = PyEval_SaveThread();
     serve_send(x->thread, x->conn, x->out.data, x->out.size, data, size, owner,
                &kept);
-    PyEval_RestoreThread(x->tstate);
+    PyEval_RestoreThread(own);
     x->out.size = 0;
     if (!kept)
         Py_DECREF(owner);
@@ -571,6 +573,18 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     return 0;
 }
 
+/* Between two pieces: give a slow reader time before more is made. */
+static void
+pace(Context *x)
+{
+    PyThreadState *own;
+    if (x->conn->out_size <= serve_limits(x->thread->serve)->response_buffer)
+        return;
+    own = PyEval_SaveThread();
+    serve_wait_writable(x->thread, x->conn);
+    PyEval_RestoreThread(own);
+}
+
 static PyObject *
 start_response_write(PyObject *self, PyObject *data)
 {
@@ -584,18 +598,8 @@ start_response_write(PyObject *self, PyObject *data)
         Py_RETURN_NONE;
     if (send_piece(sr->context, sr, data, -1, false) < 0)
         return NULL;
+    pace(sr->context);
     Py_RETURN_NONE;
-}
-
-/* Between two pieces: give a slow reader time before more is made. */
-static void
-pace(Context *x)
-{
-    if (x->conn->out_size <= serve_limits(x->thread->serve)->response_buffer)
-        return;
-    x->tstate = PyEval_SaveThread();
-    serve_wait_writable(x->thread, x->conn);
-    PyEval_RestoreThread(x->tstate);
 }
 
 /* After the last piece. */

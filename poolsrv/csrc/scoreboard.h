@@ -137,6 +137,10 @@
     F(timeouts, COUNTER, 4, "", "connection_timeouts",                        \
       "reason=header|body|send|keep_alive",                                   \
       "Connections closed by a worker because a time limit ran out")          \
+    F(unproxied, COUNTER, 2, "", "proxy_protocol_refusals",                   \
+      "reason=untrusted|malformed",                                           \
+      "Connections closed because no trusted peer began them with a PROXY "   \
+      "header")                                                               \
     F(connections, GAUGE, 4, "", "", "state=idle|reading|running|writing",    \
       "Connections held by the worker, by state")                             \
     F(wakeups, COUNTER, 1, "", "thread_wakeups", "",                          \

@@ -18,6 +18,8 @@
 #include "serve_private.h"
 
 #define EVENT_BATCH 64
+/* While connections are ready, events wait so long at most. */
+#define POLL_EVERY CLOCK_MILLISECOND
 /* With connections but no busy thread, deadlines are looked at so often. */
 #define SWEEP_EVERY (200 * CLOCK_MILLISECOND)
 /* The supervisor is gone: what runs gets this long. */
@@ -25,7 +27,7 @@
 
 /* In `epoll`, next to connections: indices that no connection has. */
 #define INDEX_CHANNEL UINT32_MAX
-#define INDEX_HALT (UINT32_MAX - 1)
+#define INDEX_NUDGE (UINT32_MAX - 1)
 
 /* In `watch`. */
 typedef enum {
@@ -43,6 +45,14 @@ serve_ring(int bell)
     /* Full means that it rings already. */
     while (write(bell, &one, sizeof one) < 0 && errno == EINTR)
         ;
+}
+
+void
+serve_unload(Serve *s, uint32_t count)
+{
+    atomic_fetch_sub(&s->line->load, (int32_t)count);
+    if (atomic_load(&s->o.board->notice->queued))
+        serve_ring(s->o.bell);
 }
 
 /* ------------------------------------------------------------------------
@@ -81,6 +91,30 @@ park(Serve *s, Thread *t)
         pthread_cond_wait(&t->wake, &s->lock);
 }
 
+void
+serve_queue(Serve *s, Conn *c)
+{
+    c->next = NULL;
+    pthread_mutex_lock(&s->lock);
+    push(s, c, c);
+    pthread_mutex_unlock(&s->lock);
+}
+
+void
+serve_call(Serve *s, Conn *c)
+{
+    Thread *wake;
+    c->next = NULL;
+    pthread_mutex_lock(&s->lock);
+    push(s, c, c);
+    wake = unpark(s);
+    pthread_mutex_unlock(&s->lock);
+    if (wake)
+        pthread_cond_signal(&wake->wake);
+    else
+        serve_ring(s->nudge);
+}
+
 /* ------------------------------------------------------------------------
  * Polling: the leader, or the main thread where it stands in */
 
@@ -104,6 +138,10 @@ take_event(Serve *s, const struct epoll_event *e, uint64_t now)
             break;
         }
     }
+    /* The client's end may lie behind bytes that are read first, and it comes
+     * with no event of its own: look again afterwards. */
+    if (e->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        atomic_fetch_or(&c->word, CONN_EVENT);
     /* Room to write is news only to one that waits for it. */
     if (!(e->events & ~(uint32_t)EPOLLOUT) && c->state != CONN_WRITING &&
         conn_release(s, c))
@@ -139,11 +177,22 @@ receive(Serve *s, Thread *t, Chain *chain)
         epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->o.channel, NULL);
     if (got <= 0 || m.header.kind != CHANNEL_DISPATCH)
         return;
+    if (m.lost) {
+        serve_note(s, NOTE_WARNING,
+                   "%u connections were lost for want of descriptors; raise "
+                   "the limit of open files",
+                   m.lost);
+        atomic_fetch_sub(&s->line->held, (int32_t)m.lost);
+        serve_unload(s, m.lost);
+    }
     for (i = 0; i < m.header.count; i++) {
         Conn *c = conn_open(s, t, m.fds[i], &m.items[i]);
         if (c)
             chain_add(chain, c);
     }
+    /* What was lost, or found no memory, may have been the last to come. */
+    if (atomic_load(&s->draining))
+        serve_ring(s->bell);
 }
 
 /* Wait for events; the connections that became ready, owned. */
@@ -161,7 +210,7 @@ poll_events(Serve *s, Thread *t, int timeout)
         case INDEX_CHANNEL:
             receive(s, t, &chain);
             break;
-        case INDEX_HALT:
+        case INDEX_NUDGE:
             break;
         default:
             c = take_event(s, &events[i], t->now);
@@ -181,7 +230,9 @@ take(Serve *s, Thread *t)
 
     pthread_mutex_lock(&s->lock);
     for (;;) {
-        if (s->ready) {
+        /* The queue may never be empty: those who come must get into it. */
+        const bool late = t->now > s->polled + POLL_EVERY;
+        if (s->ready && (!late || s->leader >= 0)) {
             c = s->ready;
             s->ready = c->next;
             c->next = NULL;
@@ -193,12 +244,14 @@ take(Serve *s, Thread *t)
         if (s->quitting)
             break;
         if (s->leader < 0) {
+            const int timeout = s->ready ? 0 : -1;
             Chain chain;
             s->leader = (int32_t)t->index;
             pthread_mutex_unlock(&s->lock);
-            chain = poll_events(s, t, -1);
+            chain = poll_events(s, t, timeout);
             pthread_mutex_lock(&s->lock);
             s->leader = LEADER_NONE;
+            s->polled = t->now;
             if (chain.first)
                 push(s, chain.first, chain.last);
         } else {
@@ -280,14 +333,15 @@ busy_threads(const Serve *s)
 static void
 pace_down(Serve *s)
 {
-    bool held = atomic_load(&s->live) != 0;
+    const bool held = atomic_load(&s->live) != 0;
+    /* First: who sees the new pace and sets the timer has the last word. */
+    if (held)
+        set_timer(s, SWEEP_EVERY);
     atomic_store(&s->pace, held ? WATCH_SLOW : WATCH_OFF);
     atomic_thread_fence(memory_order_seq_cst);
     if (busy_threads(s))
         serve_arm(s);
-    else if (held)
-        set_timer(s, SWEEP_EVERY);
-    else if (atomic_load(&s->live) != 0)
+    else if (!held && atomic_load(&s->live) != 0)
         serve_attend(s);
 }
 
@@ -333,9 +387,8 @@ sweep(Serve *s, uint64_t now, bool all_idle)
             }
         } else if (word_get(&c->deadline) && word_get(&c->deadline) <= now) {
             conn_expire(s, &s->main, c, now);
-        } else {
-            while (!conn_release(s, c))
-                ;
+        } else if (!conn_release(s, c)) {
+            serve_call(s, c);
         }
     }
     conn_hand_back(s, &s->main, idle, n, now - IDLE_GRACE);
@@ -535,7 +588,7 @@ quit(Serve *s)
         pthread_cond_signal(&t->wake);
     }
     pthread_mutex_unlock(&s->lock);
-    serve_ring(s->halt);
+    serve_ring(s->nudge);
 }
 
 static void
@@ -558,6 +611,11 @@ serve_watch(Serve *s)
         uint64_t rung, now;
         int i, n, timeout = -1;
 
+        /* Before the wait: what told us may have told us of notes as well. */
+        if (atomic_load(&s->draining) && empty(s)) {
+            quit(s);
+            return WATCH_DRAINED;
+        }
         if (s->orphan) {
             now = clock_now();
             /* No Python here: a thread that hangs may hold the GIL. */
@@ -588,10 +646,6 @@ serve_watch(Serve *s)
                 orphaned(s);
                 break;
             }
-        }
-        if (atomic_load(&s->draining) && empty(s)) {
-            quit(s);
-            return WATCH_DRAINED;
         }
     }
 }
@@ -704,12 +758,12 @@ serve_new(const ServeOptions *options)
     schedule_init(&s->schedule, (int32_t)threads, options->parallel);
     s->epoll = epoll_create1(EPOLL_CLOEXEC);
     s->watch = epoll_create1(EPOLL_CLOEXEC);
-    s->halt = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     s->threads = calloc(threads, sizeof *s->threads);
     s->sequences = calloc(threads, sizeof *s->sequences);
-    if (s->epoll < 0 || s->watch < 0 || s->halt < 0 || s->bell < 0 ||
+    if (s->epoll < 0 || s->watch < 0 || s->nudge < 0 || s->bell < 0 ||
         s->timer < 0 || !s->threads || !s->sequences)
         goto failed;
     for (i = 0; i < threads; i++)
@@ -721,7 +775,7 @@ serve_new(const ServeOptions *options)
                     scoreboard_thread(options->board, options->slot, threads)))
         goto failed;
     if (watch_fd(s->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
-        watch_fd(s->epoll, s->halt, EPOLLIN, INDEX_HALT) < 0 ||
+        watch_fd(s->epoll, s->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
         watch_fd(s->watch, s->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
         watch_fd(s->watch, s->bell, EPOLLIN, WATCHED_BELL) < 0 ||
         watch_fd(s->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
@@ -769,7 +823,7 @@ serve_free(Serve *s)
     thread_free(&s->main);
     close_if_open(s->epoll);
     close_if_open(s->watch);
-    close_if_open(s->halt);
+    close_if_open(s->nudge);
     close_if_open(s->bell);
     close_if_open(s->timer);
     pthread_mutex_destroy(&s->lock);

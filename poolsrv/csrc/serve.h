@@ -101,6 +101,7 @@ struct Conn {
     bool keep;       /* after the answer, go on */
     bool gone;       /* the client is: write nothing more */
     bool unread;     /* it sends a body that nobody reads */
+    bool last;       /* what is sent now is the last: its end follows at once */
     uint16_t status; /* of the answer on its way */
     uint64_t began;  /* of that request */
 };
@@ -148,12 +149,14 @@ typedef struct {
     int bell;     /* the supervisor's eventfd */
     int lifeline; /* a pidfd of the supervisor */
     int signals;  /* readable when a signal came in */
+    bool proxy_protocol; /* each connection begins with a PROXY header */
+    Networks trusted;    /* of proxies */
     ServeLimits limits;
     ServeApplication *application;
     void *argument;
 } ServeOptions;
 
-/* Descriptors stay the caller's. NULL and errno on failure. */
+/* Descriptors and networks stay the caller's. NULL and errno on failure. */
 Serve *serve_new(const ServeOptions *options);
 void serve_free(Serve *s);
 

@@ -22,6 +22,7 @@
 typedef enum {
     CONN_FREE,
     CONN_IDLE,    /* no byte of a request has been read */
+    CONN_PREFACE, /* its PROXY header is incomplete, and unread */
     CONN_PARSE,   /* bytes of the next one are in the thread's buffer */
     CONN_HEAD,    /* the head is incomplete */
     CONN_BODY,    /* the body is */
@@ -39,6 +40,8 @@ typedef enum {
     TIMEOUT_KEEP_ALIVE
 } Timeout;
 
+typedef enum { UNPROXIED_UNTRUSTED, UNPROXIED_MALFORMED } Unproxied;
+
 #define CONN_OWNED UINT64_C(1)
 #define CONN_EVENT UINT64_C(2)
 
@@ -50,8 +53,8 @@ typedef enum { WATCH_OFF, WATCH_SLOW, WATCH_FAST } WatchPace;
 struct Serve {
     ServeOptions o;
     LoadLine *line;
-    int epoll; /* connections, the channel, `halt` */
-    int halt;  /* eventfd: gets the leader out of its wait, for good */
+    int epoll; /* connections, the channel, `nudge` */
+    int nudge; /* eventfd: each ring gets the leader out of its wait */
     int watch; /* epoll of the main thread */
     int timer;
     int bell; /* eventfd: something for the main thread */
@@ -64,6 +67,7 @@ struct Serve {
     Thread *parked;           /* last come, first woken: its caches are warm */
     int32_t parked_count;
     int32_t leader;
+    uint64_t polled; /* when a thread last looked for events */
     Conn *free;
     bool quitting;
 
@@ -114,7 +118,8 @@ void request_clear(Request *r);
 bool request_body_end(const Request *r, uint32_t *end);
 
 /* output.c */
-/* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone. */
+/* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone;
+ * 2 there could be more, but others may have their turn. */
 int output_flush(Thread *t, Conn *c);
 void output_discard(Serve *s, Conn *c);
 
@@ -122,5 +127,11 @@ void output_discard(Serve *s, Conn *c);
 void serve_arm(Serve *s);
 void serve_attend(Serve *s);
 void serve_ring(int bell);
+/* The worker has room for so many more; the supervisor is told if one waits. */
+void serve_unload(Serve *s, uint32_t count);
+/* To the end of the ready queue, owned: its thread goes on with the first. */
+void serve_queue(Serve *s, Conn *c);
+/* The same from the main thread, which has no time: a thread is called. */
+void serve_call(Serve *s, Conn *c);
 
 #endif

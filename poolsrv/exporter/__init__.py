@@ -26,7 +26,7 @@ class About:
 
 
 def run(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:
-    """Body of the exporter process; returns on SIGTERM or when the supervisor has ended.
+    """Body of the exporter process; returns when told (END_EXPORTER) or orphaned.
 
     `listener` is bound and listens (TCP or Unix). The descriptors stay the
     caller's. Expects a process of its own with one thread: it takes over the

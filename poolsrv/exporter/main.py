@@ -16,13 +16,14 @@ from poolsrv.exporter.page import POLICY, page
 from poolsrv.exporter.reading import Reading, Source
 from poolsrv.exporter.server import Handler, Request, Response, Server
 from poolsrv.exporter.status import ready, status
+from poolsrv.messages import END_EXPORTER
 from poolsrv.scoreboard import Reader
 
 
 def serve(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:
     """See poolsrv.exporter.run."""
     # The supervisor decides what these mean; a terminal sends them to all.
-    for ignored in (signal.SIGINT, signal.SIGHUP):
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     # What the supervisor reads from a descriptor it has blocked, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -33,7 +34,7 @@ def serve(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: 
 async def _serve(listener: socket.socket, supervisor_pidfd: int, server: Server) -> None:
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, over.set)
+    loop.add_signal_handler(END_EXPORTER, over.set)
     loop.add_reader(supervisor_pidfd, _ended, loop, supervisor_pidfd, over)
     await server.serve(listener, over)
 

@@ -24,8 +24,12 @@ _log = logging.getLogger("poolsrv")
 # Tokens of the dispatcher's watched descriptors; workers' pidfds follow.
 _SIGNALS, _CONTROL, _TEMPLATE, _EXPORTER, _FIRST_WORKER = range(5)
 
-# An exporter that dies is started again, but not in a tight loop.
-_EXPORTER_PAUSE = 1.0
+# A template or an exporter that dies is started again, but not in a tight loop.
+_PAUSE = 1.0
+
+# What they may take to end once nothing is left to do: code that the application
+# has imported may have a say in it.
+_LAST_WORDS = 5.0
 
 
 class Supervisor:
@@ -48,19 +52,34 @@ class Supervisor:
         self._start_exporter = start_exporter
         self._announce = announce
         self._template: Template | None = None
+        self._template_due: float | None = None
         self._exporter: Child | None = None
         self._exporter_due: float | None = None
         self._workers: dict[int, tuple[int, int]] = {}  # slot -> pid, pidfd
+        self._wakeup: tuple[socket.socket, ...] = ()
         self._killed_by_kernel = _oom_kills()
         self._finish: policy.Finish | None = None
         self._generation = 1
         for slot, (ours, theirs) in enumerate(channels):
             dispatcher.channel(slot, ours.fileno(), theirs.fileno())
 
+    def close_in_child(self) -> None:
+        """In a child just forked: close the copies of what only the supervisor uses."""
+        for end in self._wakeup:
+            end.close()
+        if self._exporter is not None:
+            os.close(self._exporter.pidfd)
+        if self._template is not None:
+            self._template.close()
+            os.close(self._template.child.pidfd)
+        for _, pidfd in self._workers.values():
+            os.close(pidfd)
+
     def run(self) -> policy.Finish:
         """Serve until the pool says that nothing is left to do."""
         self._board.set("supervisor", 0, "started_at", time.monotonic_ns())
-        with _signals() as wakeup:
+        with _signals() as self._wakeup:
+            wakeup = self._wakeup[0]
             self._dispatcher.watch(wakeup.fileno(), _SIGNALS)
             self._open_exporter()
             self._open_template()
@@ -74,8 +93,9 @@ class Supervisor:
     # One round
 
     def _step(self, wakeup: socket.socket) -> None:
-        deadlines = [at for at in (self._pool.deadline(), self._exporter_due) if at is not None]
-        for event in self._dispatcher.wait(min(deadlines, default=None)):
+        times = (self._pool.deadline(), self._template_due, self._exporter_due)
+        deadline = min((at for at in times if at is not None), default=None)
+        for event in self._dispatcher.wait(deadline):
             now = time.monotonic()
             match event:
                 case ():
@@ -86,6 +106,8 @@ class Supervisor:
                     self._heard(slot, word, text, now)
         now = time.monotonic()
         self._do(self._pool.tick(now))
+        if self._template_due is not None and self._template_due <= now:
+            self._open_template()
         if self._exporter_due is not None and self._exporter_due <= now:
             self._open_exporter()
 
@@ -112,15 +134,15 @@ class Supervisor:
         self._do(self._pool.stop(now))
 
     def _heard(self, slot: int, word: int, text: str, now: float) -> None:
-        if slot not in self._workers:
-            return  # its last word came after its end
         if word == _core.WORD_READY:
+            if slot not in self._workers:
+                return  # its last word came after its end
             self._board.set("slot", slot, "ready_at", time.monotonic_ns())
             fields = {"slot": slot, "worker": self._pid(slot)}
             _log.info("worker is ready", extra={"fields": fields})
             self._do(self._pool.ready(slot, now))
         elif word == _core.WORD_FAILED:
-            if self._pool.state is not ServerState.STARTING:
+            if self._pool.state is ServerState.SERVING:
                 _log.error("worker cannot load the application: %s", text)
             self._do(self._pool.load_failed(text, now))
 
@@ -144,6 +166,9 @@ class Supervisor:
     # Ends of processes
 
     def _worker_ended(self, slot: int, status: int | None, now: float) -> None:
+        # Its last words may still be on their way: why it could not load, above all.
+        for _, word, text in self._dispatcher.hear(slot):
+            self._heard(slot, word, text, now)
         pid, pidfd = self._workers.pop(slot)
         os.close(pidfd)
         reason, words = self._cause(status)
@@ -152,7 +177,6 @@ class Supervisor:
         if self._pool.slots[slot].state is State.KILLED:
             level = logging.INFO  # said when it was killed
         _log.log(level, "worker %s", words, extra={"fields": {"slot": slot, "worker": pid}})
-        # Words that it sent before its end are moot, except why it could not load.
         self._do(self._pool.exited(slot, reason, now))
 
     def _cause(self, status: int | None) -> tuple[Reason, str]:
@@ -176,21 +200,18 @@ class Supervisor:
         self._dispatcher.unwatch(template.child.pidfd)
         template.close()
         status = template.child.reap()
-        if self._finish or (self._pool.state is ServerState.DRAINING and not self._workers):
-            return
-        _log.error("template ended with status %d; starting another", status)
         # Its workers go on; only nobody else can tell us when they end.
         for slot, (_, pidfd) in self._workers.items():
             self._dispatcher.watch(pidfd, _FIRST_WORKER + slot)
-        lost = [
-            slot
-            for slot, place in enumerate(self._pool.slots)
-            if place.state in (State.STARTING, State.KILLED) and slot not in self._workers
-        ]
-        for slot in lost:
-            self._do(self._pool.exited(slot, Reason.EXIT, now))
-        if self._finish is None:
-            self._open_template()
+        if self._pool.state is ServerState.STARTING:
+            text = f"the template ended with status {status}; its messages are above"
+            self._do(self._pool.load_failed(text, now))
+        if self._pool.state is ServerState.DRAINING:
+            for slot in self._unborn():
+                self._do(self._pool.exited(slot, Reason.EXIT, now))
+            return
+        _log.error("template ended with status %d; starting another", status)
+        self._template_due = now + _PAUSE
 
     def _orphan_ended(self, slot: int, now: float) -> None:
         self._dispatcher.unwatch(self._workers[slot][1])
@@ -204,7 +225,7 @@ class Supervisor:
         if self._pool.state is ServerState.DRAINING:
             return  # the signal to stop went to all processes
         _log.error("exporter ended with status %d; starting it again", status)
-        self._exporter_due = now + _EXPORTER_PAUSE
+        self._exporter_due = now + _PAUSE
 
     # What the pool wants
 
@@ -214,8 +235,8 @@ class Supervisor:
                 case policy.Spawn(slot):
                     self._board.set("slot", slot, "spawned_at", time.monotonic_ns())
                     self._board.set("slot", slot, "slot_generation", self._generation)
-                    assert self._template is not None
-                    self._template.send(messages.Spawn(slot))
+                    if self._template is not None:  # else the next one will be told
+                        self._template.send(messages.Spawn(slot))
                 case policy.Enable(slot):
                     self._dispatcher.enable(slot, True)
                 case policy.Disable(slot):
@@ -283,10 +304,22 @@ class Supervisor:
 
     # Children
 
+    def _unborn(self) -> list[int]:
+        """Slots whose worker was ordered, and of which no template has told yet."""
+        ordered = (State.STARTING, State.KILLED)
+        return [
+            slot
+            for slot, place in enumerate(self._pool.slots)
+            if place.state in ordered and slot not in self._workers
+        ]
+
     def _open_template(self) -> None:
+        self._template_due = None
         self._template = self._start_template(self._generation)
         self._dispatcher.watch(self._template.control.fileno(), _CONTROL)
         self._dispatcher.watch(self._template.child.pidfd, _TEMPLATE)
+        for slot in self._unborn():  # ordered of the one before
+            self._template.send(messages.Spawn(slot))
 
     def _open_exporter(self) -> None:
         self._exporter_due = None
@@ -299,23 +332,23 @@ class Supervisor:
             self._signal(slot, signal.SIGKILL)
         if self._template is not None:
             self._template.send(messages.Quit())
-            self._template.child.reap()
+            self._template.child.end(_LAST_WORDS)
             self._template.close()
         if self._exporter is not None:
-            self._exporter.signal(signal.SIGTERM)
-            self._exporter.reap()
+            self._exporter.signal(messages.END_EXPORTER)
+            self._exporter.end(_LAST_WORDS)
 
 
 @contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """A socket that receives the number of each signal that is ours to handle."""
+def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
+    """A pair of sockets: the first receives the number of each signal that is ours to handle."""
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
     before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
-        yield receiver
+        yield receiver, sender
     finally:
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():

@@ -6,6 +6,7 @@ included. Each child first closes what is the supervisor's alone.
 """
 
 import os
+import select
 import signal
 import socket
 from collections.abc import Callable
@@ -59,6 +60,14 @@ class Child:
         except ProcessLookupError:
             return
 
+    def end(self, grace: float) -> None:
+        """Wait for its end, `grace` seconds at most: then it is killed."""
+        poll = select.poll()
+        poll.register(self.pidfd, select.POLLIN)
+        if not poll.poll(grace * 1000):
+            self.signal(signal.SIGKILL)
+        self.reap()
+
     def reap(self) -> int:
         """Wait for its end; the exit status, or minus the signal."""
         self.process.join()
@@ -87,7 +96,7 @@ class Template:
         """Tell the template; one that has just died will be noticed by its pidfd."""
         try:
             messages.send(self.control, message)
-        except BrokenPipeError:
+        except (BrokenPipeError, ConnectionResetError):
             return
 
     def received(self) -> list[tuple[messages.Message, int | None]]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from poolsrv import _core, log
 from poolsrv._version import __version__
-from poolsrv.config import Settings
+from poolsrv.config import Peers, Settings
 from poolsrv.errors import PoolsrvError
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.loader import load, prepare
@@ -96,6 +96,10 @@ def run(job: Job, slot: int) -> None:
         on_error=_log_error,
         limits=_limits(settings),
         server_field=settings.server_header,
+        date_field=settings.date_header,
+        forwarded=settings.forwarded,
+        trusted=tuple(map(_network, settings.trust_proxy)),
+        proxy_protocol=settings.proxy_protocol == "on",
         access_log=job.access_log,
         access_json=settings.log_format == "json",
     )
@@ -158,6 +162,14 @@ def _limits(settings: Settings) -> dict[str, float]:
         "body_rate": settings.body_min_rate,
         "buffering": settings.request_buffering,
     }
+
+
+def _network(peers: Peers) -> tuple[int, int, bytes]:
+    """Family, bits and bytes, as the core takes them."""
+    if peers == "unix":
+        return socket.AF_UNIX, 0, b""
+    family = socket.AF_INET if peers.version == 4 else socket.AF_INET6
+    return family, peers.prefixlen, peers.network_address.packed
 
 
 def _template(settings: Settings, site: Site) -> dict[str, object]:

@@ -82,21 +82,39 @@ class _Template:
         return True
 
     def _spawn(self, slot: int) -> None:
+        # The worker waits until the supervisor is told of it: no word of its own comes
+        # before, and if we die before, it ends with us rather than be nobody's.
+        start, told = os.pipe()
         process = _FORK.Process(
-            target=self._child, args=(slot,), name=f"poolsrv-worker-{slot}", daemon=False
+            target=self._child,
+            args=(slot, start, told),
+            name=f"poolsrv-worker-{slot}",
+            daemon=False,
         )
         process.start()
         pidfd = os.pidfd_open(process.pid)
         self._workers[pidfd] = (slot, process)
         self._poll.register(pidfd, select.POLLIN)
-        messages.send(self._control, messages.Spawned(slot, process.pid), pidfd)
+        self._say(messages.Spawned(slot, process.pid), pidfd)
+        os.write(told, b".")
+        os.close(told)
+        os.close(start)
 
-    def _child(self, slot: int) -> None:
+    def _say(self, message: messages.Message, fd: int | None = None) -> None:
+        try:
+            messages.send(self._control, message, fd)
+        except (BrokenPipeError, ConnectionResetError):
+            return  # the supervisor has ended; the lifeline is about to say so
+
+    def _child(self, slot: int, start: int, told: int) -> None:
         """In the worker: close what is the template's, and work."""
         self._control.close()
         for pidfd in self._workers:
             os.close(pidfd)
-        run(self._job, slot)
+        os.close(told)
+        if os.read(start, 1):
+            os.close(start)
+            run(self._job, slot)
 
     def _ended(self, pidfd: int) -> None:
         slot, process = self._workers.pop(pidfd)
@@ -105,7 +123,7 @@ class _Template:
         process.join()
         pid, status = process.pid, process.exitcode
         process.close()
-        messages.send(self._control, messages.Exited(slot, pid, status))
+        self._say(messages.Exited(slot, pid, status))
 
     def _orphaned(self) -> None:
         end = time.monotonic() + _ORPHANS

@@ -27,10 +27,16 @@ allocation_fail(long number, Failing failing)
 }
 
 bool
+allocation_failed(void)
+{
+    return failed;
+}
+
+void
 allocation_restore(void)
 {
     first = LONG_MAX;
-    return failed;
+    failed = false;
 }
 
 static bool

@@ -13,7 +13,10 @@ typedef enum {
 /* From now on the `number`th allocation fails, counted from 0. */
 void allocation_fail(long number, Failing failing);
 
-/* All succeed again. Whether one has failed. */
-bool allocation_restore(void);
+/* Whether one has failed since. */
+bool allocation_failed(void);
+
+/* All succeed again. */
+void allocation_restore(void);
 
 #endif

@@ -34,15 +34,20 @@ test_rows_lie_apart_and_fill_the_mapping(void)
      sizes[count++] = sizeof *(pointer))
     ROW(b.supervisor);
     ROW(b.notice);
-    for (uint32_t i = 0; i < SLOTS; i++)
+    for (uint32_t i = 0; i < SLOTS; i++) {
         ROW(&b.loads[i]);
-    for (uint32_t i = 0; i < SLOTS; i++)
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
         ROW(&b.slots[i]);
-    for (uint32_t i = 0; i < SLOTS; i++)
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
         ROW(&b.workers[i]);
-    for (uint32_t i = 0; i < SLOTS; i++)
-        for (uint32_t t = 0; t <= THREADS; t++)
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        for (uint32_t t = 0; t <= THREADS; t++) {
             ROW(scoreboard_thread(&b, i, t));
+        }
+    }
 #undef ROW
     CHECK(b.slot_count == SLOTS && b.thread_count == THREADS);
     CHECK(count == sizeof starts / sizeof starts[0]);

@@ -1,0 +1,294 @@
+"""Faults that were found and mended: each test fails without its remedy."""
+
+import itertools
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from wsgiref.types import StartResponse, WSGIEnvironment
+
+import pytest
+
+from poolsrv import messages
+from poolsrv.supervisor.spawning import Child, Template
+from tests.apps.gate import Gate
+from tests.client import Client, Truncated, head
+from tests.server import Server
+
+PROBE = "tests.apps.probe:app"
+OWN = f"{__name__}:app"
+KILLED = "worker was ended by|template ended|request was lost with its worker"
+Start = Callable[..., Server]
+
+_answered = itertools.count(1)
+
+
+def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """`/count`: how many requests this process has had; the others say it in their names."""
+    size = int(environ["QUERY_STRING"] or 0)
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    match environ["PATH_INFO"]:
+        case "/count":
+            return [b"%d" % next(_answered)]
+        case "/write":
+            for _ in range(16):
+                write(b"x" * size)
+            return []
+        case "/echo-after-a-byte":
+            write(b"0")
+            return [environ["wsgi.input"].read()]
+        case "/read-then-give":
+            environ["wsgi.input"].read()
+            return [b"x" * size]
+        case "/read-elsewhere":
+            return read_on_another_thread(environ)
+        case _:
+            return [environ["wsgi.input"].read()]
+
+
+def read_on_another_thread(environ: WSGIEnvironment) -> Iterator[bytes]:
+    """Gives a piece itself while the other thread waits for the client."""
+    parts: list[bytes] = []
+    thread = threading.Thread(target=lambda: parts.append(environ["wsgi.input"].read()))
+    thread.start()
+    yield b"begun "
+    thread.join()
+    yield parts[0]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with closing(Gate(tmp_path)) as made:
+        yield made
+
+
+def serves(server: Server, target: str = "/x") -> bytes:
+    with Client(server.address) as client:
+        response = client.get(target)
+    assert response.status == 200
+    return response.body
+
+
+def template_of(server: Server) -> int:
+    """The parent of the workers."""
+    worker = server.workers()[0]
+    return next(process.parent for process in server.processes() if process.pid == worker)
+
+
+# One connection must not keep a thread from all the others
+
+
+def test_pipelining_without_a_pause_gives_way(server: Start) -> None:
+    many, batch = 200_000, 1000
+    counting = server(OWN, processes=1, threads=1)
+    with Client(counting.address, timeout=60) as greedy:
+        sender = threading.Thread(
+            target=lambda: [
+                greedy.send(head("GET", "/count") * batch) for _ in range(many // batch)
+            ]
+        )
+        sender.start()
+        reader = threading.Thread(target=lambda: [greedy.receive() for _ in range(many)])
+        reader.start()
+        assert int(serves(counting, "/count")) < many
+        sender.join()
+        reader.join()
+
+
+def test_a_flood_behind_a_refusal_is_cut_off(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1)
+    with ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(Client(probe.address))
+            client.send(b"GET /x HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+            flood = threading.Thread(target=send_until_it_ends, args=(client,))
+            flood.start()
+            stack.callback(flood.join)
+        serves(probe)
+
+
+def send_until_it_ends(client: Client) -> None:
+    try:
+        while True:
+            client.send(b"x" * 1_000_000)
+    except (BrokenPipeError, ConnectionResetError):
+        return
+
+
+def test_the_end_of_a_client_that_comes_with_its_last_bytes(server: Start, gate: Gate) -> None:
+    """Both wait behind a busy thread, and one event tells of them."""
+    probe = server(PROBE, processes=1, threads=1, header_timeout="60s")
+    with Client(probe.address) as leaving, Client(probe.address) as busy:
+        leaving.send(b"GET /x HTTP/1.1\r\n")
+        probe.wait_for_metric(1, "poolsrv_connections", state="reading")
+        busy.send(head("GET", "/hold?gate=gate"))
+        probe.wait_until(gate.arrivals)
+        leaving.send(b"Host: a\r\n")
+        leaving.socket.shutdown(socket.SHUT_WR)
+        gate.release(1)
+        assert busy.receive().status == 200
+        leaving.expect_end()
+
+
+def test_write_waits_for_a_slow_reader(server: Start) -> None:
+    """What the application writes does not pile up in memory."""
+    slow = server(OWN, processes=1, threads=1, response_buffer="64KiB")
+    with Client(slow.address) as client:
+        client.send(head("GET", f"/write?{4 << 20}"))
+        slow.wait_until(lambda: [row["state"] for row in slow.status()["running"]] == ["writing"])
+        assert len(client.receive().body) == 64 << 20
+
+
+# Descriptors
+
+
+def test_connections_that_find_no_descriptor_leave_no_load(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1)
+    (worker,) = probe.workers()
+    serves(probe)
+    before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    held = max(int(entry.name) for entry in Path(f"/proc/{worker}/fd").iterdir())
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (held + 1, before[1]))
+    for _ in range(100):  # more than a worker may have at a time
+        with Client(probe.address) as client, pytest.raises(Truncated):
+            client.get("/x")
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
+    serves(probe)
+
+
+@pytest.fixture
+def few_descriptors() -> Iterator[None]:
+    """In the servers started: too few for the clients of the test."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_clients_leave_descriptors_for_new_workers(few_descriptors: None, server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    (victim,) = probe.workers()
+    with ExitStack() as stack:
+        for _ in range(2 * soft):
+            stack.enter_context(Client(probe.address))
+        probe.wait_until(lambda: probe.metric("poolsrv_accept_errors_total"))
+        probe.kill(victim)
+        probe.wait_until(lambda: probe.workers() not in ([], [victim]))
+    serves(probe)
+
+
+# Bodies that are streamed
+
+
+@pytest.fixture
+def streaming(server: Start) -> Server:
+    return server(OWN, processes=1, threads=1, request_buffering=False)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize("size", [1024, 2048])
+def test_a_head_that_fills_its_buffer(streaming: Server, size: int) -> None:
+    """When the rest of a head is added, the buffer has no byte left for the body."""
+    with Client(streaming.address) as client:
+        bare = head("POST", "/", "Transfer-Encoding: chunked", "X-Fill: ")
+        fill = "x" * (size - len(bare))
+        whole = head("POST", "/", "Transfer-Encoding: chunked", f"X-Fill: {fill}")
+        client.send(whole[:-1])
+        streaming.wait_for_metric(1, "poolsrv_connections", state="reading")
+        client.send(whole[-1:])
+        streaming.wait_until(lambda: streaming.status()["running"])
+        client.send(chunk(b"body") + chunk(b""))
+        assert client.receive().body == b"body"
+
+
+def test_the_next_body_after_one_that_was_streamed(streaming: Server) -> None:
+    """The thread remembered that its last body was over."""
+    with Client(streaming.address) as slow, Client(streaming.address) as other:
+        first = head("POST", f"/read-then-give?{8 << 20}", "Transfer-Encoding: chunked")
+        slow.send(first + chunk(b"a"))
+        streaming.wait_until(lambda: streaming.status()["running"])
+        slow.send(chunk(b"") + head("GET", "/"))
+        streaming.wait_for_metric(1, "poolsrv_connections", state="writing")
+        other.send(head("POST", "/", "Content-Length: 4") + b"body")
+        assert other.receive().body == b"body"
+        assert len(slow.receive().body) == 8 << 20
+        assert slow.receive().body == b""
+
+
+def test_no_100_in_the_middle_of_an_answer(streaming: Server) -> None:
+    with Client(streaming.address) as client:
+        fields = ("Content-Length: 4", "Expect: 100-continue")
+        client.send(head("POST", "/echo-after-a-byte", *fields))
+        streaming.wait_until(lambda: streaming.status()["running"])
+        client.send(b"body")
+        assert client.receive().body == b"0body"
+
+
+def test_a_body_read_on_a_thread_of_the_application(streaming: Server) -> None:
+    with Client(streaming.address) as client:
+        client.send(head("POST", "/read-elsewhere", "Content-Length: 4"))
+        while b"begun" not in client.received:
+            client.received += client.socket.recv(4096)
+        client.send(b"body")
+        assert client.receive().body == b"begun body"
+
+
+# Templates that die
+
+
+def test_workers_outlive_their_template(server: Start) -> None:
+    """And its successor replaces them: also one that dies before there is a successor."""
+    probe = server(PROBE, processes=2, threads=1, allow_errors=KILLED)
+    first, second = probe.workers()
+    probe.kill(template_of(probe))
+    probe.kill(first)
+    probe.wait_until(lambda: len(probe.workers()) == 2 and first not in probe.workers())
+    assert second in probe.workers()
+    probe.kill(second)
+    probe.wait_until(lambda: len(probe.workers()) == 2 and second not in probe.workers())
+    serves(probe)
+
+
+def test_a_server_whose_template_has_died_stops(server: Start) -> None:
+    probe = server(PROBE, processes=2, threads=1, allow_errors=KILLED)
+    probe.kill(template_of(probe))
+    probe.wait_for_log("template ended")
+    assert probe.stop() == 0
+
+
+def test_a_template_that_dies_with_orders_unread() -> None:
+    """That is a reset for who ordered, and no reason to lose what it had said."""
+
+    def life(control: socket.socket) -> None:
+        messages.send(control, messages.Loaded())
+        signal.pause()
+
+    template = Template(1, life)
+    select.select([template.control], [], [])
+    template.send(messages.Spawn(0))
+    template.child.signal(signal.SIGKILL)
+    select.select([template.child.pidfd], [], [])
+    assert template.received() == [(messages.Loaded(), None)]
+    template.send(messages.Spawn(1))
+    assert template.child.reap() == -signal.SIGKILL
+    template.close()
+
+
+def test_a_child_that_does_not_end_is_killed() -> None:
+    """Once a template waited for a thread that the application had left in it, and all
+    the server with it."""
+    child = Child.start("endless", lambda: signal.pause())
+    child.end(0.01)
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
