@@ -3,7 +3,8 @@
 #   make serve    serve the demo application; APP=module:callable for another
 #   make test     run the tests; ARGS="-k name" for some of them
 #   make check    linters, types, layers, strict compile of the C core
-#   make bench    load on a running server: USERS, TIME, HOST, METRICS, SCENARIO
+#   make bench    servers side by side: ARGS="run --help", simulate, predict
+#   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
 #   make docs     write the generated reference pages
 #   make clean    remove everything that was made
 #
@@ -24,7 +25,7 @@ C_FILES := $(wildcard poolsrv/csrc/*.[ch])
 BUILT_FROM := pyproject.toml setup.py $(C_FILES)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: serve test check bench docs clean
+.PHONY: serve test check bench load docs clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
@@ -43,6 +44,9 @@ check: $(VENV)/.installed-check
 	@$(BIN)/clang-format --dry-run --Werror $(C_FILES) $(wildcard tests/c/*.[ch])
 
 bench: $(VENV)/.installed-test
+	@$(BIN)/python -m loadtests._bench $(or $(ARGS),run)
+
+load: $(VENV)/.installed-test
 	@$(BIN)/locust -f loadtests/ $(SCENARIO) --headless --only-summary \
 		--users $(USERS) --spawn-rate $(USERS) --run-time $(TIME) \
 		--host $(HOST) --metrics-url $(METRICS) $(ARGS)

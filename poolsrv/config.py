@@ -126,6 +126,9 @@ _MAX_COUNT = 2**31 - 1
 _PUBLIC = TcpAddress("127.0.0.1", 8000)
 _ADMIN = TcpAddress("127.0.0.1", 9464)
 
+# A proxy gets in by its group; no other user of the machine does.
+_UNIX_MODE = Mode(0o660)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -190,7 +193,7 @@ class Settings:
             LISTENING,
             "Permissions of the Unix sockets that are made; who may write to one may connect.",
         ),
-    ] = Mode(0o660)
+    ] = _UNIX_MODE
     unix_owner: Annotated[
         Owner | None,
         row(

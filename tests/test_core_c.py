@@ -8,10 +8,16 @@ import pytest
 FOLDER = Path(__file__).parent / "c"
 
 
-@pytest.mark.parametrize("part", ["channel", "scoreboard", "schedule", "dispatch"])
-def test_part(part: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all of them: what they share is compiled once."""
+    return tmp_path_factory.mktemp("core")
+
+
+@pytest.mark.parametrize("part", ["channel", "scoreboard", "schedule", "dispatch", "allocation"])
+def test_part(part: str, build: Path) -> None:
     run = subprocess.run(
-        ["make", "--no-print-directory", "-C", FOLDER, f"check-{part}", f"BUILD={tmp_path}"],
+        ["make", "--no-print-directory", "-C", FOLDER, f"check-{part}", f"BUILD={build}"],
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

@@ -73,7 +73,6 @@ def test_each_worker_gets_work_when_it_is_ready_and_the_last_is_announced() -> N
     pool = new_pool()
     pool.start(0.0)
     assert pool.ready(1, 1.0) == [Enable(1)]
-    assert pool.state is ServerState.STARTING
     assert pool.ready(0, 2.0) == [Enable(0), Announce()]
     assert pool.state is ServerState.SERVING
     assert pool.deadline() is None
@@ -439,17 +438,13 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def who_is_ready_gets_work_and_nobody_else(self) -> None:
-        ready = {
-            slot for slot, place in enumerate(self.pool.slots) if place.state is State.READY
-        }
+        ready = {slot for slot, place in enumerate(self.pool.slots) if place.state is State.READY}
         assert self.world.enabled == ready
 
     @invariant()
     def the_slots_know_who_lives(self) -> None:
         gone = (State.EMPTY, State.WAITING)
-        alive = {
-            slot for slot, place in enumerate(self.pool.slots) if place.state not in gone
-        }
+        alive = {slot for slot, place in enumerate(self.pool.slots) if place.state not in gone}
         assert alive == set(self.world.processes)
         assert alive <= set(range(self.wanted)), "no more than were asked for"
 

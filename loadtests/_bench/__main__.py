@@ -4,8 +4,10 @@ import argparse
 import json
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 from loadtests._bench import _curves, _prediction, _report, _run
 from loadtests._bench._run import Plan, Results
@@ -15,8 +17,8 @@ from loadtests._bench._workloads import WORKLOADS, Shape
 
 def main() -> int:
     arguments = _parser().parse_args()
-    # So that `finally` ends what was started, as on Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         arguments.command(arguments)
     except (Failed, Missing) as reason:
@@ -26,6 +28,13 @@ def main() -> int:
         print("interrupted; what was measured until then is kept", file=sys.stderr)
         return 130
     return 0
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    """Ends what was started, by `finally`; that takes seconds, and is not interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def _run_command(arguments: argparse.Namespace) -> None:
@@ -99,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--server",
-        type=Server.parse,
+        type=_argument(Server.parse),
         action="append",
         default=[],
         metavar="NAME=COMMAND",
@@ -121,14 +130,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument(
         "--shape",
-        type=Shape.parse,
+        type=_argument(Shape.parse),
         action="append",
         metavar="PxT",
         help="processes x threads; repeatable (default: as fits the workload)",
     )
-    run.add_argument("--rounds", type=_positive, default=3, metavar="N", help="default: 3")
-    run.add_argument("--duration", type=_positive, default=5, metavar="S", help="default: 5")
-    run.add_argument("--warmup", type=_natural, default=1, metavar="S", help="default: 1")
+    run.add_argument("--rounds", type=_whole(1), default=3, metavar="N", help="default: 3")
+    run.add_argument("--duration", type=_whole(1), default=5, metavar="S", help="default: 5")
+    run.add_argument("--warmup", type=_whole(0), default=1, metavar="S", help="default: 1")
 
     report = commands.add_parser("report", help="write table and plot of a run again")
     report.set_defaults(command=_report_command)
@@ -140,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     simulate.add_argument(
         "--requests",
-        type=_positive,
+        type=_whole(1),
         default=20000,
         metavar="N",
         help="for each point of a curve (default: %(default)s)",
@@ -149,11 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="our server beside the model")
     predict.set_defaults(command=_predict_command)
     predict.add_argument(
-        "--shape", type=Shape.parse, default=Shape(2, 4), metavar="PxT", help="default: 2x4"
+        "--shape",
+        type=_argument(Shape.parse),
+        default=Shape(2, 4),
+        metavar="PxT",
+        help="default: 2x4",
     )
     predict.add_argument(
         "--duration",
-        type=_positive,
+        type=_whole(1),
         default=10,
         metavar="S",
         help="of each of the six measurements (default: %(default)s)",
@@ -172,16 +185,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _positive(text: str) -> int:
-    if (value := int(text)) < 1:
-        raise ValueError
-    return value
+Value = TypeVar("Value")
 
 
-def _natural(text: str) -> int:
-    if (value := int(text)) < 0:
-        raise ValueError
-    return value
+def _argument(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """The same, but argparse shows what its ValueError says."""
+
+    def parsed(text: str) -> Value:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"{text!r} is not a whole number from {least}")
+        return int(text)
+
+    return _argument(parse)
 
 
 if __name__ == "__main__":

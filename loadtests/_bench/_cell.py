@@ -18,7 +18,7 @@ from wsgiref.util import setup_testing_defaults
 
 from loadtests._bench import _apps, _processes, _wrk
 from loadtests._bench._servers import Failed, Server
-from loadtests._bench._workloads import Shape, Workload
+from loadtests._bench._workloads import WORKLOADS, Shape, Workload
 
 HOST = "127.0.0.1"
 ROOT = Path(__file__).parents[2]
@@ -78,7 +78,7 @@ class Cell:
     @property
     def latency(self) -> dict[str, float]:
         """Of the requests that the workload is about, where they are told apart."""
-        return self.apart.get("hello", self.quantiles)
+        return self.apart.get(WORKLOADS[self.workload].about, self.quantiles)
 
 
 def measure(
@@ -102,9 +102,11 @@ def measure(
 
 def _fill_in(cell: Cell, workload: Workload, port: int, pid: int, conditions: Conditions) -> None:
     url = f"http://{HOST}:{port}/"
+    kept = _wrk.Run(workload.connections, workload.script, workload.close)
+    new = _wrk.Run(workload.new, close=True) if workload.new else None
 
     def load(seconds: int) -> _wrk.Load:
-        return _wrk.load(url, workload.connections, seconds, workload.script, close=workload.close)
+        return _wrk.load(url, seconds, kept, new)
 
     # First, so that what a process allocates once is not laid to the idle.
     if conditions.warmup:
@@ -118,6 +120,8 @@ def _fill_in(cell: Cell, workload: Workload, port: int, pid: int, conditions: Co
                 cell.memory_per_idle = (_processes.memory(pid) - before) / len(held)
         machine, cpu = _processes.machine_seconds(), _processes.cpu_seconds(pid)
         found = load(conditions.duration)
+        if not _processes.is_running(pid):
+            raise Failed("ended under load")
         cell.cpu = _processes.cpu_seconds(pid) - cpu
         machine = _processes.machine_seconds() - machine
         cell.memory = _processes.memory(pid)
@@ -223,7 +227,12 @@ def answer(workload: Workload) -> bytes:
     if workload.script == "upload.lua":
         environ |= {"wsgi.input": io.BytesIO(_UPLOAD), "CONTENT_LENGTH": str(len(_UPLOAD))}
     application = getattr(importlib.import_module(workload.module), workload.callable)
-    return b"".join(application(environ, lambda *_: None))
+    body = application(environ, lambda *_: None)
+    try:
+        return b"".join(body)
+    finally:
+        if hasattr(body, "close"):
+            body.close()
 
 
 def _free_port() -> int:

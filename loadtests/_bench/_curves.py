@@ -37,7 +37,7 @@ _WARMUP = 0.2
 # A large pool needs more to fill.
 _PER_THREAD = 10
 # The smallest delay that a logarithmic scale shows.
-_FLOOR = 0.001
+_FLOOR = 0.01
 
 
 @dataclass(frozen=True)
@@ -136,14 +136,14 @@ def plot(points: list[Point], case: str) -> str:
         key=lambda key: [str(shape) for shape in SHAPES].index(key[0]),
     ):
         lines = []
-        # Thick ones first, so that lines which coincide are all seen.
-        for place, policy in enumerate(reversed(POLICIES)):
+        # The lower, the thicker: so lines that coincide are all seen.
+        for place, policy in enumerate(POLICIES):
             run = [
                 p
                 for p in here
                 if (p.shape, p.distribution, p.policy) == (shape, distribution, policy)
             ]
-            width = 4.0 - 0.8 * place
+            width = 1.4 + 0.8 * place
             p99 = [(p.load, max(p.p99, _FLOOR)) for p in run]
             p50 = [(p.load, max(p.p50, _FLOOR)) for p in run]
             lines += [_svg.Line(policy, p99, width=width), _svg.Line(policy, p50, True, width)]

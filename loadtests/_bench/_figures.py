@@ -24,7 +24,8 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """Of all rounds that did not fail; seconds and bytes. `latency` is by percent."""
+    """Of all rounds that did not fail; seconds and bytes. `latency` is by percent,
+    `apart` the p99 by class of requests."""
 
     shape: str  # what the server really ran with
     rounds: int
@@ -33,6 +34,7 @@ class Row:
     per_cpu: Spread
     of_ideal: float | None
     latency: dict[str, float]
+    apart: dict[str, float]
     errors: int
     timeouts: int
     cores: float  # that the server used
@@ -79,6 +81,10 @@ def _row(cells: list[Cell], failures: list[str]) -> Row:
         per_cpu=Spread.of([cell.per_cpu for cell in cells]),
         of_ideal=rate.median / ideal if ideal else None,
         latency={q: median(cell.latency[q] for cell in cells) for q in cells[0].latency},
+        apart={
+            name: median(cell.apart[name]["99"] for cell in cells if name in cell.apart)
+            for name in cells[0].apart
+        },
         errors=sum(cell.errors for cell in cells),
         timeouts=sum(cell.timeouts for cell in cells),
         cores=median(cell.cpu / cell.duration for cell in cells),

@@ -66,12 +66,15 @@ def exponential(source: random.Random) -> float:
 # at this exponent, and no simulation would be long enough.
 _ALPHA = 1.5
 _LONGEST = 1000.0  # times the shortest
-_PARETO_MEAN = _ALPHA / (_ALPHA - 1) * (1 - _LONGEST ** (1 - _ALPHA)) / (1 - _LONGEST**-_ALPHA)
+_PARETO_MEAN: float = (
+    _ALPHA / (_ALPHA - 1) * (1 - _LONGEST ** (1 - _ALPHA)) / (1 - _LONGEST**-_ALPHA)
+)
 
 
 def pareto(source: random.Random) -> float:
     share = source.random() * (1 - _LONGEST**-_ALPHA)
-    return float((1 - share) ** (-1 / _ALPHA)) / _PARETO_MEAN
+    value: float = (1 - share) ** (-1 / _ALPHA) / _PARETO_MEAN
+    return value
 
 
 # A site with some slow pages: one of ten takes twenty times as long.
@@ -228,10 +231,10 @@ class Pool:
 # ---------------------------------------------------------------------------
 # Where requests go
 
-# As in poolsrv/csrc/schedule.c.
-_TICK_SECONDS = 0.002
-_BACKLOG_TIME = 0.001
-_BACKLOG_MOST = 64
+# As in poolsrv/csrc/schedule.c and schedule.h; a test compares them.
+TICK_SECONDS = 0.002
+BACKLOG_SECONDS = 0.001
+BACKLOG_MOST = 64
 _MEAN_WEIGHT = 1 / 16
 
 
@@ -292,12 +295,12 @@ class MostFree:
             self._tick_later(worker)
 
     def _tick_later(self, worker: Worker) -> None:
-        self._pool.at(self._pool.now + _TICK_SECONDS, _TICK, lambda: self._tick(worker))
+        self._pool.at(self._pool.now + TICK_SECONDS, _TICK, lambda: self._tick(worker))
 
     def _tick(self, worker: Worker) -> None:
         index = worker.index
         mean = self._means[index]
-        backlog = min(int(_BACKLOG_TIME / mean), _BACKLOG_MOST) if mean else 0
+        backlog = min(int(BACKLOG_SECONDS / mean), BACKLOG_MOST) if mean else 0
         self._limits[index] = self._pool.threads + backlog
         if worker.free == 0 and worker.starts == self._seen[index]:
             self._limits[index] = self._pool.threads

@@ -54,6 +54,11 @@ def tree(root: int) -> dict[int, Process]:
     return inside
 
 
+def is_running(pid: int) -> bool:
+    process = processes().get(pid)
+    return process is not None and not process.zombie
+
+
 def cpu_seconds(root: int) -> float:
     return sum(process.ticks for process in tree(root).values()) * TICK
 

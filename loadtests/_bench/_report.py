@@ -29,8 +29,8 @@ def markdown(results: Results) -> str:
         "",
         f"{machine['date']}: {machine['cpus']} CPUs ({machine['model']}), Linux"
         f" {machine['kernel']}, Python {machine['python']}, {machine['wrk']} on the same machine."
-        f" Medians of {results.rounds} rounds of {results.duration} s, servers in turn within"
-        " each round; in parentheses the least and the most.",
+        f" Rounds: {results.rounds}, of {results.duration} s for each cell, servers in turn within"
+        " each; figures are medians of the rounds, in parentheses the least and the most.",
         "",
         "A CPU second is one of the server's whole process tree. Requests per second depend on"
         " the client as well, which takes its share of the cores; requests per CPU second do not."
@@ -89,6 +89,9 @@ def _notes(here: dict[str, Row]) -> list[str]:
     for server, row in here.items():
         if row.of_ideal is not None:
             notes.append(f"{server} reaches {row.of_ideal:.1%} of the ideal.")
+        if row.apart:
+            classes = ", ".join(f"{name} {1000 * p99:.2f} ms" for name, p99 in row.apart.items())
+            notes.append(f"{server}'s p99: {classes}.")
         if row.idle is not None and row.memory_per_idle is not None:
             notes.append(
                 f"{server} kept {row.idle} idle connections open,"

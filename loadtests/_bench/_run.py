@@ -19,6 +19,7 @@ from loadtests._bench import _cell, _wrk
 from loadtests._bench._cell import Cell, Conditions
 from loadtests._bench._servers import OURS, PEERS, Missing, Server, versions
 from loadtests._bench._workloads import Shape, Workload
+from poolsrv import __version__
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,8 @@ def run(plan: Plan, save: Callable[[Results], None], tell: Callable[[str], None]
     servers, skipped = _servers(plan)
     workloads = []
     for workload in plan.workloads:
-        if workload.app.startswith("loadtests._bench._flask") and not _has("flask"):
-            skipped[workload.name] = "the workload needs Flask: pip install flask"
+        if workload.needs and importlib.util.find_spec(workload.needs) is None:
+            skipped[workload.name] = f"the workload needs more: pip install {workload.needs}"
         else:
             workloads.append(workload)
     cells = [
@@ -127,7 +128,7 @@ def _servers(plan: Plan) -> tuple[dict[Server, tuple[Path, str]], dict[str, str]
         server = known[name]
         python = own if server is OURS else plan.peers
         if server.package is None:
-            found[server] = (python, _our_version())
+            found[server] = (python, __version__)
         elif version := installed[python].get(server.package.lower()):
             found[server] = (python, version)
         else:
@@ -138,16 +139,6 @@ def _servers(plan: Plan) -> tuple[dict[Server, tuple[Path, str]], dict[str, str]
         reasons = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise Missing(f"no server is installed: {reasons}")
     return found, skipped
-
-
-def _our_version() -> str:
-    from poolsrv import __version__
-
-    return __version__
-
-
-def _has(module: str) -> bool:
-    return importlib.util.find_spec(module) is not None
 
 
 def machine() -> dict[str, Any]:

@@ -27,7 +27,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel: y on a logarithmic scale (and above 0), x as the ticks say: (value, text)."""
+    """A panel: y on a logarithmic scale (and above 0), x as the ticks say: (value, text).
+
+    The first line lies on top."""
 
     title: str
     x_label: str
@@ -56,7 +58,7 @@ class Lines:
             drawn.append(_text(_LEFT - 6, y(10.0**power) + 4, f"{10.0**power:g}", "end"))
         for value, text in self.ticks:
             drawn.append(_text(x(value), _HEIGHT - _BOTTOM + 14, text, "middle"))
-        for line in self.lines:
+        for line in reversed(self.lines):
             path = " ".join(f"{x(a):.1f},{y(b):.1f}" for a, b in line.points)
             dash = ' stroke-dasharray="4 3"' if line.dashed else ""
             drawn.append(

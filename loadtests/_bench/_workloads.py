@@ -26,7 +26,9 @@ class Shape(NamedTuple):
 class Workload:
     """`blocks`: seconds that each request sleeps, so that no pool can answer
     more than threads / blocks requests a second. `idle`: connections that are
-    held open beside the busy ones."""
+    held open beside the busy ones. `new`: connections at a time, of one request
+    each, beside those that are kept alive. `about`: the class of requests whose
+    latency counts, where they are told apart. `needs`: a module to install."""
 
     name: str
     app: str  # module:callable
@@ -36,7 +38,10 @@ class Workload:
     script: str = "report.lua"
     close: bool = False
     idle: int = 0
+    new: int = 0
     blocks: float = 0.0
+    about: str = ""
+    needs: str | None = None
 
     @property
     def module(self) -> str:
@@ -61,7 +66,14 @@ WORKLOADS = {
         Workload(
             "close", f"{_APPS}:hello", 64, (_FOUR,), "hello, a connection for each", close=True
         ),
-        Workload("flask", "loadtests._bench._flask:page", 64, (_FOUR,), "a Flask page of 2 kB"),
+        Workload(
+            "flask",
+            "loadtests._bench._flask:page",
+            64,
+            (_FOUR,),
+            "a Flask page of 2 kB",
+            needs="flask",
+        ),
         Workload("json", f"{_APPS}:document", 64, (_FOUR,), "1 kB of JSON"),
         Workload(
             "upload", f"{_APPS}:upload", 16, (_FOUR,), "a body of 64 KiB", script="upload.lua"
@@ -84,6 +96,17 @@ WORKLOADS = {
             (_FOUR,),
             "90 % hello, 10 % sleep of 10 ms; latency of the hellos",
             script="mixed.lua",
+            about="hello",
+        ),
+        Workload(
+            "new",
+            f"{_APPS}:sleep",
+            32,
+            (_FOUR,),
+            "10 ms of sleep, four times as many kept alive as threads; latency of others, new",
+            new=8,
+            blocks=_apps.SLEEP_SECONDS,
+            about="new",
         ),
         Workload("busy", f"{_APPS}:hello", 32, (_FOUR,), "hello, nobody idle beside it"),
         Workload("crowd", f"{_APPS}:hello", 32, (_FOUR,), "hello, beside 2,000 idle", idle=2000),

@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,58 @@ def version() -> str:
     return (done.stdout + done.stderr).partition(" Copyright")[0].strip()
 
 
-def load(url: str, connections: int, seconds: int, script: str, *, close: bool = False) -> Load:
-    """Put load on a server for so long. Raises Failed."""
-    argv = ["wrk", "--threads", "1", "--connections", str(connections)]
-    argv += ["--duration", f"{seconds}s", "--timeout", _TIMEOUT]
-    argv += ["--script", str(Path(__file__).with_name(script))]
-    if close:
-        argv += ["--header", "Connection: close"]
+@dataclass(frozen=True)
+class Run:
+    """What one wrk does. `close`: each request on a connection of its own."""
+
+    connections: int
+    script: str = "report.lua"
+    close: bool = False
+
+
+def load(url: str, seconds: int, kept: Run, new: Run | None = None) -> Load:
+    """Put load on a server for so long; that of `new` beside the other. Raises Failed.
+
+    With both, their latencies are told apart as `kept` and `new`.
+    """
     before = os.times()
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_running(url, seconds, run)) for run in (kept, new) if run]
+        try:
+            outputs = [p.communicate(timeout=seconds + _PATIENCE)[0] for p in processes]
+        except subprocess.TimeoutExpired:
+            raise Failed(f"wrk has not ended {_PATIENCE:g} s after its time") from None
+    after = os.times()
+    cpu = sum(after[2:4]) - sum(before[2:4])  # of children that were waited for
+    first, *others = (parse(output.decode(errors="replace"), cpu) for output in outputs)
+    return _beside(first, others[0]) if others else first
+
+
+@contextmanager
+def _running(url: str, seconds: int, run: Run) -> Iterator["subprocess.Popen[bytes]"]:
+    argv = ["wrk", "--threads", "1", "--connections", str(run.connections)]
+    argv += ["--duration", f"{seconds}s", "--timeout", _TIMEOUT]
+    argv += ["--script", str(Path(__file__).with_name(run.script))]
+    if run.close:
+        argv += ["--header", "Connection: close"]
     # A session of its own: a Ctrl-C is ours to answer.
     with subprocess.Popen(
         [*argv, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     ) as process:
         try:
-            output, _ = process.communicate(timeout=seconds + _PATIENCE)
-        except subprocess.TimeoutExpired:
-            raise Failed(f"wrk has not ended {_PATIENCE:g} s after its time") from None
+            yield process
         finally:
             process.kill()
-    after = os.times()
-    cpu = sum(after[2:4]) - sum(before[2:4])  # of children that were waited for
-    return parse(output.decode(errors="replace"), cpu)
+
+
+def _beside(kept: Load, new: Load) -> Load:
+    return replace(
+        kept,
+        requests=kept.requests + new.requests,
+        errors=kept.errors + new.errors,
+        timeouts=kept.timeouts + new.timeouts,
+        apart={"kept": kept.quantiles, "new": new.quantiles},
+    )
 
 
 def parse(output: str, client_cpu: float) -> Load:
@@ -77,12 +109,12 @@ def parse(output: str, client_cpu: float) -> Load:
         errors=sum(found[kind] for kind in ("connect", "read", "write", "status")),
         timeouts=found["timeout"],
         client_cpu=client_cpu,
-        apart={name: histogram_quantiles(found[name]) for name in CLASSES if found.get(name)},
+        apart={name: histogram_quantiles(found[name]) for name in _CLASSES if found.get(name)},
     )
 
 
 # What mixed.lua tells apart.
-CLASSES = ("hello", "sleep")
+_CLASSES = ("hello", "sleep")
 
 
 def histogram_quantiles(buckets: Iterable[tuple[float, int]]) -> dict[str, float]:

@@ -39,9 +39,9 @@ address_size(uint8_t family)
  * address, by whichever socket it came. */
 Address address_of(uint8_t family, const void *bytes, uint16_t port);
 
-/* Read `1.2.3.4`, `2001:db8::1`, `[2001:db8::1]`, or the first or last of them
- * with `:port`, which may be hidden (`:_name`, RFC 7239 section 6.3: then it
- * is 0). False: it is none of these. */
+/* Read a node of RFC 7239 section 6: `1.2.3.4`, `[2001:db8::1]`, `unknown` or
+ * `_hidden` (AF_UNSPEC), each of them also with `:port` or `:_hidden` (0); or
+ * a bare `2001:db8::1`. False: it is none of these. */
 bool address_parse(Address *address, const char *text, size_t size);
 
 /* Whether one of the networks has the address. */

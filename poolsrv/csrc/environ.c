@@ -86,6 +86,7 @@ environ_context_clear(Context *x)
     size_t i;
     for (i = 0; i < HTTP1_KNOWN_COUNT; i++)
         Py_CLEAR(x->values[i]);
+    Py_CLEAR(x->target);
     for (i = 0; i < NAME_CACHE; i++)
         Py_CLEAR(x->names[i].key);
     for (i = 0; i < ADDRESS_CACHE; i++)
@@ -317,19 +318,22 @@ static int
 set_prefix(Context *x, PyObject *environ, const char *prefix, size_t size)
 {
     const EnvironKeys *keys = &x->app->keys;
-    PyObject *path = PyDict_GetItemWithError(environ, keys->path_info);
+    PyObject *path = PyObject_GetItem(environ, keys->path_info);
     const char *text;
-    Py_ssize_t length;
+    Py_ssize_t rest;
+    int result = 0;
 
     if (path == NULL)
         return -1;
     text = (const char *)PyUnicode_1BYTE_DATA(path);
-    length = PyUnicode_GET_LENGTH(path) - (Py_ssize_t)size;
-    if (length >= 0 && memcmp(text, prefix, size) == 0 &&
-        (length == 0 || text[size] == '/') &&
-        set(environ, keys->path_info, latin1(text + size, (size_t)length)) < 0)
-        return -1;
-    return set(environ, keys->script_name, latin1(prefix, size));
+    rest = PyUnicode_GET_LENGTH(path) - (Py_ssize_t)size;
+    if (rest >= 0 && memcmp(text, prefix, size) == 0 &&
+        (rest == 0 || text[size] == '/'))
+        result =
+            set(environ, keys->path_info, latin1(text + size, (size_t)rest));
+    Py_DECREF(path);
+    return result < 0 ? -1
+                      : set(environ, keys->script_name, latin1(prefix, size));
 }
 
 static int
@@ -409,7 +413,7 @@ environ_new(Context *x)
         set(environ, keys->remote_addr, address_text(x, &x->client)) < 0 ||
         set(environ, keys->remote_port, port_text(x, x->client.port)) < 0 ||
         set(environ, keys->request_uri,
-            latin1(base + head->target.at, head->target.len)) < 0 ||
+            cached(&x->target, base + head->target.at, head->target.len)) < 0 ||
         PyDict_SetItem(environ, keys->wsgi_input, x->input) < 0)
         goto failed;
     /* The template says GET, "/", no query and HTTP/1.1. */

@@ -155,12 +155,6 @@ prefix_of(const char *base, Http1Span text)
 static bool
 step(Forwarded *said, const char *node, size_t size, const Networks *trusted)
 {
-    const char *colon = memchr(node, ':', size);
-    const size_t name = colon ? (size_t)(colon - node) : size;
-    if (http1_is_word(node, name, "unknown") || (size > 0 && node[0] == '_')) {
-        said->client = (Address){.family = AF_UNSPEC};
-        return false;
-    }
     return address_parse(&said->client, node, size) &&
            address_within(&said->client, trusted);
 }

@@ -100,6 +100,7 @@ typedef struct Context {
     char date[40]; /* "Date: ...\r\n" */
     uint64_t date_second;
     PyObject *values[HTTP1_KNOWN_COUNT]; /* the last value of each field */
+    PyObject *target;                    /* and of the request target */
     struct {
         char name[48];
         uint32_t size;

@@ -107,17 +107,32 @@ native(PyObject *text, const char *what, Py_ssize_t *size)
     return (const char *)data;
 }
 
+/* RFC 9110 section 5.6.2. */
 static bool
 is_token(const char *text, Py_ssize_t size)
 {
+    static const bool allowed[256] = {
+        ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1,
+        ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1, ['^'] = 1, ['_'] = 1,
+        ['`'] = 1, ['|'] = 1, ['~'] = 1,
+        ['0'] = 1, ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1,
+        ['6'] = 1, ['7'] = 1, ['8'] = 1, ['9'] = 1,
+        ['A'] = 1, ['B'] = 1, ['C'] = 1, ['D'] = 1, ['E'] = 1, ['F'] = 1,
+        ['G'] = 1, ['H'] = 1, ['I'] = 1, ['J'] = 1, ['K'] = 1, ['L'] = 1,
+        ['M'] = 1, ['N'] = 1, ['O'] = 1, ['P'] = 1, ['Q'] = 1, ['R'] = 1,
+        ['S'] = 1, ['T'] = 1, ['U'] = 1, ['V'] = 1, ['W'] = 1, ['X'] = 1,
+        ['Y'] = 1, ['Z'] = 1,
+        ['a'] = 1, ['b'] = 1, ['c'] = 1, ['d'] = 1, ['e'] = 1, ['f'] = 1,
+        ['g'] = 1, ['h'] = 1, ['i'] = 1, ['j'] = 1, ['k'] = 1, ['l'] = 1,
+        ['m'] = 1, ['n'] = 1, ['o'] = 1, ['p'] = 1, ['q'] = 1, ['r'] = 1,
+        ['s'] = 1, ['t'] = 1, ['u'] = 1, ['v'] = 1, ['w'] = 1, ['x'] = 1,
+        ['y'] = 1, ['z'] = 1,
+    };
+    bool good = size > 0;
     Py_ssize_t i;
-    for (i = 0; i < size; i++) {
-        const char c = text[i];
-        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-              (c >= '0' && c <= '9') || strchr("!#$%&'*+-.^_`|~", c)))
-            return false;
-    }
-    return size > 0;
+    for (i = 0; i < size; i++)
+        good &= allowed[(unsigned char)text[i]];
+    return good;
 }
 
 static bool
@@ -135,11 +150,12 @@ static bool
 hop_by_hop(const char *name, Py_ssize_t size)
 {
     static const char *const names[] = {
-        "connection", "keep-alive", "proxy-authenticate", "proxy-authorization",
-        "te",         "trailer",    "transfer-encoding",  "upgrade"};
+        "connection",          "keep-alive", "proxy-authenticate",
+        "proxy-authorization", "te",         "trailer",
+        "transfer-encoding",   "upgrade"};
     size_t i;
     for (i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (strlen(names[i]) == (size_t)size && same_name(name, size, names[i]))
+        if ((name[0] | 32) == names[i][0] && same_name(name, size, names[i]))
             return true;
     return false;
 }

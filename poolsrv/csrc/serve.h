@@ -145,10 +145,10 @@ typedef struct {
     uint32_t slot;
     uint32_t thread_count;
     bool parallel;
-    int channel;  /* the worker's end */
-    int bell;     /* the supervisor's eventfd */
-    int lifeline; /* a pidfd of the supervisor */
-    int signals;  /* readable when a signal came in */
+    int channel;         /* the worker's end */
+    int bell;            /* the supervisor's eventfd */
+    int lifeline;        /* a pidfd of the supervisor */
+    int signals;         /* readable when a signal came in */
     bool proxy_protocol; /* each connection begins with a PROXY header */
     Networks trusted;    /* of proxies */
     ServeLimits limits;

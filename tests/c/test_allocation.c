@@ -235,9 +235,11 @@ worker_end(Worker *w)
 /* ------------------------------------------------------------------------
  * Its client */
 
+#define PIECES 4
+
 typedef struct {
     const char *name;
-    const char *send[4]; /* each when the worker has taken the one before */
+    const char *send[PIECES];
     const char *answer;
     size_t large; /* so many bytes of `large` follow, then */
     const char *answer_after;
@@ -352,15 +354,18 @@ connect_to(Worker *w)
     return client;
 }
 
-/* Send a piece and wait until the worker has taken it, or has closed. */
+/* Send the pieces, each when the worker has taken the one before. */
 static void
-send_piece(int client, const char *piece)
+send_pieces(int client, const char *const *pieces)
 {
-    int left;
-    send(client, piece, strlen(piece), MSG_NOSIGNAL);
-    do {
+    for (size_t i = 0; i < PIECES && pieces[i] != NULL; i++) {
+        int left;
         CHECK(ioctl(client, SIOCOUTQ, &left) == 0);
-    } while (left != 0 && wait_for(client, POLLRDHUP, 1) == 0);
+        while (left != 0 && wait_for(client, POLLRDHUP, 1) == 0) {
+            CHECK(ioctl(client, SIOCOUTQ, &left) == 0);
+        }
+        send(client, pieces[i], strlen(pieces[i]), MSG_NOSIGNAL);
+    }
 }
 
 /* As much of it as was read. */
@@ -410,9 +415,7 @@ play(const Scene *scene)
     worker_open(&w);
     if (worker_start(&w, scene->streamed)) {
         const int client = connect_to(&w);
-        for (size_t i = 0; i < 4 && scene->send[i] != NULL; i++) {
-            send_piece(client, scene->send[i]);
-        }
+        send_pieces(client, scene->send);
         check_answers(scene, client);
         if (allocation_failed()) { /* it may wait for us to have read a 500 */
             shutdown(client, SHUT_RDWR);

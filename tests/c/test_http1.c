@@ -83,6 +83,12 @@ test_known_names_are_known_in_any_case(void)
     }
     HTTP1_KNOWN_FIELDS(X)
 #undef X
+#define X(known)                                                    \
+    CHECK(http1_field_id(known, strlen(known)) == HTTP1_SYNONYM);   \
+    /* The end of a trailer's name that is too long is not kept. */ \
+    CHECK(strlen(known) < HTTP1_TRAILER_NAME);
+    HTTP1_SYNONYMS(X)
+#undef X
 }
 
 static void

@@ -46,7 +46,8 @@ test_calls_are_measured_while_they_are_long(void)
     while (runs_alone(&s, &m, MICROSECOND, MICROSECOND, 0)) {
         measured++;
     }
-    CHECK(measured > 0 && measured < 100);
+    /* Long enough for a mean that forgets in sixteen. */
+    CHECK(measured > 16 && measured < 100);
 }
 
 /* Calls of one kind, until they count as blocking; how many, 0: they do not. */
@@ -592,8 +593,8 @@ test_who_computes_stays_alone(void)
     for (size_t i = 0; i < sizeof recordings / sizeof recordings[0]; i++) {
         Sim alone = new_sim(1, 64, recordings[i]);
         Sim sim = new_sim(16, 64, recordings[i]);
-        CHECK(serve(&sim, recordings[i], SECOND) ==
-              serve(&alone, recordings[i], SECOND));
+        CHECK(serve(&sim, recordings[i], SECOND / 4) ==
+              serve(&alone, recordings[i], SECOND / 4));
         CHECK(sim.wakeups == 0 && sim.tick_wakeups == 0);
     }
 }
@@ -619,16 +620,15 @@ test_who_blocks_gets_all_the_threads(void)
     }
 }
 
-/* A lease is a second; what it takes to notice, little more. */
+/* A lease is a second, and begins anew only while the process idles: soon after
+ * it has changed, threads that compute wake nobody. */
 static void
 test_it_follows_an_application_that_changes(void)
 {
     Sim sim = new_sim(16, 64, hello);
     for (int i = 0; i < 3; i++) {
-        uint64_t wakeups;
-        serve(&sim, hello, 2 * SECOND);
-        wakeups = sim.wakeups;
-        serve(&sim, hello, SECOND);
+        uint64_t wakeups = sim.wakeups;
+        serve(&sim, hello, SECOND / 10);
         CHECK(sim.wakeups == wakeups);
 
         serve(&sim, nap, SECOND / 10);

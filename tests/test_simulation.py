@@ -1,0 +1,199 @@
+"""The model of the pool: it is a queue as the books describe it, and ours is the better policy."""
+
+import math
+import random
+import re
+from itertools import pairwise
+from statistics import fmean
+
+import pytest
+
+from loadtests._bench import _curves, _model
+from loadtests._bench._model import (
+    DISTRIBUTIONS,
+    POLICIES,
+    MostFree,
+    Pool,
+    Request,
+    simulate,
+    trace,
+)
+from tests.server import ROOT
+
+SHAPES = [(2, 1), (2, 4), (8, 4)]
+MEAN = 0.01
+
+
+def coming(
+    workers: int, threads: int, load: float, *, count: int = 4000, of: str = "exponential"
+) -> list[Request]:
+    return trace(7, count, load * workers * threads / MEAN, MEAN, DISTRIBUTIONS[of])
+
+
+def mean_wait(pool: Pool) -> float:
+    return fmean(request.wait for request in pool.ended)
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_service_times_have_the_mean_one(name: str) -> None:
+    source = random.Random(1)
+    times = [DISTRIBUTIONS[name](source) for _ in range(50_000)]
+    assert min(times) > 0
+    assert fmean(times) == pytest.approx(1, rel=0.05)
+
+
+def test_the_same_seed_gives_the_same_requests_and_the_same_ends() -> None:
+    requests = coming(2, 4, 0.9)
+    assert requests == coming(2, 4, 0.9)
+    runs = [simulate(requests, 2, 4, "random", seed=3).ended for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
+@pytest.mark.parametrize("gil", [0.0, 0.1])
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize(("workers", "threads"), SHAPES)
+def test_what_comes_ends_once_and_littles_law_holds(
+    workers: int, threads: int, policy: str, gil: float
+) -> None:
+    requests = coming(workers, threads, 0.8, of="bimodal")
+    pool = simulate(requests, workers, threads, policy, gil=gil)
+    assert sorted(r.arrival for r in pool.ended) == [r.arrival for r in requests]
+    assert pool.inside == 0
+    assert all(worker.free == threads and not worker.queue for worker in pool.workers)
+    # From empty to empty: those inside, over time, are the times spent inside.
+    assert pool.area == pytest.approx(sum(r.response for r in pool.ended))
+    assert all(r.wait >= 0 and r.delay >= -1e-9 for r in pool.ended)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_no_worker_serves_more_at_a_time_than_it_has_threads(policy: str) -> None:
+    pool = simulate(coming(2, 4, 1.2), 2, 4, policy)
+    for worker in range(2):
+        mine = [r for r in pool.ended if r.worker == worker]
+        # At the same instant, ends before starts.
+        changes = sorted([(r.started, 1) for r in mine] + [(r.ended, -1) for r in mine])
+        busy = most = 0
+        for _, change in changes:
+            busy += change
+            most = max(most, busy)
+        assert most == 4
+
+
+def erlang_wait(servers: int, load: float) -> float:
+    """Mean wait in an M/M/c queue, in units of the mean service time (Erlang, 1917)."""
+    offered = servers * load
+    waiting = offered**servers / math.factorial(servers) / (1 - load)
+    others = sum(offered**k / math.factorial(k) for k in range(servers))
+    return waiting / (waiting + others) / (servers * (1 - load))
+
+
+def long_run_wait(policy: str) -> float:
+    """Mean wait of 2x4 at load 0.7, in units of the mean service time."""
+    source = DISTRIBUTIONS["exponential"]
+    runs = [
+        simulate(trace(seed, 40_000, 0.7 * 8 / MEAN, MEAN, source), 2, 4, policy)
+        for seed in range(4)
+    ]
+    return fmean(map(mean_wait, runs)) / MEAN
+
+
+@pytest.mark.parametrize("policy", ["poolsrv", "shared accept"])
+def test_one_queue_for_all_threads_is_the_queue_of_the_books(policy: str) -> None:
+    assert long_run_wait(policy) == pytest.approx(erlang_wait(8, 0.7), rel=0.1)
+
+
+def test_random_is_a_queue_of_the_books_for_each_worker() -> None:
+    assert long_run_wait("random") == pytest.approx(erlang_wait(4, 0.7), rel=0.1)
+
+
+@pytest.mark.parametrize("of", DISTRIBUTIONS)
+@pytest.mark.parametrize(("workers", "threads"), SHAPES)
+def test_ours_waits_no_longer_than_those_who_do_not_look(
+    workers: int, threads: int, of: str
+) -> None:
+    requests = coming(workers, threads, 0.9, of=of)
+    ours = mean_wait(simulate(requests, workers, threads, "poolsrv"))
+    for other in ("random", "round-robin"):
+        assert ours <= mean_wait(simulate(requests, workers, threads, other))
+
+
+def test_ours_spreads_the_work_where_shared_accept_gives_it_to_the_last_who_waited() -> None:
+    requests = coming(8, 4, 0.5)
+
+    def busiest(policy: str) -> int:
+        served = [request.worker for request in simulate(requests, 8, 4, policy).ended]
+        return max(served.count(worker) for worker in range(8))
+
+    assert busiest("poolsrv") < 1.2 * len(requests) / 8
+    assert busiest("shared accept") > 1.3 * len(requests) / 8
+
+
+def defined(source: str, name: str) -> int:
+    text = (ROOT / "poolsrv" / "csrc" / source).read_text()
+    found = re.search(rf"^#define {name} (?:UINT64_C\()?(\d+)\)?$", text, re.MULTILINE)
+    assert found is not None, name
+    return int(found[1])
+
+
+def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
+    assert round(_model.TICK_SECONDS * 1e9) == defined("schedule.h", "SCHEDULE_TICK")
+    assert round(_model.BACKLOG_SECONDS * 1e9) == defined("schedule.c", "BACKLOG_TIME")
+    assert defined("schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
+
+
+def test_slow_requests_wait_in_one_queue_first_come_first_served() -> None:
+    pool = simulate(coming(2, 4, 0.95), 2, 4, "poolsrv")
+    # The first of all are sent before the worker knows that they are slow.
+    started = sorted(pool.ended, key=lambda r: r.arrival)[200:]
+    assert all(before.started <= after.started for before, after in pairwise(started))
+
+
+def test_a_fast_application_gets_a_backlog_and_gives_it_back_when_it_is_stuck() -> None:
+    # Two threads learn that requests take 10 us; then all are in one of a
+    # second, and three more come.
+    quick = [Request(i * 0.001, 0.00001) for i in range(100)]
+    slow = [Request(0.2, 1.0), Request(0.2, 1.0)]
+    behind = [Request(0.2005, 0.00001) for _ in range(3)]
+    pool = Pool(1, 2)
+    policy = MostFree(pool)
+    queued: list[tuple[int, int]] = []
+
+    def look() -> None:
+        queued.append((len(pool.workers[0].queue), len(policy.queue)))
+
+    pool.at(0.201, 0, look)
+    pool.at(0.21, 0, look)
+    pool.run([*quick, *slow, *behind], policy)
+    in_the_worker, in_the_common_queue = (3, 0), (0, 3)
+    assert queued == [in_the_worker, in_the_common_queue]
+
+
+def test_threads_that_compute_share_the_gil_in_equal_parts() -> None:
+    pool = simulate([Request(0.0, 1.0), Request(0.0, 1.0)], 1, 2, "poolsrv", gil=0.5)
+    # Half a second of computing each, side by side: one second; then half a second of waiting.
+    assert [request.ended for request in pool.ended] == pytest.approx([1.5, 1.5])
+    apart = simulate([Request(0.0, 1.0), Request(0.0, 1.0)], 2, 1, "poolsrv", gil=0.5)
+    assert [request.ended for request in apart.ended] == pytest.approx([1.0, 1.0])
+
+
+def test_a_request_that_comes_later_gets_its_part_of_the_gil() -> None:
+    # The first computes alone for 0.2 s, then both at half speed until the second has its 0.2 s.
+    pool = simulate([Request(0.0, 1.0), Request(0.2, 0.2)], 1, 2, "poolsrv", gil=1.0)
+    assert [request.ended for request in pool.ended] == pytest.approx([0.6, 1.2])
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.5, 2), (0.51, 3), (0.99, 4), (0.0, 1)])
+def test_quantile(share: float, expected: float) -> None:
+    assert _curves.quantile([1, 2, 3, 4], share) == expected
+
+
+def test_table_and_curves_show_every_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_curves, "SHAPES", _curves.SHAPES[:2])
+    told: list[str] = []
+    points = list(_curves.curves(["computing"], 200, 1, told.append))
+    assert len(told) == len(_model.DISTRIBUTIONS) * 2
+    assert len(points) == len(told) * len(_curves.LOADS) * len(POLICIES)
+    table = _curves.markdown(points, 200, 1)
+    assert table.count("| 2x4 | 0.9 |") == len(_model.DISTRIBUTIONS)
+    drawing = _curves.plot(points, "computing")
+    assert all(f">{policy}<" in drawing for policy in POLICIES)
