@@ -1,8 +1,9 @@
 """What the supervisor and a template say to each other.
 
 One JSON object a message on a SOCK_SEQPACKET pair; a message that announces a
-worker carries its pidfd. Neither side ever waits for the other to read: there
-are a few messages for each process, far fewer than a socket buffer holds.
+worker carries its pidfd. The supervisor never waits: what it has to say fits a
+few messages, however many workers there are. A template may, until the
+supervisor has read.
 """
 
 import array
@@ -26,9 +27,9 @@ _BYTES = 12 * LONGEST_TEXT + 1024
 
 @dataclass(frozen=True, slots=True)
 class Spawn:
-    """Supervisor: start a worker in this slot."""
+    """Supervisor: start a worker in each of these slots."""
 
-    slot: int
+    slots: list[int]
 
 
 @dataclass(frozen=True, slots=True)

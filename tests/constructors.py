@@ -4,6 +4,7 @@ A program of its own, because what it looks for may end the process. Says what
 it swept, and how many allocations each had.
 """
 
+import gc
 import importlib.machinery
 import importlib.util
 import itertools
@@ -53,6 +54,11 @@ def sweep(construct: Callable[[], object], *, once: bool) -> int:
     raise AssertionError("unreachable")
 
 
+def living_blocks() -> int:
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
 def main() -> None:
     fd = _core.scoreboard_create(2, 3)
     board = _core.Scoreboard(fd)
@@ -70,9 +76,9 @@ def main() -> None:
     for construct in constructors:
         for once in (True, False):
             sweep(construct, once=once)
-            held, blocks = descriptors(), sys.getallocatedblocks()
+            held, blocks = descriptors(), living_blocks()
             allocations = sweep(construct, once=once)
-            grown = sys.getallocatedblocks() - blocks
+            grown = living_blocks() - blocks
             print(f"{construct.__name__} {once}: {allocations} allocations, {grown} blocks more")
             assert descriptors() == held
             assert grown < 10, "references leak where an allocation fails"

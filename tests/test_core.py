@@ -269,11 +269,11 @@ def test_what_the_loop_tells(channel: tuple[socket.socket, socket.socket]) -> No
     os.write(sender, b"x")
     assert told() == [(7,)]
     dispatcher.unwatch(receiver)
-    _core.say(theirs, _core.WORD_FAILED, "Grüße")
+    _core.say(theirs, _core.WORD_FAILED, "Grüße".encode())
     assert told() == [(1, _core.WORD_FAILED, "Grüße")]
-    _core.say(theirs, _core.WORD_FAILED, "é" * 16000)
+    _core.say(theirs, _core.WORD_FAILED, "é".encode() * 16000)
     assert told() == [(1, _core.WORD_FAILED, "é" * 8000)]
-    _core.say(theirs, _core.WORD_READY, "last words")
+    _core.say(theirs, _core.WORD_READY, b"last words")
     assert dispatcher.hear(1) == [(1, _core.WORD_READY, "last words")]
     assert dispatcher.hear(1) == []
     dispatcher.stop()
@@ -287,7 +287,7 @@ def test_a_word_to_nobody_raises() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()
     with theirs, pytest.raises(BrokenPipeError):
-        _core.say(theirs.fileno(), _core.WORD_READY, "")
+        _core.say(theirs.fileno(), _core.WORD_READY, b"")
 
 
 def test_a_closed_dispatcher_does_nothing_more(listener: socket.socket) -> None:

@@ -103,10 +103,10 @@ def test_neither_side_waits_for_the_other_to_read(pair: Pair) -> None:
     said = 0
     with contextlib.suppress(BlockingIOError):
         for said in count():
-            messages.send(pair[0], Spawn(said))
+            messages.send(pair[0], Spawn([said]))
     assert said > 0
     assert [messages.receive(pair[1]) for _ in range(said)] == [
-        (Spawn(number), None) for number in range(said)
+        (Spawn([number]), None) for number in range(said)
     ]
     with pytest.raises(BlockingIOError):
         messages.receive(pair[1])

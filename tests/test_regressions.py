@@ -79,7 +79,7 @@ def test_pipelining_without_a_pause_gives_way(server: Start) -> None:
         reader = threading.Thread(target=greedy.read_to_end)
         reader.start()
         greedy.send(head("GET", "/count") * many + head("GET", "/count", "Connection: close"))
-        assert int(serves(counting, "/count")) < many
+        assert int(serves(counting, "/count")) < many // 2
         reader.join()
         assert greedy.received.count(b"HTTP/1.1 200 OK") == many + 1
 

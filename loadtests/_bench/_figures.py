@@ -44,6 +44,11 @@ class Row:
     idle: int | None  # the fewest that stayed open
     memory_per_idle: float | None
 
+    @property
+    def throughput(self) -> Spread:
+        """What to compare servers by: threads that sleep cost no CPU, but are all in use."""
+        return self.per_cpu if self.of_ideal is None else self.rate
+
 
 class Key(NamedTuple):
     workload: str

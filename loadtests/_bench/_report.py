@@ -41,7 +41,7 @@ def markdown(results: Results) -> str:
         here = {k.server: row for k, row in found.items() if (k.workload, k.asked) == key}
         lines += ["", f"## {workload}, {asked}: {WORKLOADS[workload].shows}", ""]
         lines += [_joined(_COLUMNS), _joined(["---"] + ["--:"] * (len(_COLUMNS) - 1))]
-        best = sorted(here, key=lambda server: here[server].per_cpu.median, reverse=True)
+        best = sorted(here, key=lambda server: here[server].throughput.median, reverse=True)
         lines += [_joined(_cells(server, here[server])) for server in best]
         lines += _notes(here)
         lines += [
@@ -121,10 +121,12 @@ def plot(results: Results) -> str:
         panels.append(
             _svg.Bars(
                 f"{workload}, {asked}",
-                "requests per CPU second of the server",
+                "requests per second"
+                if WORKLOADS[workload].blocks
+                else "requests per CPU second of the server",
                 [
-                    _svg.Bar(name, row.per_cpu.median, row.per_cpu.low, row.per_cpu.high)
-                    for name, row in here.items()
+                    _svg.Bar(name, bar.median, bar.low, bar.high)
+                    for name, bar in ((name, row.throughput) for name, row in here.items())
                 ],
             )
         )

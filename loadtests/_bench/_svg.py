@@ -1,6 +1,6 @@
 """Charts as SVG: panels of lines or bars, side by side, with one legend.
 
-Written by hand because that is all a bench draws: 150 lines here against a
+Written by hand because that is all a bench draws: under 200 lines here against a
 plotting library of 50 MB in everybody's environment. A browser shows the
 file, and so does a README.
 """

@@ -24,8 +24,8 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Workload:
-    """`blocks`: seconds that each request sleeps, so that no pool can answer
-    more than threads / blocks requests a second. `idle`: connections that are
+    """`blocks`: seconds that a request sleeps on average, so that no pool can
+    answer more than threads / blocks requests a second. `idle`: connections that are
     held open beside the busy ones. `new`: connections at a time, of one request
     each, beside those that are kept alive. `about`: the class of requests whose
     latency counts, where they are told apart. `needs`: a module to install."""
@@ -96,6 +96,7 @@ WORKLOADS = {
             (_FOUR,),
             "90 % hello, 10 % sleep of 10 ms; latency of the hellos",
             script="mixed.lua",
+            blocks=_apps.SLEEP_SECONDS / 10,
             about="hello",
         ),
         Workload(

@@ -1158,7 +1158,8 @@ unproxied(Serve *s, Thread *t, Conn *c, Unproxied why)
 
 /* The header is looked at where the kernel keeps it, and taken out once it is
  * complete: until then the connection needs no memory, and at no time has a
- * byte of its request been read, so it may still go to another worker. */
+ * byte of its request been read, so it may still go to another worker. A peer
+ * that leaves within it is noticed when header-timeout is over. */
 static Step
 read_preface(Serve *s, Thread *t, Conn *c)
 {

@@ -46,7 +46,7 @@ core_say(PyObject *Py_UNUSED(module), PyObject *args)
     const char *text;
     Py_ssize_t size;
     int fd, kind;
-    if (!PyArg_ParseTuple(args, "iis#:say", &fd, &kind, &text, &size))
+    if (!PyArg_ParseTuple(args, "iiy#:say", &fd, &kind, &text, &size))
         return NULL;
     if (channel_say(fd, (ChannelKind)kind, text, (size_t)size) < 0)
         return PyErr_SetFromErrno(PyExc_OSError);

@@ -229,13 +229,26 @@ take(Serve *s, Thread *t)
     Conn *c = NULL;
 
     pthread_mutex_lock(&s->lock);
+    if (t->active) {
+        t->active = false;
+        s->active--;
+    }
     for (;;) {
+        /* While another works and does not hang, one more would only fight it
+         * for the GIL. Should it hang, the tick wakes us. */
+        if (s->active > s->stuck && !schedule_wakes(&s->schedule) &&
+            !s->quitting) {
+            park(s, t);
+            continue;
+        }
         /* The queue may never be empty: those who come must get into it. */
         const bool late = t->now > s->polled + POLL_EVERY;
         if (s->ready && (!late || s->leader >= 0)) {
             c = s->ready;
             s->ready = c->next;
             c->next = NULL;
+            t->active = true;
+            s->active++;
             if (s->parked && (s->ready || s->leader < 0) &&
                 schedule_wakes(&s->schedule))
                 wake = unpark(s);
@@ -447,6 +460,7 @@ look(Serve *s, uint64_t now)
     }
     pthread_mutex_lock(&s->lock);
     view.parked = s->parked_count;
+    s->stuck = view.stuck;
     view.polled = s->leader >= 0;
     pthread_mutex_unlock(&s->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */

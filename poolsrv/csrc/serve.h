@@ -30,13 +30,13 @@
 typedef struct {
     Http1Limits head;
     uint64_t header_timeout; /* nanoseconds, like all times */
-    uint64_t body_timeout; /* between two reads */
+    uint64_t body_timeout;   /* between two reads */
     uint64_t body_rate; /* bytes a second that a body must come at; 0: any */
     uint64_t send_timeout;
     uint64_t keep_alive_timeout; /* 0: a connection serves one request */
-    uint64_t body_limit;  /* bytes; UINT64_MAX: none */
-    uint64_t body_buffer; /* bytes kept in memory; more is spooled */
-    bool buffering;       /* bodies are complete before the application runs */
+    uint64_t body_limit;         /* bytes; UINT64_MAX: none */
+    uint64_t body_buffer;        /* bytes kept in memory; more is spooled */
+    bool buffering; /* bodies are complete before the application runs */
     uint64_t response_buffer;
     uint32_t keep_alive_requests; /* on one connection; 0: any number */
 } ServeLimits;
@@ -58,7 +58,7 @@ typedef struct {
     Http1Chunks chunks;
     /* Body: in `buffer` behind the head, in memory, or in a file. */
     const char *body;
-    char *memory; /* what must be freed, or NULL */
+    char *memory;       /* what must be freed, or NULL */
     uint64_t body_size; /* received so far */
     uint64_t body_capacity;
     uint64_t body_began; /* when its first part was asked for */
@@ -114,6 +114,7 @@ struct Thread {
     pthread_cond_t wake;
     Thread *next; /* parked before it */
     bool woken;
+    bool active;  /* has a connection in hand */
     uint64_t now; /* the last time it looked at the clock */
     Request request;
     ScheduleMeter meter;

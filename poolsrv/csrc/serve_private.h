@@ -67,6 +67,8 @@ struct Serve {
     Thread *parked;           /* last come, first woken: its caches are warm */
     int32_t parked_count;
     int32_t leader;
+    int32_t active;  /* threads with a connection in hand */
+    int32_t stuck;   /* of these, in the same call for a tick */
     uint64_t polled; /* when a thread last looked for events */
     Conn *free;
     bool quitting;

@@ -230,13 +230,13 @@ class Supervisor:
     # What the pool wants
 
     def _do(self, actions: list[policy.Action]) -> None:
+        spawn: list[int] = []
         for action in actions:
             match action:
                 case policy.Spawn(slot):
                     self._board.set("slot", slot, "spawned_at", time.monotonic_ns())
                     self._board.set("slot", slot, "slot_generation", self._generation)
-                    if self._template is not None:  # else the next one will be told
-                        self._template.send(messages.Spawn(slot))
+                    spawn.append(slot)
                 case policy.Enable(slot):
                     self._dispatcher.enable(slot, True)
                 case policy.Disable(slot):
@@ -256,6 +256,8 @@ class Supervisor:
                     self._announce()
                 case policy.Finish():
                     self._finish = action
+        if spawn and self._template is not None:  # else the next one will be told
+            self._template.send(messages.Spawn(spawn))
         self._show()
 
     def _bury(self, slot: int, reason: Reason | None) -> None:
@@ -318,8 +320,8 @@ class Supervisor:
         self._template = self._start_template(self._generation)
         self._dispatcher.watch(self._template.control.fileno(), _CONTROL)
         self._dispatcher.watch(self._template.child.pidfd, _TEMPLATE)
-        for slot in self._unborn():  # ordered of the one before
-            self._template.send(messages.Spawn(slot))
+        if unborn := self._unborn():  # ordered of the one before
+            self._template.send(messages.Spawn(unborn))
 
     def _open_exporter(self) -> None:
         self._exporter_due = None

@@ -106,6 +106,7 @@ class Slot:
     started: float = 0.0
     deadline: float | None = None
     deaths: int = 0  # of workers in a row that died young
+    served: bool = False  # its worker has been ready
 
 
 class Pool:
@@ -144,6 +145,7 @@ class Pool:
             return []
         place.deadline = None
         place.started = now
+        place.served = True
         actions: list[Action] = [Enable(slot)]
         if not self._announced and all(
             self.slots[wanted].state is State.READY for wanted in self._wanted
@@ -167,10 +169,11 @@ class Pool:
         """The process in the slot has ended."""
         place = self.slots[slot]
         was, started = place.state, place.started
+        served, place.served = place.served, False
         self._move(slot, Event.EXITED)
         place.deadline = None
         expected = was in (State.DRAINING, State.KILLED) and self.state is ServerState.DRAINING
-        if was is State.STARTING:
+        if not served:
             reason = Reason.STARTUP
         actions: list[Action] = [Disable(slot), Bury(slot, None if expected else reason)]
         if self.state is ServerState.DRAINING:
@@ -178,7 +181,7 @@ class Pool:
         if not self._announced and was is State.STARTING:
             text = f"worker {slot} ended while it loaded the application; its messages are above"
             return actions + self._give_up(Finish(3, text), now)
-        young = was is State.STARTING or now - started < SETTLED
+        young = not served or now - started < SETTLED
         place.deaths = place.deaths + 1 if young else 0
         return actions + self._replace(slot, now)
 

@@ -80,7 +80,8 @@ def run(job: Job, slot: int) -> None:
             prepare(settings)
             application = load(settings.application)
     except PoolsrvError as error:
-        _core.say(channel.fileno(), _core.WORD_FAILED, str(error))
+        text = str(error).encode(errors="backslashreplace")
+        _core.say(channel.fileno(), _core.WORD_FAILED, text)
         sys.exit(error.status)
     gc.collect()
     gc.freeze()
@@ -115,7 +116,7 @@ def run(job: Job, slot: int) -> None:
         thread.start()
     if told:  # to drain, while it loaded
         reactor.drain()
-    _core.say(channel.fileno(), _core.WORD_READY, "")
+    _core.say(channel.fileno(), _core.WORD_READY, b"")
     _watch(reactor, receiver)
     for thread in threads:
         thread.join()

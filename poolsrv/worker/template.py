@@ -32,6 +32,7 @@ def template(control: socket.socket, job: Job) -> None:
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         # The supervisor decides; a terminal or an init system signals all at once.
         signal.signal(ignored, signal.SIG_IGN)
+    control.setblocking(True)
     if job.settings.preload and job.application is None:
         try:
             prepare(job.settings)
@@ -70,8 +71,9 @@ class _Template:
         """Do what the supervisor says; false: it wants no more."""
         message, _ = messages.receive(self._control)
         match message:
-            case messages.Spawn(slot):
-                self._spawn(slot)
+            case messages.Spawn(slots):
+                for slot in slots:
+                    self._spawn(slot)
                 return True
             case messages.Quit():
                 self._poll.unregister(self._control)
