@@ -1,44 +1,46 @@
 """Every allocation of the core's constructors fails in turn: `python -m tests.constructors`.
 
-A program of its own, because what it looks for may end the process. Says what
-it swept, and how many allocations each had.
+A program of its own, because what it looks for may end the process. Each
+failure must be a MemoryError and leave nothing behind.
 """
 
+import _imp
 import gc
-import importlib.machinery
 import importlib.util
 import itertools
-import os
 import socket
 import sys
+from array import array
 from collections.abc import Callable
+from functools import partial
 
 import _testcapi
 
 from poolsrv import _core
-from tests.test_core import descriptors, new_dispatcher, options
+from tests.test_core import TIMES, descriptors, options
 
-# What was absorbed (a cache that could not grow) is no failure, so one success
-# does not say that the end is reached.
+# One success does not say that the end is reached: what is absorbed (a cache
+# that could not grow) is no failure.
 SUCCESSES = 8
+# CPython's own caches grow in the first sweeps; a leak grows in each.
+SWEEPS = 20
+
+SPEC = importlib.util.spec_from_file_location(_core.__name__, _core.__file__)
 
 
-def load_module() -> None:
-    """The core once more, as a second interpreter would have it.
+def module() -> None:
+    """The core once more, as another interpreter would load it.
 
     CPython 3.11 forgets the exception where a heap type's name finds no memory.
     """
-    spec = importlib.util.spec_from_file_location(_core.__name__, _core.__file__)
-    assert spec is not None
-    assert isinstance(spec.loader, importlib.machinery.ExtensionFileLoader)
     try:
-        spec.loader.exec_module(spec.loader.create_module(spec))
+        _imp.exec_dynamic(_imp.create_dynamic(SPEC))
     except SystemError as error:
         raise MemoryError from error
 
 
 def sweep(construct: Callable[[], object], *, once: bool) -> int:
-    """How many allocations it takes until nothing fails; each failure is a MemoryError."""
+    """How many allocations may fail before it succeeds."""
     successes = 0
     for at in itertools.count():
         _testcapi.set_nomemory(at, at + 1 if once else 0)
@@ -50,38 +52,45 @@ def sweep(construct: Callable[[], object], *, once: bool) -> int:
         finally:
             _testcapi.remove_mem_hooks()
         if successes == SUCCESSES:
-            return at - SUCCESSES + 1
+            return at + 1 - SUCCESSES
     raise AssertionError("unreachable")
 
 
-def living_blocks() -> int:
-    gc.collect()
-    return sys.getallocatedblocks()
+def settles(construct: Callable[[], object], *, once: bool) -> bool:
+    """Whether a sweep comes that leaves no object behind."""
+    blocks = array("q", [0, 0])  # not ints, which would be blocks themselves
+    for _ in range(SWEEPS):
+        gc.collect()
+        blocks[0] = sys.getallocatedblocks()
+        sweep(construct, once=once)
+        gc.collect()
+        blocks[1] = sys.getallocatedblocks()
+        if blocks[1] <= blocks[0]:
+            return True
+    return False
 
 
 def main() -> None:
     fd = _core.scoreboard_create(2, 3)
     board = _core.Scoreboard(fd)
     listener = socket.create_server(("127.0.0.1", 0))
-    channel, other = socket.socketpair()
-    chosen = options(channel, (other.fileno(), other.fileno()))
-    constructors: list[Callable[[], object]] = [
-        load_module,
-        lambda: os.close(_core.scoreboard_create(2, 3)),
-        lambda: _core.Scoreboard(fd),
-        lambda: new_dispatcher(board, [listener.fileno()]),
-        lambda: _core.Reactor(board, 0, **chosen),
-        lambda: _core.FileWrapper(listener, 100),
-    ]
-    for construct in constructors:
-        for once in (True, False):
-            sweep(construct, once=once)
-            held, blocks = descriptors(), living_blocks()
-            allocations = sweep(construct, once=once)
-            grown = living_blocks() - blocks
-            print(f"{construct.__name__} {once}: {allocations} allocations, {grown} blocks more")
-            assert descriptors() == held
-            assert grown < 10, "references leak where an allocation fails"
+    listeners = [listener.fileno()]
+    (channel, other), (lifeline, signals) = socket.socketpair(), socket.socketpair()
+    chosen = options(channel, (lifeline.fileno(), signals.fileno()))
+    # Without a Python frame of their own, whose allocations would fail as well.
+    constructors: dict[str, Callable[[], object]] = {
+        "module": module,
+        "Scoreboard": partial(_core.Scoreboard, fd),
+        "Dispatcher": partial(_core.Dispatcher, board, listeners, queue_size=10, **TIMES),
+        "Reactor": partial(_core.Reactor, board, 0, **chosen),
+        "FileWrapper": partial(_core.FileWrapper, listener, 100),
+    }
+    held = descriptors()
+    for (name, construct), once in itertools.product(constructors.items(), (True, False)):
+        allocations = sweep(construct, once=once)
+        print(f"{name}: {allocations} allocations, failing {'once' if once else 'from there on'}")
+        assert settles(construct, once=once), "objects leak where an allocation fails"
+        assert descriptors() == held
 
 
 if __name__ == "__main__":

@@ -99,6 +99,21 @@ def test_the_end_of_a_client_that_comes_with_its_last_bytes(server: Start, gate:
         leaving.expect_end()
 
 
+def test_the_end_of_a_client_that_comes_while_it_is_served(server: Start, gate: Gate) -> None:
+    """Behind a piece of another request."""
+    probe = server(PROBE, processes=1, threads=2, header_timeout="60s")
+    with Client(probe.address) as leaving:
+        leaving.send(head("GET", "/x") + head("GET", "/hold?gate=gate"))
+        probe.wait_until(gate.arrivals)
+        leaving.send(b"GET /x HTTP/1.1\r\n")
+        leaving.socket.shutdown(socket.SHUT_WR)
+        # That the worker has seen it: a thread is free to look.
+        serves(probe)
+        gate.release(1)
+        assert [leaving.receive().status for _ in range(2)] == [200, 200]
+        leaving.expect_end()
+
+
 def test_write_waits_for_a_slow_reader(server: Start) -> None:
     """What the application writes does not pile up in memory."""
     slow = server(OWN, processes=1, threads=1, response_buffer="64KiB")

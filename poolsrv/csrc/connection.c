@@ -148,7 +148,7 @@ conn_release(Serve *s, Conn *c)
     if (!c->registered) {
         struct epoll_event e = {
             .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
-            .data.u64 = (atomic_load(&c->word) >> 2 << 32) | c->index,
+            .data.u64 = (atomic_load(&c->word) >> CONN_BITS << 32) | c->index,
         };
         c->registered = true;
         if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0) {
@@ -169,6 +169,14 @@ conn_release(Serve *s, Conn *c)
             return true;
         }
     }
+}
+
+/* Have these bytes emptied the socket? Less than there was room for has, but
+ * the client's end may lie behind them, and it comes with no further event. */
+static bool
+is_all(const Conn *c, size_t n, size_t room)
+{
+    return n < room && !(atomic_load(&c->word) & CONN_ENDS);
 }
 
 void
@@ -260,7 +268,7 @@ conn_leave(Serve *s, Thread *t, Conn *c)
     c->state = CONN_FREE;
     word_set(&c->deadline, 0);
     /* A new generation, still owned: events on their way are for nobody. */
-    atomic_store(&c->word, ((word >> 2) + 1) << 2 | CONN_OWNED);
+    atomic_store(&c->word, ((word >> CONN_BITS) + 1) << CONN_BITS | CONN_OWNED);
     pthread_mutex_lock(&s->lock);
     c->next = s->free;
     s->free = c;
@@ -876,7 +884,7 @@ read_body(Serve *s, Thread *t, Conn *c)
         if (n <= 0)
             return client_left(s, t, c);
         word_add(t->row->bytes_in, (uint64_t)n);
-        c->drained = (size_t)n < room;
+        c->drained = is_all(c, (size_t)n, room);
         t->now = clock_now();
         word_set(&c->deadline, body_deadline(s, r, t->now));
         if (r->head.chunked) {
@@ -940,7 +948,7 @@ receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
         const ssize_t n = recv(c->fd, to, room, MSG_DONTWAIT);
         if (n > 0) {
             word_add(t->row->bytes_in, (uint64_t)n);
-            c->drained = (size_t)n < room;
+            c->drained = is_all(c, (size_t)n, room);
             return (size_t)n;
         }
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -1134,7 +1142,7 @@ read_head(Serve *s, Thread *t, Conn *c)
     if (n <= 0)
         return client_left(s, t, c);
     word_add(t->row->bytes_in, (uint64_t)n);
-    c->drained = (uint32_t)n < r->capacity - r->size;
+    c->drained = is_all(c, (size_t)n, r->capacity - r->size);
     r->size += (uint32_t)n;
     t->now = clock_now();
     c->ready = t->now;
@@ -1244,7 +1252,7 @@ begin(Serve *s, Thread *t, Conn *c)
     count(s, c);
     word_set(&c->deadline, 0);
     word_add(t->row->bytes_in, (uint64_t)n);
-    c->drained = (size_t)n < r->capacity;
+    c->drained = is_all(c, (size_t)n, r->capacity);
     c->began = c->ready;
     r->start = 0;
     r->size = (uint32_t)n;

@@ -124,24 +124,22 @@ take_event(Serve *s, const struct epoll_event *e, uint64_t now)
 {
     Conn *c = conn_at(s, (uint32_t)e->data.u64);
     const uint64_t generation = e->data.u64 >> 32;
+    const uint64_t ends =
+        e->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? CONN_ENDS : 0;
     uint64_t word = atomic_load(&c->word);
     for (;;) {
         /* The word holds more bits of the generation than the event. */
-        if ((word >> 2 & UINT32_MAX) != generation)
+        if ((word >> CONN_BITS & UINT32_MAX) != generation)
             return NULL;
         if (word & CONN_OWNED) {
-            if (word & CONN_EVENT || atomic_compare_exchange_weak(
-                                         &c->word, &word, word | CONN_EVENT))
+            if (atomic_compare_exchange_weak(&c->word, &word,
+                                             word | CONN_EVENT | ends))
                 return NULL;
         } else if (atomic_compare_exchange_weak(&c->word, &word,
-                                                word | CONN_OWNED)) {
+                                                word | CONN_OWNED | ends)) {
             break;
         }
     }
-    /* The client's end may lie behind bytes that are read first, and it comes
-     * with no event of its own: look again afterwards. */
-    if (e->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
-        atomic_fetch_or(&c->word, CONN_EVENT);
     /* Room to write is news only to one that waits for it. */
     if (!(e->events & ~(uint32_t)EPOLLOUT) && c->state != CONN_WRITING &&
         conn_release(s, c))
@@ -617,6 +615,16 @@ orphaned(Serve *s)
     serve_drain(s);
 }
 
+static bool
+has_news(Serve *s)
+{
+    bool news;
+    pthread_mutex_lock(&s->side);
+    news = s->note_count || s->garbage;
+    pthread_mutex_unlock(&s->side);
+    return news;
+}
+
 WatchResult
 serve_watch(Serve *s)
 {
@@ -651,7 +659,7 @@ serve_watch(Serve *s)
             case WATCHED_BELL:
                 if (read(s->bell, &rung, sizeof rung) < 0)
                     break;
-                if (s->note_count || atomic_load(&s->has_garbage))
+                if (has_news(s))
                     return WATCH_NOTES;
                 break;
             case WATCHED_SIGNALS:

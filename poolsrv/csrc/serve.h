@@ -84,7 +84,7 @@ typedef struct Segment {
 } Segment;
 
 struct Conn {
-    _Atomic uint64_t word; /* generation, OWNED, EVENT */
+    _Atomic uint64_t word; /* generation, ENDS, EVENT, OWNED */
     uint32_t index;
     int fd;
     Conn *next; /* in the ready queue or the free list */

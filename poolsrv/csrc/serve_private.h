@@ -44,6 +44,8 @@ typedef enum { UNPROXIED_UNTRUSTED, UNPROXIED_MALFORMED } Unproxied;
 
 #define CONN_OWNED UINT64_C(1)
 #define CONN_EVENT UINT64_C(2)
+#define CONN_ENDS UINT64_C(4) /* the client sends no more than is here */
+#define CONN_BITS 3           /* the generation stands above */
 
 #define LEADER_NONE (-1)
 #define LEADER_MAIN (-2)
