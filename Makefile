@@ -1,7 +1,8 @@
 # The entry points; each does the set-up it needs, in this clone.
 #
 #   make serve    serve the demo application; APP=module:callable for another
-#   make test     run the tests; ARGS="-k name" for some of them
+#   make test     run the tests; ARGS="-k name" for some of them, SANITIZE=1 on a
+#                 core with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check    linters, types, layers, strict compile of the C core
 #   make bench    servers side by side: ARGS="run --help", simulate, predict
 #   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
@@ -14,6 +15,7 @@ PYTHON ?= python3
 VENV ?= .venv
 APP ?= poolsrv.demo:application
 ARGS ?=
+SANITIZE ?=
 USERS ?= 32
 TIME ?= 30s
 HOST ?= http://127.0.0.1:8000
@@ -30,8 +32,8 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
 
-test: $(VENV)/.installed-test
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-test $(if $(SANITIZE),$(VENV)/.sanitized)
+	@$(if $(SANITIZE),$(SANITIZED)) $(BIN)/python -m pytest $(ARGS)
 
 check: $(VENV)/.installed-check
 	$(BIN)/ruff check
@@ -71,6 +73,19 @@ $(VENV)/.installed-check: EXTRAS := [check]
 $(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-check: $(BIN)/python $(BUILT_FROM)
 	@echo "installing poolsrv$(EXTRAS) in $(VENV)"
 	@$(PIP) install --editable '.$(EXTRAS)'
+	@touch $@
+
+# The sanitized core lies apart from the one that the installation has made; the
+# environment of tests/sanitize puts it in its place.
+
+SANITIZED_BUILD := $(CURDIR)/build/sanitized
+SANITIZED = PYTHONPATH=$(CURDIR)/tests/sanitize SANITIZED_BUILD=$(SANITIZED_BUILD) \
+	SANITIZERS=$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libubsan.so)
+
+$(VENV)/.sanitized: $(VENV)/.installed-check $(BUILT_FROM)
+	@echo "building a sanitized core in $(SANITIZED_BUILD)"
+	@POOLSRV_BUILD=sanitized $(BIN)/python setup.py --quiet build_ext --force \
+		--build-lib $(SANITIZED_BUILD) --build-temp $(SANITIZED_BUILD)/objects
 	@touch $@
 
 $(BIN)/python:

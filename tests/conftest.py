@@ -1,5 +1,7 @@
-"""Fixtures that start real servers."""
+"""Fixtures that start real servers, and what sanitizers had to say of them."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -7,6 +9,28 @@ from pathlib import Path
 import pytest
 
 from tests.server import Server, serving
+
+# Where tests/sanitize has every process report, one file each.
+BUILD = os.environ.get("SANITIZED_BUILD")
+REPORTS = Path(BUILD, "reports") if BUILD else None
+
+
+def pytest_sessionstart() -> None:
+    if REPORTS:
+        shutil.rmtree(REPORTS, ignore_errors=True)
+        REPORTS.mkdir(parents=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A report fails the run, whichever process it is of, and whatever its test made of that."""
+    if REPORTS and any(REPORTS.iterdir()):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for report in sorted(REPORTS.iterdir()) if REPORTS else ():
+        terminalreporter.section(f"sanitizer: {report.name}")
+        terminalreporter.write_line(report.read_text(errors="backslashreplace"))
 
 
 @pytest.fixture

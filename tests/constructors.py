@@ -5,16 +5,14 @@ failure must be a MemoryError and leave nothing behind.
 """
 
 import _imp
+import _testcapi
 import gc
-import importlib.util
 import itertools
 import socket
 import sys
 from array import array
 from collections.abc import Callable
 from functools import partial
-
-import _testcapi
 
 from poolsrv import _core
 from tests.test_core import TIMES, descriptors, options
@@ -25,7 +23,8 @@ SUCCESSES = 8
 # CPython's own caches grow in the first sweeps; a leak grows in each.
 SWEEPS = 20
 
-SPEC = importlib.util.spec_from_file_location(_core.__name__, _core.__file__)
+SPEC = _core.__spec__
+assert SPEC is not None
 
 
 def module() -> None:
@@ -75,7 +74,7 @@ def main() -> None:
     board = _core.Scoreboard(fd)
     listener = socket.create_server(("127.0.0.1", 0))
     listeners = [listener.fileno()]
-    (channel, other), (lifeline, signals) = socket.socketpair(), socket.socketpair()
+    (channel, _other), (lifeline, signals) = socket.socketpair(), socket.socketpair()
     chosen = options(channel, (lifeline.fileno(), signals.fileno()))
     # Without a Python frame of their own, whose allocations would fail as well.
     constructors: dict[str, Callable[[], object]] = {

@@ -246,11 +246,11 @@ def test_a_template_that_dies_with_orders_unread() -> None:
 
     template = Template(1, life)
     select.select([template.control], [], [])
-    template.send(messages.Spawn(0))
+    template.send(messages.Spawn([0]))
     template.child.signal(signal.SIGKILL)
     select.select([template.child.pidfd], [], [])
     assert template.received() == [(messages.Loaded(), None)]
-    template.send(messages.Spawn(1))
+    template.send(messages.Spawn([1]))
     assert template.child.reap() == -signal.SIGKILL
     template.close()
 

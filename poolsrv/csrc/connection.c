@@ -1166,8 +1166,7 @@ unproxied(Serve *s, Thread *t, Conn *c, Unproxied why)
 
 /* The header is looked at where the kernel keeps it, and taken out once it is
  * complete: until then the connection needs no memory, and at no time has a
- * byte of its request been read, so it may still go to another worker. A peer
- * that leaves within it is noticed when header-timeout is over. */
+ * byte of its request been read, so it may still go to another worker. */
 static Step
 read_preface(Serve *s, Thread *t, Conn *c)
 {
@@ -1204,6 +1203,8 @@ read_preface(Serve *s, Thread *t, Conn *c)
         c->item.prefaced = 1;
         return STEP_AGAIN;
     case PROXY_PARTIAL:
+        if (atomic_load(&c->word) & CONN_ENDS)
+            return conn_close(s, t, c);
         c->state = CONN_PREFACE;
         conn_seen(t, SEEN_IDLE, SEEN_READING);
         if (word_get(&c->deadline) == 0)

@@ -18,6 +18,8 @@
 /* Bodies up to this size are copied behind their head: for less than two
  * pages a memcpy is cheaper than a second iovec and keeping the owner. */
 #define COPY_BODY 16384
+/* What a chunk has around its data, at most: the size and two line ends. */
+#define CHUNK_FRAME 20
 
 /* ------------------------------------------------------------------------
  * Buffers */
@@ -507,8 +509,10 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
         if (ADD_LITERAL(out, "Connection: keep-alive\r\n") < 0)
             return -1;
     }
+    if (ADD_LITERAL(out, "\r\n") < 0)
+        return -1;
     sr->head_sent = true;
-    return ADD_LITERAL(out, "\r\n");
+    return 0;
 }
 
 /* Send x->out and then `size` bytes of `data`, which `owner` keeps alive (its
@@ -570,6 +574,11 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     if (!sr->head_sent && finish_head(x, sr, length) < 0)
         return -1;
     body = allowed(x, sr, (size_t)size);
+    /* All of the room before the first byte: an application may catch the
+     * exception and go on, and what follows must not land in half a chunk. */
+    if ((body <= COPY_BODY || sr->chunked) &&
+        buffer_reserve(&x->out, body + CHUNK_FRAME) < 0)
+        return -1;
     sr->sent += (int64_t)body;
     if (sr->chunked && body) {
         char line[20];

@@ -1,7 +1,7 @@
 """Runs Python on the sanitized core: `make test SANITIZE=1` puts this folder on PYTHONPATH.
 
 The runtimes of the sanitizers must be the first libraries of a process, so
-every Python starts itself anew with them preloaded, and then takes them out of
+each Python starts itself anew with them preloaded, and then takes them out of
 the environment: what Python starts (compilers, curl, Prometheus) runs
 without. The core comes from a folder of its own, so that the one beside the
 sources, which all others use, stays. What is reported goes to files, one a
@@ -17,11 +17,12 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 
 BUILD = Path(os.environ["SANITIZED_BUILD"])
-RUNTIMES = os.environ["SANITIZER_RUNTIMES"]  # libraries, separated by colons
+LIBRARIES = os.environ["SANITIZERS"]  # paths, separated by colons
 
 OPTIONS = {
-    # CPython keeps much until it ends; leaks are what the sweeps look for.
-    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+    # CPython keeps much until it ends; leaks are what the sweeps look for. And
+    # faulthandler says more about a SIGSEGV, which some tests send.
+    "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_segv=0",
     "UBSAN_OPTIONS": "print_stacktrace=1",
     # Else objects come from CPython's own arenas, which no sanitizer sees into.
     "PYTHONMALLOC": "malloc",
@@ -35,11 +36,12 @@ class SanitizedCore(MetaPathFinder):
         return PathFinder.find_spec(name, [str(BUILD / "poolsrv")])
 
 
-if os.environ.get("LD_PRELOAD") != RUNTIMES:
-    environ = os.environ | OPTIONS | {"LD_PRELOAD": RUNTIMES}
+PROCESS = str(os.getpid())
+if os.environ.get("SANITIZED_PROCESS") != PROCESS:
+    environ = os.environ | OPTIONS | {"LD_PRELOAD": LIBRARIES, "SANITIZED_PROCESS": PROCESS}
     os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
-del os.environ["LD_PRELOAD"]
-for runtime in RUNTIMES.split(":"):
-    # By hand: UBSan's own runtime does not look at log_path beside ASan's.
-    ctypes.CDLL(runtime).__sanitizer_set_report_path(os.fsencode(BUILD / "reports" / "report"))
+if os.environ.pop("LD_PRELOAD", None):  # else it is another interpreter of the same process
+    for library in LIBRARIES.split(":"):
+        # By hand: UBSan's own runtime does not look at log_path beside ASan's.
+        ctypes.CDLL(library).__sanitizer_set_report_path(os.fsencode(BUILD / "reports" / "report"))
 sys.meta_path.insert(0, SanitizedCore())
