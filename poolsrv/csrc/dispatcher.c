@@ -266,11 +266,9 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
             return NULL;
         deadline = at > 0 ? nanoseconds(at) : 1;
     }
-    Py_BEGIN_ALLOW_THREADS
-    n = dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
-    Py_END_ALLOW_THREADS
-    if (n < 0)
-        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_BEGIN_ALLOW_THREADS n =
+        dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
+    Py_END_ALLOW_THREADS if (n < 0) return PyErr_SetFromErrno(PyExc_OSError);
     return event_list(self->events, n);
 }
 
@@ -307,7 +305,8 @@ static PyMethodDef dispatcher_methods[] = {
     {"reclaim", (PyCFunction)dispatcher_reclaim, METH_O,
      "Queue again what was sent to a slot and never received; how many."},
     {"hear", (PyCFunction)dispatcher_hear, METH_O,
-     "hear(slot): the words of a slot that wait() has not told yet, as it does; "
+     "hear(slot): the words of a slot that wait() has not told yet, as it "
+     "does; "
      "call it before the slot is buried."},
     {"watch", (PyCFunction)dispatcher_watch, METH_VARARGS,
      "watch(fd, token): wait() also tells when fd is readable."},

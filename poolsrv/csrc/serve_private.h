@@ -1,4 +1,5 @@
-/* What serve.c, connection.c and output.c share, and nobody else. */
+/* What serve.c, connection.c, exchange.c, body.c and output.c share, and nobody
+ * else. */
 #ifndef POOLSRV_SERVE_PRIVATE_H
 #define POOLSRV_SERVE_PRIVATE_H
 
@@ -107,19 +108,49 @@ conn_seen(Thread *t, ConnSeen from, ConnSeen to)
 
 /* connection.c */
 Conn *conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item);
-void conn_run(Serve *s, Thread *t, Conn *c);
-/* The time of its state is over; owned. */
-void conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now);
+void conn_close(Serve *s, Thread *t, Conn *c);
 /* Give owned connections back, unread; at most CHANNEL_BATCH. */
 void conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t count,
                     uint64_t now);
 /* No longer owned; false: it has an event, and the caller still owns it. */
 bool conn_release(Serve *s, Conn *c);
+/* Its request counts in the load, or no longer. */
+void conn_count(Serve *s, Conn *c);
 void conn_uncount(Serve *s, Conn *c);
+/* Have these bytes emptied the socket? */
+bool conn_is_all(const Conn *c, size_t n, size_t room);
+/* Give the connection a Request of its own with the bytes of `r`; NULL: no
+ * memory. */
+Request *conn_adopt(Serve *s, Conn *c, Request *r);
+void conn_request_free(Conn *c);
+
+/* exchange.c */
+void conn_run(Serve *s, Thread *t, Conn *c);
+/* The time of its state is over; owned. */
+void conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now);
+
+/* body.c */
 int request_init(Request *r, const Http1Limits *limits, uint32_t capacity);
 void request_clear(Request *r);
+int request_grow(Request *r, uint32_t capacity);
+/* The next size of a head's buffer. */
+uint32_t request_larger(uint32_t size);
 /* Is the rest of a streamed body in the buffer? *end: where it ends. */
 bool request_body_end(const Request *r, uint32_t *end);
+
+extern const char body_go_on[];
+extern const char body_too_large[];
+void body_clear(Request *r);
+uint64_t body_deadline(const Serve *s, const Request *r, uint64_t now);
+int body_reserve(Request *r, uint64_t more, uint64_t expected);
+/* Keep bytes of a body: 0, or the status to refuse with. */
+int body_add(Serve *s, Request *r, const char *data, size_t size);
+/* Decode chunks and keep them. 1: complete, *used bytes were its; 0: more is
+ * needed; else the status to refuse with, *words why. */
+int body_decode(Serve *s, Request *r, const char *data, size_t size,
+                size_t *used, const char **words);
+/* Keep what came behind a body for the next request. */
+int body_keep_rest(Request *r, const char *data, uint32_t size);
 
 /* output.c */
 /* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone;
