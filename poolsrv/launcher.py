@@ -5,6 +5,7 @@ is made here before the first fork; every child closes what is not its own.
 """
 
 import os
+import resource
 import socket
 import time
 from collections.abc import Callable
@@ -42,6 +43,10 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
     PoolsrvError if the server cannot start.
     """
     log.setup(settings.log_level, settings.log_format, "supervisor")
+    # The usual soft limit of 1024 is for programs that use select(): idle
+    # connections alone may be more.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ExitStack() as stack:
         listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
         admin = _open(stack, settings.admin, settings, 64) if settings.admin is not None else None
@@ -111,6 +116,10 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
                 print("metrics", _url(admin) + "/metrics")
                 print("status", _url(admin) + "/", flush=True)
 
+        def stop_listening() -> None:
+            for listener in listeners:
+                listener.close()
+
         about = exporter.About(
             version=__version__,
             application=settings.application or repr(application),
@@ -133,6 +142,7 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
             start_template,
             start_exporter if admin is not None else None,
             announce,
+            stop_listening,
         )
         finish = supervisor.run()
     if finish.text:

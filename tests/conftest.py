@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -46,11 +46,14 @@ def server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
             *,
             env: dict[str, str] | None = None,
             allow_errors: str | None = None,
+            through: Sequence[str] = (),
             **options: object,
         ) -> Server:
             options = {"processes": 1, "threads": 4} | options
             return stack.enter_context(
-                serving(app, tmp_path, env=env, allow_errors=allow_errors, **options)
+                serving(
+                    app, tmp_path, env=env, allow_errors=allow_errors, through=through, **options
+                )
             )
 
         yield start

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +86,18 @@ class Server:
     """A running server. Made by `serving`, which also ends it."""
 
     def __init__(
-        self, app: str, directory: Path, env: dict[str, str], options: dict[str, object]
+        self,
+        app: str,
+        directory: Path,
+        env: dict[str, str],
+        options: dict[str, object],
+        through: Sequence[str] = (),
     ) -> None:
         self.log_path = directory / f"server-{uuid.uuid4().hex[:8]}.log"
+        serve = [sys.executable, "-m", "poolsrv", "serve", app, *arguments(ENDPOINTS | options)]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "poolsrv", "serve", app, *arguments(ENDPOINTS | options)],
+                [*through, *serve],
                 cwd=ROOT,
                 env=os.environ | {"PROBE_DIR": str(directory)} | env,
                 stdin=subprocess.DEVNULL,
@@ -264,16 +270,19 @@ def serving(
     *,
     env: dict[str, str] | None = None,
     allow_errors: str | None = None,
+    through: Sequence[str] = (),
     **options: object,
 ) -> Iterator[Server]:
     """A server for the time of the block, which then must end as it should.
+
+    `through` is a command that starts it, such as `prlimit --nofile=256`.
 
     It is stopped with SIGTERM (unless the test has ended it) and then: its
     exit status is 0, none of its processes is left, its supervisor held no
     descriptor more than at the start, and its log has no ERROR line but
     those that `allow_errors`, a regular expression, finds.
     """
-    server = Server(app, directory, env or {}, options)
+    server = Server(app, directory, env or {}, options, through)
     try:
         server.wait_until_serving()
         held = server.descriptors()

@@ -139,22 +139,18 @@ def test_connections_that_find_no_descriptor_leave_no_load(server: Start) -> Non
     serves(probe)
 
 
-@pytest.fixture
-def few_descriptors() -> Iterator[None]:
-    """In the servers started: too few for the clients of the test."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-
-@pytest.mark.usefixtures("few_descriptors")
 def test_clients_leave_descriptors_for_new_processes(server: Start) -> None:
-    probe = server(PROBE, processes=1, threads=1, allow_errors="exporter ended")
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    few = 256
+    # The hard limit as well: the server takes all it may.
+    probe = server(
+        PROBE,
+        processes=1,
+        threads=1,
+        allow_errors="exporter ended",
+        through=["prlimit", f"--nofile={few}:{few}"],
+    )
     with ExitStack() as stack:
-        for _ in range(2 * soft):
+        for _ in range(2 * few):
             stack.enter_context(Client(probe.address))
         probe.wait_until(lambda: probe.metric("poolsrv_accept_errors_total"))
         victim = probe.exporter()

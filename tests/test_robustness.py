@@ -508,3 +508,17 @@ def test_garbage(server: Start) -> None:
                 client.socket.shutdown(socket.SHUT_WR)
                 assert b" 200 " not in client.read_to_end()
             assert friend.get("/x").status == 200
+
+
+def test_a_server_that_drains_refuses_new_clients(server: Start, gate: Gate) -> None:
+    """At once: in the backlog they would wait for the end and then see a reset."""
+    probe = server(PROBE)
+    address = probe.address
+    with ExitStack() as stack:
+        (client,) = held_requests(stack, probe, gate, 1)
+        probe.terminate()
+        probe.wait_until(lambda: probe.status()["server"]["state"] == "draining")
+        with pytest.raises(ConnectionRefusedError):
+            Client(address)
+        gate.release(1)
+        assert client.receive().status == 200

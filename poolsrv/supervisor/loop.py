@@ -44,6 +44,7 @@ class Supervisor:
         start_template: Callable[[int], Template],
         start_exporter: Callable[[], Child] | None,
         announce: Callable[[], None],
+        stop_listening: Callable[[], None],
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -51,6 +52,7 @@ class Supervisor:
         self._start_template = start_template
         self._start_exporter = start_exporter
         self._announce = announce
+        self._stop_listening = stop_listening
         self._template: Template | None = None
         self._template_due: float | None = None
         self._exporter: Child | None = None
@@ -252,6 +254,8 @@ class Supervisor:
                     self._bury(slot, reason)
                 case policy.StopAccepting():
                     self._dispatcher.stop()
+                    # A client that comes now is refused at once, and may go elsewhere.
+                    self._stop_listening()
                 case policy.Announce():
                     self._announce()
                 case policy.Finish():
