@@ -9,8 +9,11 @@ application of this file (`poolsrv serve loadtests._hostile:application`).
 
 wrk asks for /hello on kept-alive connections, by turns without and with a
 crowd of slow clients, so that what else the machine does falls on both alike.
-The table has the medians of the pairs. It needs wrk, and root's or a raised
-limit of descriptors for more than a thousand clients.
+The table has the medians of the pairs: requests a second and p99 of the normal
+clients; their errors; the slow connections that the server ended; the most
+threads that were in a request while only the crowd was there.
+
+It needs wrk, and a hard limit of descriptors above the number of slow clients.
 """
 
 import argparse
@@ -102,9 +105,7 @@ class Crowd:
 
 
 # One byte a second, as the classic tool does it.
-_SLOWLORIS = Crowd(
-    1000, b"GET /hello HTTP/1.1\r\nHost: slow.example\r\nX-Slow: ", piece=b"a"
-)
+_SLOWLORIS = Crowd(1000, b"GET /hello HTTP/1.1\r\nHost: slow.example\r\nX-Slow: ", piece=b"a")
 # Above --body-min-rate, so that the server has to bear with them.
 _UPLOADS = Crowd(
     200,
@@ -223,13 +224,13 @@ _SETTLE = 2.0
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians of pairs; requests a second, and seconds."""
+    """What the columns of the table show; pairs are (without, with) the crowd."""
 
-    rate: tuple[float, float]  # without, with
-    p99: tuple[float, float]
-    errors: int  # of normal requests, late ones included
-    ended: int  # slow connections that the server ended
-    busy: float  # most threads in a request while only the crowd was there
+    rate: tuple[float, float]  # requests a second
+    p99: tuple[float, float]  # seconds
+    errors: int
+    ended: int
+    busy: float
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,6 @@ def serving(processes: int, threads: int, options: list[str]) -> Iterator[Target
         cwd=Path(__file__).parents[1],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
-        text=True,
         start_new_session=True,
     )
     try:
@@ -303,8 +303,8 @@ def serving(processes: int, threads: int, options: list[str]) -> Iterator[Target
             line = process.stdout.readline()
             if not line:
                 raise Failed("the server does not start; its reason stands above")
-            what, _, where = line.strip().partition(" ")
-            printed[what] = where.strip()
+            what, _, where = line.decode().strip().partition(" ")
+            printed[what] = where
         yield Target(printed["application"].rstrip("/"), printed["metrics"])
     finally:
         _processes.end(process)
@@ -313,18 +313,22 @@ def serving(processes: int, threads: int, options: list[str]) -> Iterator[Target
 # ---------------------------------------------------------------------------
 # The command
 
-
 _TITLES = (
-    "scenario", "slow", "req/s", "with", "ratio", "p99 ms", "with", "ratio", "errors", "ended", "busy"
+    "scenario", "slow",
+    "req/s", "with", "ratio",
+    "p99 ms", "with", "ratio",
+    "errors", "ended", "busy",
 )  # fmt: skip
 
 
 def _row(name: str, slow: int, found: Measured) -> tuple[str, ...]:
     (rate, rate_with), (p99, p99_with) = found.rate, found.p99
+    # Of answers that did not come there is no latency.
+    late = (f"{1e3 * p99_with:.2f}", f"{p99_with / p99:.2f}") if rate_with else ("-", "-")
     return (
         name, f"{slow}",
         f"{rate:.0f}", f"{rate_with:.0f}", f"{rate_with / rate:.2f}",
-        f"{1e3 * p99:.2f}", f"{1e3 * p99_with:.2f}", f"{p99_with / p99:.2f}",
+        f"{1e3 * p99:.2f}", *late,
         f"{found.errors}", f"{found.ended}", f"{found.busy:g}",
     )  # fmt: skip
 
@@ -388,9 +392,7 @@ def main() -> int | str:
                 target = Target(options.url.rstrip("/"), options.metrics_url)
                 found = measure(target, *arguments)
             else:
-                with serving(
-                    options.processes, options.threads, options.server_option
-                ) as target:
+                with serving(options.processes, options.threads, options.server_option) as target:
                     found = measure(target, *arguments)
             print(_line(_row(name, sum(crowd.count for crowd in crowds), found)), flush=True)
     except (Failed, Missing) as error:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from poolsrv import _core
 from tests.server import Server, serving
 
 # Where tests/sanitize has every process report, one file each.
@@ -17,6 +18,7 @@ REPORTS = Path(BUILD, "reports") if BUILD else None
 
 def pytest_sessionstart() -> None:
     if REPORTS:
+        assert Path(_core.__file__).is_relative_to(REPORTS.parent), "the core is not sanitized"
         shutil.rmtree(REPORTS, ignore_errors=True)
         REPORTS.mkdir(parents=True)
 

@@ -124,4 +124,3 @@ def test_a_slow_body_leaves_the_other_threads_alone(probe: Server) -> None:
             assert quick.get("/x").status == 200
         slow.send(b"cde")
         assert slow.receive().body == b"abcde"
-

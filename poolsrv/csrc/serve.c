@@ -683,7 +683,10 @@ serve_note(Serve *s, NoteLevel level, const char *format, ...)
     pthread_mutex_lock(&s->side);
     first = s->note_count == 0;
     if (s->note_count == SERVE_NOTES) {
-        s->note_lost++; /* a flood must not become a flood of log lines */
+        /* A flood must not become a flood of log lines, nor one of debug
+         * lines a warning. */
+        if (s->note_lost++ == 0 || level > s->note_lost_level)
+            s->note_lost_level = level;
     } else {
         Note *note = &s->notes[(s->note_first + s->note_count++) % SERVE_NOTES];
         note->level = level;
@@ -707,7 +710,7 @@ serve_note_pop(Serve *s, Note *note)
         s->note_count--;
         found = true;
     } else if (s->note_lost) {
-        note->level = NOTE_WARNING;
+        note->level = s->note_lost_level;
         snprintf(note->text, sizeof note->text,
                  "%u more messages like these were dropped", s->note_lost);
         s->note_lost = 0;

@@ -89,6 +89,7 @@ struct Serve {
     pthread_mutex_t side; /* guards notes and garbage */
     Note notes[SERVE_NOTES];
     uint32_t note_first, note_count, note_lost;
+    NoteLevel note_lost_level; /* the highest of those lost */
     Segment *garbage;
     _Atomic bool has_garbage;
 };
