@@ -67,10 +67,10 @@ def _commands() -> App:
     def serve(settings: Given = DEFAULTS) -> int:
         """Serve an application until a signal ends it.
 
-        SIGTERM and SIGINT let running requests finish; a second one ends them. Exit status: 2 for
-        bad options, 3 if the application cannot be loaded, 4 if an address cannot be
-        bound. Each option may also stand in the environment (POOLSRV_THREADS=8) and in
-        poolsrv.toml (threads = 8).
+        SIGTERM and SIGINT let running requests finish; a second one ends them.
+        Exit status: 2 for bad options, 3 if the application cannot be loaded, 4 if
+        an address cannot be bound. Each option may also stand in the environment
+        (POOLSRV_THREADS=8) and in poolsrv.toml (threads = 8).
         """
         if not settings.application:
             raise ConfigError("APP is missing: give the application, as in poolsrv serve app:app")

@@ -13,6 +13,9 @@
 
 #include "serve_private.h"
 
+/* Seconds: more than anyone waits, and no sum with it overflows. */
+#define LONGEST_BODY (UINT64_C(365) * 86400)
+
 /* ------------------------------------------------------------------------
  * Requests */
 
@@ -92,11 +95,13 @@ uint64_t
 body_deadline(const Serve *s, const Request *r, uint64_t now)
 {
     const ServeLimits *limits = &s->o.limits;
-    uint64_t all;
+    uint64_t all, earned;
     if (limits->body_rate == 0)
         return now + limits->body_timeout;
-    all = r->body_began + limits->body_timeout +
-          r->body_size / limits->body_rate * CLOCK_SECOND;
+    earned = r->body_size / limits->body_rate;
+    if (earned > LONGEST_BODY)
+        earned = LONGEST_BODY;
+    all = r->body_began + limits->body_timeout + earned * CLOCK_SECOND;
     return all < now + limits->body_timeout ? all : now + limits->body_timeout;
 }
 

@@ -293,8 +293,14 @@ make_room(Dispatch *d, uint64_t now)
 {
     int i;
     word_add(&d->board->supervisor->accept_errors[0], 1);
-    for (i = 0; i < EVICT_BATCH && d->lists[HELD_KEPT].count; i++)
-        close_held(d, d->lists[HELD_KEPT].first, CLOSED_EVICTED);
+    for (i = 0; i < EVICT_BATCH; i++) {
+        /* Those who have had an answer first: they will come again. */
+        const HeldState idle =
+            d->lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
+        if (d->lists[idle].count == 0)
+            break;
+        close_held(d, d->lists[idle].first, CLOSED_EVICTED);
+    }
     if (i == 0) {
         listen_to(d, false);
         d->accept_again = now + ACCEPT_PAUSE;

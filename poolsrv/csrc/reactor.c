@@ -8,6 +8,9 @@
 
 #include <sys/resource.h>
 
+/* What a thread keeps of its buffer for answers. */
+#define OUT_KEPT 262144
+
 #ifdef Py_GIL_DISABLED
 #define PARALLEL true
 #else
@@ -144,6 +147,8 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
         serve_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
         x->out.size = 0;
     }
+    if (x->out.capacity > OUT_KEPT)
+        buffer_clear(&x->out); /* one large answer must not stay for ever */
     if (app->access_log >= 0)
         access_log(x, clock_now() - c->began);
 }
