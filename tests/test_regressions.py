@@ -160,6 +160,18 @@ def test_clients_leave_descriptors_for_new_processes(server: Start) -> None:
     serves(probe)
 
 
+def test_a_flood_of_refusals_is_no_warning(server: Start) -> None:
+    """Its messages are for --log-level debug, and so is that some were dropped."""
+    probe = server(PROBE, header_timeout="0.5s", log_level="warning")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(300)]
+        for client in clients:
+            client.send(head("GET", "/x")[:-2])
+        for client in clients:
+            assert client.receive().status == 408
+    assert "WARNING" not in probe.log()
+
+
 # Bodies that are streamed
 
 

@@ -531,7 +531,9 @@ core_add_request(PyObject *module, CoreState *state)
 {
     if (core_add_input(module, state) < 0)
         return -1;
-    return core_add_response(module, state);
+    if (core_add_start_response(module, state) < 0)
+        return -1;
+    return core_add_file_wrapper(module, state);
 }
 
 int

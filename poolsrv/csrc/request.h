@@ -1,5 +1,5 @@
-/* What the bindings of one request share: environ.c, input.c, response.c and
- * reactor.c. Everything here runs with the GIL, on the thread that serves. */
+/* What the bindings of one request share: environ.c, input.c,
+ * start_response.c, response.c, file_wrapper.c, access.c and reactor.c. Everything here runs with the GIL, on the thread that serves. */
 #ifndef POOLSRV_REQUEST_H
 #define POOLSRV_REQUEST_H
 
@@ -137,10 +137,21 @@ PyObject *input_new(Context *x);
 void input_end(PyObject *input);
 int core_add_input(PyObject *module, CoreState *state);
 
-/* response.c */
+#define ADD_LITERAL(b, text) buffer_add((b), (text), sizeof(text) - 1)
+
+/* start_response.c */
 StartResponse *start_response_new(Context *x);
 void start_response_end(StartResponse *sr);
-int core_add_response(PyObject *module, CoreState *state);
+int core_add_start_response(PyObject *module, CoreState *state);
+
+/* file_wrapper.c */
+/* The file of a wsgi.file_wrapper; borrowed. */
+PyObject *file_wrapper_file(PyObject *wrapper);
+int core_add_file_wrapper(PyObject *module, CoreState *state);
+
+/* response.c */
+/* The write() that start_response returns. */
+PyObject *response_write(PyObject *start_response, PyObject *data);
 
 /* Send what the application returned; takes care of close(). 0; 1 and
  * exception if only close() failed; -1 and exception if the application did. */

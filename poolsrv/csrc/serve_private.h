@@ -1,5 +1,5 @@
-/* What serve.c, connection.c, exchange.c, body.c and output.c share, and nobody
- * else. */
+/* What serve.c, watch.c, connection.c, exchange.c, body.c and output.c share,
+ * and nobody else. */
 #ifndef POOLSRV_SERVE_PRIVATE_H
 #define POOLSRV_SERVE_PRIVATE_H
 
@@ -52,6 +52,15 @@ typedef enum { UNPROXIED_UNTRUSTED, UNPROXIED_MALFORMED } Unproxied;
 #define LEADER_MAIN (-2)
 
 typedef enum { WATCH_OFF, WATCH_SLOW, WATCH_FAST } WatchPace;
+
+/* In `watch`. */
+typedef enum {
+    WATCHED_TIMER,
+    WATCHED_BELL,
+    WATCHED_SIGNALS,
+    WATCHED_LIFELINE,
+    WATCHED_EPOLL
+} Watched;
 
 struct Serve {
     ServeOptions o;
@@ -160,8 +169,18 @@ int output_flush(Thread *t, Conn *c);
 void output_discard(Serve *s, Conn *c);
 
 /* serve.c */
-void serve_arm(Serve *s);
-void serve_attend(Serve *s);
+/* Owned connections that are ready, first come first. */
+typedef struct {
+    Conn *first, *last;
+} Chain;
+
+void serve_chain(Chain *chain, Conn *c);
+/* Wait for events; the connections that became ready. */
+Chain serve_poll(Serve *s, Thread *t, int timeout);
+/* Add to the ready queue; take a thread from the parked, to be signalled, or
+ * NULL. `lock` is held. */
+void serve_push(Serve *s, Conn *first, Conn *last);
+Thread *serve_unpark(Serve *s);
 void serve_ring(int bell);
 /* The worker has room for so many more; the supervisor is told if one waits. */
 void serve_unload(Serve *s, uint32_t count);
@@ -169,5 +188,11 @@ void serve_unload(Serve *s, uint32_t count);
 void serve_queue(Serve *s, Conn *c);
 /* The same from the main thread, which has no time: a thread is called. */
 void serve_call(Serve *s, Conn *c);
+
+/* watch.c */
+/* A request begins: the main thread's clock must run. */
+void serve_arm(Serve *s);
+/* A connection waits, with a deadline. */
+void serve_attend(Serve *s);
 
 #endif

@@ -55,6 +55,10 @@ def run(job: Job, slot: int) -> None:
     """The whole life of a worker."""
     settings = job.settings
     log.setup(settings.log_level, settings.log_format, f"worker {slot}")
+    # What was registered before the fork is for the process that did it: it might
+    # remove the files of all workers at the end of one.
+    atexit._clear()
+    atexit.register(logging.shutdown)
     faulthandler.enable()
     channel = _own_channel(job, slot)
     receiver, sender = socket.socketpair()
@@ -120,6 +124,9 @@ def run(job: Job, slot: int) -> None:
     _watch(reactor, receiver)
     for thread in threads:
         thread.join()
+    signal.set_wakeup_fd(-1)
+    sender.close()
+    receiver.close()
     # Forked children of multiprocess end without them, but applications count on
     # atexit to flush what they have gathered.
     atexit._run_exitfuncs()

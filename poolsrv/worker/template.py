@@ -5,6 +5,7 @@ when told to, waits for their ends and reports them; nothing else, so that it
 stays a process of one thread from which forking is safe.
 """
 
+import atexit
 import gc
 import os
 import select
@@ -23,7 +24,7 @@ from poolsrv.worker.main import Job, run
 _FORK = multiprocess.get_context("fork")
 
 # After the supervisor's death workers finish within 1.5 s (ORPHAN_GRACE in
-# serve.c); one that does not is stuck where its main thread cannot act.
+# watch.c); one that does not is stuck where its main thread cannot act.
 _ORPHANS = 1.75
 
 
@@ -33,6 +34,7 @@ def template(control: socket.socket, job: Job) -> None:
         # The supervisor decides; a terminal or an init system signals all at once.
         signal.signal(ignored, signal.SIG_IGN)
     control.setblocking(True)
+    atexit._clear()  # what is registered so far is for the supervisor's end
     if job.settings.preload and job.application is None:
         try:
             prepare(job.settings)
@@ -44,6 +46,7 @@ def template(control: socket.socket, job: Job) -> None:
         gc.freeze()  # the collector would write to pages that workers share
     messages.send(control, messages.Loaded())
     _Template(control, job).serve()
+    atexit._run_exitfuncs()  # what the application has registered here
 
 
 class _Template:
