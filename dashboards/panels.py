@@ -113,7 +113,7 @@ TRAFFIC = (
             ("application errors", f"sum({rate('application_errors_total')})"),
             ("refused", f"sum({rate('requests_refused_total')})"),
             ("clients gone", f"sum({rate('client_disconnects_total')})"),
-            ("timed out", f"sum({rate('connection_timeouts_total')})"),
+            ("limit reached", f"sum({rate('connections_limited_total')})"),
         ),
     ),
     Panel(

@@ -428,7 +428,7 @@ def test_a_header_that_does_not_end(server: Start) -> None:
     with Client(hasty.address) as client:
         client.send(V1_TCP4[:-1])
         client.expect_end()
-    hasty.wait_for_metric(1, "poolsrv_connection_timeouts_total", reason="header")
+    hasty.wait_for_metric(1, "poolsrv_connections_limited_total", limit="header_timeout")
     assert hasty.metric("poolsrv_requests_refused_total") == 0
 
 

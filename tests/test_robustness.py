@@ -296,11 +296,18 @@ def test_a_worker_killed_under_load(server: Start) -> None:
     probe.wait_until(lambda: len(probe.descriptors()) <= held)
 
 
+def stopped(pid: int) -> bool:
+    """Every thread of it: a signal is sent before it has arrived everywhere."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_what_a_killed_worker_had_not_received_is_served_by_another(server: Start) -> None:
     """A stopped process takes nothing from its channel."""
     probe = server(PROBE, processes=2, threads=4, allow_errors=KILLED)
     victim = probe.workers()[0]
     probe.kill(victim, signal.SIGSTOP)
+    probe.wait_until(lambda: stopped(victim))
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(probe.address)) for _ in range(8)]
         for client in clients:
@@ -522,3 +529,21 @@ def test_a_server_that_drains_refuses_new_clients(server: Start, gate: Gate) -> 
             Client(address)
         gate.release(1)
         assert client.receive().status == 200
+
+
+def test_each_limit_that_closes_a_connection_is_counted(server: Start) -> None:
+    probe = server(PROBE, keep_alive_requests=2, header_timeout="0.3s", body_timeout="0.3s")
+    name = "poolsrv_connections_limited_total"
+    with Client(probe.address) as client:
+        assert client.get("/x").get("Connection") is None
+        assert client.get("/x").get("Connection") == "close"
+        client.expect_end()
+    probe.wait_for_metric(1, name, limit="keep_alive_requests")
+    with Client(probe.address) as client:
+        client.send(head("GET", "/x")[:-2])
+        assert client.receive().status == 408
+    probe.wait_for_metric(1, name, limit="header_timeout")
+    with Client(probe.address) as client:
+        client.send(head("POST", "/echo", "Content-Length: 5") + b"ab")
+        assert client.receive().status == 408
+    probe.wait_for_metric(1, name, limit="body_timeout")

@@ -267,7 +267,7 @@ wait_readable(Thread *t, Conn *c, const Request *r)
     while (n < 0 && errno == EINTR);
     atomic_store(&t->row->current.state, THREAD_APPLICATION);
     if (n == 0)
-        word_add(&t->row->timeouts[TIMEOUT_BODY], 1);
+        word_add(&t->row->limited[LIMIT_BODY], 1);
     return n > 0 ? 0 : n == 0 ? 408 : 500;
 }
 

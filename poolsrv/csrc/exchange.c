@@ -142,22 +142,22 @@ conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
         conn_hand_back(s, t, &c, 1, now - IDLE_GRACE);
         return;
     case CONN_PREFACE: /* it speaks no HTTP yet: no answer */
-        word_add(&t->row->timeouts[TIMEOUT_HEADER], 1);
+        word_add(&t->row->limited[LIMIT_HEADER], 1);
         conn_seen(t, SEEN_READING, SEEN_IDLE);
         conn_close(s, t, c);
         return;
     case CONN_HEAD:
     case CONN_BODY:
-        word_add(&t->row->timeouts[c->state == CONN_HEAD ? TIMEOUT_HEADER
-                                                         : TIMEOUT_BODY],
-                 1);
+        word_add(
+            &t->row->limited[c->state == CONN_HEAD ? LIMIT_HEADER : LIMIT_BODY],
+            1);
         conn_seen(t, SEEN_READING, SEEN_IDLE);
         if (refuse(s, t, c, 408, "the request did not arrive in time") ==
             STEP_AGAIN)
             serve_call(s, c);
         return;
     case CONN_WRITING:
-        word_add(&t->row->timeouts[TIMEOUT_SEND], 1);
+        word_add(&t->row->limited[LIMIT_SEND], 1);
         conn_seen(t, SEEN_WRITING, SEEN_IDLE);
         conn_close(s, t, c);
         return;
@@ -186,6 +186,8 @@ finish(Serve *s, Thread *t, Conn *c, Request *r)
 
     record(t, c, t->now);
     body_clear(r);
+    if (!c->keep && c->item.requests + 1 == s->o.limits.keep_alive_requests)
+        word_add(&t->row->limited[LIMIT_REQUESTS], 1);
     if (!c->keep && c->unread)
         return start_linger(s, t, c);
     if (!c->keep)

@@ -243,7 +243,7 @@ serve_wait_writable(Thread *t, Conn *c)
         if (n < 0 && errno == EINTR)
             continue;
         if (n == 0)
-            word_add(&t->row->timeouts[TIMEOUT_SEND], 1);
+            word_add(&t->row->limited[LIMIT_SEND], 1);
         if (n <= 0)
             return lost(c);
         output_flush(t, c);

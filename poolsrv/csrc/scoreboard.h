@@ -134,9 +134,9 @@
       "Requests in which the application raised an exception")                \
     F(disconnected, COUNTER, 1, "", "client_disconnects", "",                 \
       "Requests whose client went away before it had the whole answer")       \
-    F(timeouts, COUNTER, 4, "", "connection_timeouts",                        \
-      "reason=header|body|send|keep_alive",                                   \
-      "Connections closed by a worker because a time limit ran out")          \
+    F(limited, COUNTER, 4, "", "connections_limited",                         \
+      "limit=header_timeout|body_timeout|send_timeout|keep_alive_requests",   \
+      "Connections closed by a worker because a limit was reached")           \
     F(unproxied, COUNTER, 2, "", "proxy_protocol_refusals",                   \
       "reason=untrusted|malformed",                                           \
       "Connections closed because no trusted peer began them with a PROXY "   \

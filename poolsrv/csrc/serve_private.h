@@ -34,12 +34,7 @@ typedef enum {
 /* Which column of the connections gauge a state belongs to. */
 typedef enum { SEEN_IDLE, SEEN_READING, SEEN_RUNNING, SEEN_WRITING } ConnSeen;
 
-typedef enum {
-    TIMEOUT_HEADER,
-    TIMEOUT_BODY,
-    TIMEOUT_SEND,
-    TIMEOUT_KEEP_ALIVE
-} Timeout;
+typedef enum { LIMIT_HEADER, LIMIT_BODY, LIMIT_SEND, LIMIT_REQUESTS } Limit;
 
 typedef enum { UNPROXIED_UNTRUSTED, UNPROXIED_MALFORMED } Unproxied;
 
