@@ -159,7 +159,7 @@ process_cpu(void)
 }
 
 static ScheduleView
-look(Serve *s, uint64_t now)
+look(Serve *s, uint64_t now, bool *late)
 {
     ScheduleView view = {.cpu = process_cpu()};
     uint32_t i;
@@ -180,6 +180,7 @@ look(Serve *s, uint64_t now)
     view.parked = s->parked_count;
     s->stuck = view.stuck;
     view.polled = s->leader >= 0;
+    *late = s->ready && now > s->ready->ready + SCHEDULE_TICK;
     pthread_mutex_unlock(&s->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */
     if (view.polled || view.stuck == 0 || view.stuck < view.busy)
@@ -202,18 +203,40 @@ wake_one(Serve *s)
         pthread_cond_signal(&wake->wake);
 }
 
-/* All threads are in requests that do not end: what has come for us and is
- * unread goes back, so that whichever worker is free first can take it. What
- * has been read in part must wait here. */
+/* Has another worker a thread to spare? */
+static bool
+others_free(const Serve *s)
+{
+    const Scoreboard *board = s->o.board;
+    uint32_t i;
+    for (i = 0; i < board->slot_count; i++) {
+        const int32_t limit = atomic_load(&board->loads[i].limit);
+        const int32_t most =
+            limit < s->schedule.threads ? limit : s->schedule.threads;
+        if (i != s->o.slot && atomic_load(&board->loads[i].load) < most)
+            return true;
+    }
+    return false;
+}
+
+/* The threads are in requests that do not end: what has come for us and is
+ * unread goes back if another worker has a thread for it, or if others wait in
+ * the common queue, which is in order of arrival. Else it waits here, where a
+ * thread finds it without the way through the supervisor; and what has been
+ * read in part must wait here. */
 static void
 stand_in(Serve *s)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
                             .data.u64 = WATCHED_EPOLL};
+    const bool give = atomic_load(&s->draining) ||
+                      atomic_load(&s->o.board->notice->queued) ||
+                      others_free(s);
     Conn *back[CHANNEL_BATCH];
     Chain stay = {NULL, NULL}, got;
     Conn *c, *following;
     uint32_t n = 0;
+    bool polled;
 
     pthread_mutex_lock(&s->lock);
     if (s->leader >= 0) { /* a thread has come free meanwhile */
@@ -232,7 +255,7 @@ stand_in(Serve *s)
         for (c = got.first; c; c = following) {
             following = c->next;
             c->next = NULL;
-            if (c->state != CONN_IDLE) {
+            if (c->state != CONN_IDLE || !give) {
                 serve_chain(&stay, c);
                 continue;
             }
@@ -252,7 +275,10 @@ stand_in(Serve *s)
         serve_push(s, stay.first, stay.last);
     if (s->leader == LEADER_MAIN)
         s->leader = LEADER_NONE;
+    polled = s->leader >= 0;
     pthread_mutex_unlock(&s->lock);
+    if (stay.first && polled) /* a thread found nothing, and waits for events */
+        serve_ring(s->nudge);
     /* Called again by the next event, while threads are as busy as now. */
     epoll_ctl(s->watch, EPOLL_CTL_MOD, s->epoll, &e);
 }
@@ -263,12 +289,13 @@ tick(Serve *s)
     uint64_t fired;
     const uint64_t now = clock_now();
     ScheduleView view;
+    bool late;
 
     if (read(s->timer, &fired, sizeof fired) < 0)
         return; /* it was set anew meanwhile */
     s->main.now = now;
     word_add(s->o.board->workers[s->o.slot].ticks, 1);
-    view = look(s, now);
+    view = look(s, now, &late);
     if (!s->draining)
         atomic_store(&s->line->limit, schedule_limit(&s->schedule));
     switch (schedule_tick(&s->schedule, &view, now)) {
@@ -279,6 +306,8 @@ tick(Serve *s)
         stand_in(s);
         break;
     case TICK_NOTHING:
+        if (late && schedule_queues(&s->schedule) && others_free(s))
+            stand_in(s);
         break;
     }
     if (now - s->swept >= SWEEP_EVERY)
