@@ -295,8 +295,7 @@ make_room(Dispatch *d, uint64_t now)
     word_add(&d->board->supervisor->accept_errors[0], 1);
     for (i = 0; i < EVICT_BATCH; i++) {
         /* Those who have had an answer first: they will come again. */
-        const HeldState idle =
-            d->lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
+        const HeldState idle = d->lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
         if (d->lists[idle].count == 0)
             break;
         close_held(d, d->lists[idle].first, CLOSED_EVICTED);

@@ -1,5 +1,6 @@
-/* What the bindings of one request share: environ.c, input.c,
- * start_response.c, response.c, file_wrapper.c, access.c and reactor.c. Everything here runs with the GIL, on the thread that serves. */
+/* What the bindings of one request share: environ.c, input.c, start_response.c,
+ * response.c, file_wrapper.c, access.c and reactor.c. Everything here runs with
+ * the GIL, on the thread that serves. */
 #ifndef POOLSRV_REQUEST_H
 #define POOLSRV_REQUEST_H
 
