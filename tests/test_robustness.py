@@ -547,3 +547,24 @@ def test_each_limit_that_closes_a_connection_is_counted(server: Start) -> None:
         client.send(head("POST", "/echo", "Content-Length: 5") + b"ab")
         assert client.receive().status == 408
     probe.wait_for_metric(1, name, limit="body_timeout")
+
+
+def test_an_access_log_on_a_full_disk_is_said_once(server: Start) -> None:
+    probe = server(PROBE, threads=1, access_log="/dev/full")
+    with Client(probe.address) as client:
+        for _ in range(20):
+            assert client.get("/x").status == 200
+    probe.wait_for_log("WARNING .*access log cannot be written: No space left")
+    assert probe.log().count("access log cannot be written") == 1
+
+
+def test_a_body_that_cannot_be_spooled_is_answered(server: Start) -> None:
+    probe = server(PROBE, body_buffer="1KiB", env={"TMPDIR": "/does/not/exist"})
+    with Client(probe.address) as client:
+        # More than a thread's buffer, which serves a body that has come whole.
+        client.send(head("POST", "/echo", "Content-Length: 200000") + b"x" * 200_000)
+        response = client.receive()
+        assert (response.status, response.get("Connection")) == (500, "close")
+    probe.wait_for_log("WARNING .*cannot keep a request body .*TMPDIR")
+    with Client(probe.address) as client:
+        assert client.get("/x").status == 200

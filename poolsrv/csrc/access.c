@@ -68,7 +68,7 @@ add_field(Line *line, const Request *r, Http1FieldId id, bool json)
 }
 
 void
-access_log(const Context *x, uint64_t took)
+access_log(Context *x, uint64_t took)
 {
     static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr",
                                        "May", "Jun", "Jul", "Aug",
@@ -82,6 +82,7 @@ access_log(const Context *x, uint64_t took)
     char address[INET6_ADDRSTRLEN] = "-", piece[256];
     struct tm t;
     Line line = {.size = 0};
+    ssize_t written;
 
     if (address_size(client->family))
         inet_ntop(client->family, client->bytes, address, sizeof address);
@@ -121,6 +122,14 @@ access_log(const Context *x, uint64_t took)
              (unsigned long long)(took / 1000u % 1000000u), x->request_id);
     add_text(&line, piece);
     line.text[line.size++] = '\n';
-    while (write(app->access_log, line.text, line.size) < 0 && errno == EINTR)
-        ;
+    do
+        written = write(app->access_log, line.text, line.size);
+    while (written < 0 && errno == EINTR);
+    /* Said once, until it works again: a full disk must not fill the log. */
+    if (written < 0 && !x->access_lost)
+        serve_note(x->thread->serve, NOTE_WARNING,
+                   "the access log cannot be written: %s; lines are lost until "
+                   "it can",
+                   strerror(errno));
+    x->access_lost = written < 0;
 }

@@ -96,6 +96,7 @@ typedef struct Context {
     PyObject *input;
     Buffer out;
     int64_t body_size; /* of the last answer, for the access log */
+    bool access_lost;  /* its last line could not be written */
     uint64_t sequence;
     char request_id[REQUEST_ID_SIZE + 1];
     char date[40]; /* "Date: ...\r\n" */
@@ -161,6 +162,6 @@ int response_send(Context *x, StartResponse *sr, PyObject *result);
 void response_fail(Context *x, StartResponse *sr);
 
 /* access.c: one line in the access log, if there is one. */
-void access_log(const Context *x, uint64_t took);
+void access_log(Context *x, uint64_t took);
 
 #endif
