@@ -50,6 +50,7 @@ class Dispatcher:
         keep_alive_timeout: float,
         queue_timeout: float,
         queue_size: int,
+        overtaking: int,
     ) -> Dispatcher: ...
     @property
     def bell(self) -> int: ...

@@ -238,6 +238,16 @@ class Settings:
             "Connections that may wait for a free thread; more are answered 503.",
         ),
     ] = 2048
+    queue_overtaking: Annotated[
+        int,
+        row(
+            integer(0, 1000),
+            PROCESSES,
+            "While all threads are busy, a request that waits may be overtaken by shorter ones, "
+            "for so many times as long as requests of its path usually take; 0: first come, "
+            "first served.",
+        ),
+    ] = 10
 
     startup_timeout: Annotated[
         float,

@@ -65,6 +65,7 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
             keep_alive_timeout=settings.keep_alive_timeout,
             queue_timeout=settings.queue_timeout,
             queue_size=settings.queue_size,
+            overtaking=settings.queue_overtaking,
         )
         stack.callback(dispatcher.close)
         job = Job(

@@ -79,7 +79,9 @@ def main() -> None:
     # Without a Python frame of their own, whose allocations would fail as well.
     constructors: dict[str, Callable[[], object]] = {
         "Scoreboard": partial(_core.Scoreboard, fd),
-        "Dispatcher": partial(_core.Dispatcher, board, listeners, queue_size=10, **TIMES),
+        "Dispatcher": partial(
+            _core.Dispatcher, board, listeners, queue_size=10, overtaking=10, **TIMES
+        ),
         "Reactor": partial(_core.Reactor, board, 0, **chosen),
         "FileWrapper": partial(_core.FileWrapper, listener, 100),
     }

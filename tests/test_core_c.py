@@ -14,7 +14,9 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("core")
 
 
-@pytest.mark.parametrize("part", ["channel", "scoreboard", "schedule", "dispatch", "allocation"])
+@pytest.mark.parametrize(
+    "part", ["channel", "scoreboard", "schedule", "forecast", "held", "dispatch", "allocation"]
+)
 def test_part(part: str, build: Path) -> None:
     run = subprocess.run(
         ["make", "--no-print-directory", "-C", FOLDER, f"check-{part}", f"BUILD={build}"],

@@ -117,6 +117,52 @@ def test_what_waits_is_served_in_the_order_it_came(
     assert (tmp_path / "order").read_text().split() == [str(number) for number in range(8)]
 
 
+def long_before_short(stack: ExitStack, probe: Server, gate: Gate) -> list[Client]:
+    """One thread, and requests as they came: in it, waiting, waiting and long, waiting.
+
+    That the third is long is known: one like it held the thread before, for as
+    long as a look at the metrics takes. A thousand such may overtake it.
+    """
+    (known,) = held_requests(stack, probe, gate, 1)
+    assert probe.metric("poolsrv_queue_length") == 0
+    gate.release(1)
+    assert known.receive().status == 200
+    clients = [known] + [stack.enter_context(Client(probe.address)) for _ in range(3)]
+    for waiting, (client, request) in enumerate(
+        zip(clients, [HELD, head("GET", "/x"), HELD, head("GET", "/x")], strict=True)
+    ):
+        client.send(request)
+        if waiting:
+            probe.wait_for_metric(waiting, "poolsrv_queue_length")
+        else:
+            probe.wait_until(lambda: len(gate.arrivals()) == 2)
+    gate.release(1)
+    assert [client.receive().status for client in clients[:2]] == [200, 200]
+    return clients[2:]
+
+
+def test_a_short_request_overtakes_a_long_one_that_waits(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_overtaking=1000)
+    with ExitStack() as stack:
+        long, short = long_before_short(stack, probe, gate)
+        # Before it, the other would hold the thread: nobody lets it go yet.
+        assert short.receive().status == 200
+        gate.release(1)
+        assert long.receive().status == 200
+    assert probe.metric("poolsrv_queue_overtakings_total") == 1
+
+
+def test_overtaking_can_be_forbidden(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_overtaking=0)
+    with ExitStack() as stack:
+        long, short = long_before_short(stack, probe, gate)
+        probe.wait_until(lambda: len(gate.arrivals()) == 3)
+        assert probe.metric("poolsrv_queue_length") == 1
+        gate.release(1)
+        assert [long.receive().status, short.receive().status] == [200, 200]
+    assert probe.metric("poolsrv_queue_overtakings_total") == 0
+
+
 def test_a_request_that_waited_too_long_is_refused(server: Start, gate: Gate) -> None:
     probe = server(PROBE, processes=1, threads=1, queue_timeout="0.2s")
     with ExitStack() as stack:

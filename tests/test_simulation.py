@@ -11,6 +11,7 @@ import pytest
 from loadtests._bench import _curves, _model
 from loadtests._bench._model import (
     DISTRIBUTIONS,
+    OVERTAKING,
     POLICIES,
     MostFree,
     Pool,
@@ -18,6 +19,7 @@ from loadtests._bench._model import (
     simulate,
     trace,
 )
+from poolsrv.config import Settings
 from tests.server import ROOT
 
 SHAPES = [(2, 1), (2, 4), (8, 4)]
@@ -139,13 +141,62 @@ def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
     assert round(_model.TICK_SECONDS * 1e9) == defined("schedule.h", "SCHEDULE_TICK")
     assert round(_model.BACKLOG_SECONDS * 1e9) == defined("schedule.c", "BACKLOG_TIME")
     assert defined("schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
+    assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined("forecast.h", "FORECAST_LEAST")
+    assert Settings().queue_overtaking == OVERTAKING
 
 
-def test_slow_requests_wait_in_one_queue_first_come_first_served() -> None:
-    pool = simulate(coming(2, 4, 0.95), 2, 4, "poolsrv")
+@pytest.mark.parametrize(("policy", "of"), [("poolsrv", "exponential"), ("first come", "bimodal")])
+def test_slow_requests_wait_in_one_queue_first_come_first_served(policy: str, of: str) -> None:
+    pool = simulate(coming(2, 4, 0.95, of=of), 2, 4, policy)
     # The first of all are sent before the worker knows that they are slow.
     started = sorted(pool.ended, key=lambda r: r.arrival)[200:]
     assert all(before.started <= after.started for before, after in pairwise(started))
+
+
+def p99(pool: Pool, *, slow: bool) -> float:
+    responses = sorted(r.response for r in pool.ended if (r.service > MEAN) == slow)
+    return _curves.quantile(responses, 0.99)
+
+
+@pytest.mark.parametrize(("workers", "threads"), SHAPES)
+def test_quick_pages_do_not_wait_behind_slow_ones(workers: int, threads: int) -> None:
+    requests = coming(workers, threads, 0.97, of="bimodal")
+    ours = simulate(requests, workers, threads, "poolsrv")
+    strict = simulate(requests, workers, threads, "first come")
+    assert p99(ours, slow=False) < p99(strict, slow=False) / 1.5
+    # The slow ones pay with less than what they take themselves.
+    slow = max(request.service for request in requests)
+    assert p99(ours, slow=True) < p99(strict, slow=True) + OVERTAKING * slow
+
+
+def test_a_request_is_overtaken_for_so_long_only() -> None:
+    """One thread is always wanted by quick requests; a slow one gets it in the end."""
+    pinned = Request(0.0, 0.5, 0.5)
+    first = Request(0.001, 0.0, 0.0)  # where nobody waits, nobody is judged
+    slow = Request(0.002, 0.1, 0.1)
+    quick = [Request(0.49 + i * 0.0099, 0.01) for i in range(300)]
+    pool = simulate([pinned, first, slow, *quick], 1, 1, "poolsrv")
+    (started,) = (r.started for r in pool.ended if r.service == 0.1)
+    assert OVERTAKING * 0.1 < started < OVERTAKING * 0.1 + 0.05
+    (strict,) = (
+        r.started
+        for r in simulate([pinned, first, slow, *quick], 1, 1, "first come").ended
+        if r.service == 0.1
+    )
+    assert strict == pytest.approx(0.5)
+
+
+def test_slow_requests_that_start_together_drift_apart() -> None:
+    """Else they would end together for ever, and between let no quick one through."""
+    slow = [Request(max(i - 30, 0) * 0.01, 0.08, 0.08) for i in range(400)]
+    quick = [Request(i * 0.001, 0.0) for i in range(3000)]
+    requests = sorted([*slow, *quick], key=lambda r: r.arrival)
+    pool = simulate(requests, 2, 4, "poolsrv")
+    late = [r.wait for r in pool.ended if r.service == 0 and r.arrival > 2]
+    # An eighth of what a slow one takes lies between the ends of two.
+    assert max(late) <= 0.08 / 8 + 1e-9
+    # And no thread rests long: the slow ones take little longer than without.
+    assert max(r.ended for r in pool.ended) < 400 / 8 * 0.08 * 1.05
 
 
 def test_a_fast_application_gets_a_backlog_and_gives_it_back_when_it_is_stuck() -> None:

@@ -10,10 +10,11 @@ do side by side.
 
 What is compared is where a request goes:
 
-- `MostFree` is poolsrv: poolsrv/csrc/dispatch.c (choose, dispatch_queue) for
-  the supervisor, schedule.c (schedule_limit, schedule_tick) for the worker.
-  Left out: how long it takes to wake a thread, connections that are kept
-  alive, and the limits of the queue.
+- `MostFree` is poolsrv: poolsrv/csrc/dispatch.c (choose, queued, held_off,
+  dispatch_queue) for the supervisor, schedule.c (schedule_limit, schedule_tick)
+  for the worker. Left out: how long it takes to wake a thread and to learn what
+  a path usually takes, connections that are kept alive, and the limits of the
+  queue.
 - `Sent`: random, or in turn. A request is sent on when it comes, without
   looking, and waits in the worker it was sent to.
 - `SharedAccept`: all workers wait at one listening socket, and accept only
@@ -37,8 +38,11 @@ from typing import Protocol
 
 @dataclass(slots=True)
 class Request:
+    """`usual`: what requests of its path take, as far as a server can know; 0: it does not."""
+
     arrival: float
     service: float
+    usual: float = 0.0
     started: float = math.nan
     ended: float = math.nan
     worker: int = -1
@@ -99,12 +103,16 @@ DISTRIBUTIONS: dict[str, Distribution] = {
 def trace(
     seed: int, count: int, rate: float, mean: float, distribution: Distribution
 ) -> list[Request]:
-    """Poisson arrivals of `rate` a second, with service times of that mean in seconds."""
+    """Poisson arrivals of `rate` a second, with service times of that mean in seconds.
+
+    Slow and quick pages have paths of their own; otherwise all have the same.
+    """
     source = random.Random(seed)
     now, requests = 0.0, []
     for _ in range(count):
         now += source.expovariate(rate)
-        requests.append(Request(now, mean * distribution(source)))
+        service = mean * distribution(source)
+        requests.append(Request(now, service, service if distribution is bimodal else mean))
     return requests
 
 
@@ -238,16 +246,27 @@ BACKLOG_MOST = 64
 _MEAN_WEIGHT = 1 / 16
 
 
-class MostFree:
-    """poolsrv: one queue, first come, first served. The next goes to the worker
-    with the most free threads, if any has less than its limit: its threads, and
-    while the application is fast as many more as it serves in a millisecond.
-    A worker whose threads are all in requests that do not end gives back what
-    it has not begun."""
+# The default of --queue-overtaking.
+OVERTAKING = 10
+FORECAST_LEAST_SECONDS = 0.00025
+SHORT_LATELY_SECONDS = 1.0
 
-    def __init__(self, pool: Pool) -> None:
+
+class MostFree:
+    """poolsrv: one queue, first come, first served, but that those who will be
+    done soon may overtake those who take long. The next goes to the worker with
+    the most free threads, if any has less than its limit: its threads, and while
+    the application is fast as many more as it serves in a millisecond. A worker
+    whose threads are all in requests that do not end gives back what it has not
+    begun."""
+
+    def __init__(self, pool: Pool, overtaking: float = OVERTAKING) -> None:
         self._pool = pool
-        self.queue: deque[Request] = deque()
+        self._overtaking = overtaking
+        self.queue: list[tuple[float, int, Request]] = []  # a heap
+        self._order = itertools.count()
+        self._short_came = self._long_sent = -math.inf
+        self._long_usual = 0.0
         self._limits = [pool.threads] * len(pool.workers)
         self._means = [0.0] * len(pool.workers)
         self._turn = 0
@@ -255,7 +274,7 @@ class MostFree:
         self._seen = [0] * len(pool.workers)  # worker.starts at the last tick
 
     def arrived(self, request: Request) -> None:
-        self.queue.append(request)
+        self._enqueue(request)
         self._dispatch()
 
     def freed(self, worker: Worker) -> None:
@@ -267,26 +286,55 @@ class MostFree:
             self._start(worker, worker.queue.popleft())
         self._dispatch()
 
+    def _enqueue(self, request: Request) -> None:
+        rank = request.arrival
+        if self.queue and self._overtaking:
+            if _is_long(request):
+                rank += self._overtaking * request.usual
+            else:
+                self._short_came = request.arrival
+        heapq.heappush(self.queue, (rank, next(self._order), request))
+
     def _dispatch(self) -> None:
-        while self.queue and (worker := self._choose()):
-            request = self.queue.popleft()
+        while self.queue:
+            worker, spare = self._choose()
+            if worker is None:
+                return
+            request = self.queue[0][2]
+            if self._overtaking and _is_long(request):
+                held_off = self._held_off(request, spare)
+                if held_off > self._pool.now:
+                    self._pool.at(held_off, _TICK, self._dispatch)
+                    return
+                self._long_sent, self._long_usual = self._pool.now, request.usual
+            heapq.heappop(self.queue)
             if worker.free:
                 self._start(worker, request)
             else:
                 worker.queue.append(request)
 
-    def _choose(self) -> Worker | None:
-        best, most = None, -math.inf
+    def _held_off(self, request: Request, spare: int) -> float:
+        """When the next long request may go to the last free thread."""
+        if spare > 1 or self._short_came + SHORT_LATELY_SECONDS < self._pool.now:
+            return -math.inf
+        threads = self._pool.threads * len(self._pool.workers)
+        return self._long_sent + min(request.usual, self._long_usual) / threads
+
+    def _choose(self) -> tuple[Worker | None, int]:
+        """The worker to send to, and how many more all of them would take."""
+        best, most, spare = None, -math.inf, 0
         workers = self._pool.workers
         for place in range(self._turn, self._turn + len(workers)):
             worker = workers[place % len(workers)]
             # Of threads, less what it has: negative while a backlog waits in it.
             free = worker.free - len(worker.queue)
-            if free > most and self._pool.threads - free < self._limits[worker.index]:
+            room = self._limits[worker.index] - (self._pool.threads - free)
+            spare += max(room, 0)
+            if free > most and room > 0:
                 best, most = worker, free
         if best is not None:
             self._turn = (best.index + 1) % len(workers)
-        return best
+        return best, spare
 
     def _start(self, worker: Worker, request: Request) -> None:
         self._pool.start(worker, request)
@@ -304,16 +352,17 @@ class MostFree:
         self._limits[index] = self._pool.threads + backlog
         if worker.free == 0 and worker.starts == self._seen[index]:
             self._limits[index] = self._pool.threads
-            if worker.queue:
-                # Each keeps its time, hence its place.
-                merged = heapq.merge(self.queue, worker.queue, key=lambda r: r.arrival)
-                self.queue = deque(merged)
-                worker.queue.clear()
+            while worker.queue:  # each keeps its time, hence its place
+                self._enqueue(worker.queue.popleft())
         self._seen[index] = worker.starts
         self._ticking[index] = worker.free < self._pool.threads
         if self._ticking[index]:
             self._tick_later(worker)
         self._dispatch()
+
+
+def _is_long(request: Request) -> bool:
+    return request.usual >= FORECAST_LEAST_SECONDS
 
 
 class Sent:
@@ -373,6 +422,7 @@ def _round_robin(pool: Pool, _seed: int) -> Policy:
 
 POLICIES: dict[str, Callable[[Pool, int], Policy]] = {
     "poolsrv": lambda pool, _seed: MostFree(pool),
+    "first come": lambda pool, _seed: MostFree(pool, overtaking=0),
     "random": _shuffled,
     "round-robin": _round_robin,
     "shared accept": lambda pool, _seed: SharedAccept(pool),
@@ -395,7 +445,7 @@ def simulate(
     """
     pool = Pool(workers, threads, gil)
     pool.run(
-        [Request(request.arrival, request.service) for request in requests],
+        [Request(request.arrival, request.service, request.usual) for request in requests],
         POLICIES[policy](pool, seed),
     )
     return pool

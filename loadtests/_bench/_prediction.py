@@ -1,7 +1,8 @@
 """The real server beside the model, at a size that fits a small machine.
 
 An open-loop client sends requests at the times of a trace, each on its own
-connection, and each tells the application how long to sleep. The model is then
+connection, and each tells the application how long to sleep. Slow ones of a
+bimodal trace have a path of their own. The model is then
 given the times at which they were really sent, so what the client was late by
 is no error of either, and as service time what they slept and what a request
 costs beside that (measured on the idle server).
@@ -63,7 +64,10 @@ def check(
                 coming = trace(seed, int(rate * seconds), rate, _MEAN, DISTRIBUTIONS[distribution])
                 tell(f"{distribution}, load {load:g}: {len(coming)} requests")
                 sent = send(port, coming)
-                served = [Request(request.arrival, request.service + overhead) for request in sent]
+                served = [
+                    Request(request.arrival, request.service + overhead, request.usual)
+                    for request in sent
+                ]
                 pool = simulate(served, *shape, "poolsrv")
                 found.append(
                     Check(
@@ -107,9 +111,10 @@ def send(port: int, coming: list[Request]) -> list[Request]:
         while following or selector.get_map():
             now = time.monotonic() - began
             if following and following.arrival <= now:
-                connection = _ask(port, following.service)
-                # Of the moment when the server could read it.
-                sent = Request(time.monotonic() - began, following.service)
+                connection = socket.create_connection((HOST, port), _PATIENCE)
+                # Before it is sent: the server may have read it before we look again.
+                sent = Request(time.monotonic() - began, following.service, following.usual)
+                _ask(connection, following)
                 selector.register(connection, selectors.EVENT_READ, sent)
                 following = next(todo, None)
                 continue
@@ -128,12 +133,13 @@ def send(port: int, coming: list[Request]) -> list[Request]:
     return done
 
 
-def _ask(port: int, seconds: float) -> socket.socket:
-    connection = socket.create_connection((HOST, port), _PATIENCE)
+def _ask(connection: socket.socket, request: Request) -> None:
+    path = "/slow" if request.usual > _MEAN else "/"
     connection.sendall(
-        f"GET /?{seconds:.6f} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode()
+        f"GET {path}?{request.service:.6f} HTTP/1.1\r\n"
+        f"Host: {HOST}\r\n"
+        "Connection: close\r\n\r\n".encode()
     )
-    return connection
 
 
 def markdown(checks: list[Check], shape: Shape) -> str:

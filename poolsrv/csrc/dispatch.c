@@ -14,8 +14,9 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "forecast.h"
+#include "held.h"
 
-#define NONE UINT32_MAX
 #define ACCEPT_BATCH 64
 #define EVENT_BATCH 256
 /* Connections taken in a row before the other events get their turn. */
@@ -29,6 +30,8 @@
 #define RESERVE 64
 /* When too many descriptors are in flight, nothing tells us of the end. */
 #define SEND_PAUSE (5 * CLOCK_MILLISECOND)
+/* Short requests come, if one waited within this time. */
+#define SHORT_LATELY CLOCK_SECOND
 /* How long a client that was told 503 may take to read it. */
 #define LINGER_TIMEOUT (2 * CLOCK_SECOND)
 
@@ -42,29 +45,6 @@ tagged(Tag tag, uint32_t stamp, uint32_t index)
 {
     return (uint64_t)tag << 56 | (uint64_t)(stamp & 0xffffff) << 32 | index;
 }
-
-/* Where a connection is: one list for each state, so that every list is in
- * order of time, and its first member is the first whose time runs out. */
-typedef enum {
-    HELD_FREE,
-    HELD_NEW,    /* parked; no request yet */
-    HELD_KEPT,   /* parked between two requests */
-    HELD_QUEUED, /* waits for a free thread */
-    HELD_LINGER, /* was told to go away */
-    HELD_STATES
-} HeldState;
-
-typedef struct {
-    ChannelItem item; /* item.since: in this state since then */
-    uint32_t next, previous;
-    int fd;
-    uint32_t stamp;
-    uint8_t state;
-} Held;
-
-typedef struct {
-    uint32_t first, last, count;
-} List;
 
 typedef struct {
     int ours, theirs;
@@ -86,12 +66,14 @@ struct Dispatch {
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
     bool drained; /* and the queue has been empty since */
-    Held *held;
-    uint32_t room;
-    uint32_t free; /* first of the free places */
-    List lists[HELD_STATES];
+    HeldTable held;
     Slot *slots;
-    uint32_t turn; /* where the search for a slot begins */
+    uint32_t turn;   /* where the search for a slot begins */
+    uint32_t places; /* threads of all slots */
+    /* While requests wait: when the last short one came, when the last long one
+     * was passed on and what it takes, and until when the next is held off (0:
+     * it is not). */
+    uint64_t short_came, long_sent, long_usual, hold_off;
     uint64_t woke; /* when the last wait ended; 0: before the first */
 };
 
@@ -115,101 +97,16 @@ static const char busy_answer[] =
     "All threads are busy. Please try again soon.\n";
 
 /* ------------------------------------------------------------------------
- * The table of held connections */
-
-static void
-list_remove(Dispatch *d, uint32_t index)
-{
-    Held *h = &d->held[index];
-    List *list = &d->lists[h->state];
-    if (h->previous == NONE)
-        list->first = h->next;
-    else
-        d->held[h->previous].next = h->next;
-    if (h->next == NONE)
-        list->last = h->previous;
-    else
-        d->held[h->next].previous = h->previous;
-    list->count--;
-}
-
-/* Keep the list in order of time: nearly always that is its end. */
-static void
-list_insert(Dispatch *d, uint32_t index, HeldState state)
-{
-    Held *h = &d->held[index];
-    List *list = &d->lists[state];
-    uint32_t after = list->last;
-    while (after != NONE && d->held[after].item.since > h->item.since)
-        after = d->held[after].previous;
-    h->state = (uint8_t)state;
-    h->previous = after;
-    if (after == NONE) {
-        h->next = list->first;
-        list->first = index;
-    } else {
-        h->next = d->held[after].next;
-        d->held[after].next = index;
-    }
-    if (h->next == NONE)
-        list->last = index;
-    else
-        d->held[h->next].previous = index;
-    list->count++;
-}
-
-static int
-grow(Dispatch *d)
-{
-    uint32_t i, room = d->room ? d->room * 2 : 64;
-    Held *held = realloc(d->held, room * sizeof *held);
-    if (held == NULL)
-        return -1;
-    for (i = d->room; i < room; i++)
-        held[i] = (Held){.fd = -1, .next = i + 1 < room ? i + 1 : NONE};
-    d->free = d->room;
-    d->held = held;
-    d->room = room;
-    return 0;
-}
-
-/* Own `fd` from now on; NONE if there is no memory. */
-static uint32_t
-hold(Dispatch *d, int fd, const ChannelItem *item, HeldState state)
-{
-    uint32_t index;
-    Held *h;
-    if (d->free == NONE && grow(d) < 0)
-        return NONE;
-    index = d->free;
-    h = &d->held[index];
-    d->free = h->next;
-    h->fd = fd;
-    h->item = *item;
-    h->stamp++;
-    list_insert(d, index, state);
-    return index;
-}
-
-static void
-let_go(Dispatch *d, uint32_t index)
-{
-    Held *h = &d->held[index];
-    list_remove(d, index);
-    h->fd = -1;
-    h->state = HELD_FREE;
-    h->next = d->free;
-    d->free = index;
-}
+ * Held connections */
 
 static void
 close_held(Dispatch *d, uint32_t index, Closed why)
 {
     word_add(&d->board->supervisor->closed[why], 1);
     /* A passed descriptor may live on elsewhere: only DEL takes it out. */
-    epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held[index].fd, NULL);
-    close(d->held[index].fd);
-    let_go(d, index);
+    epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
+    close(d->held.items[index].fd);
+    held_remove(&d->held, index);
 }
 
 static int
@@ -217,9 +114,9 @@ watch_held(Dispatch *d, uint32_t index)
 {
     struct epoll_event e = {
         .events = EPOLLIN | EPOLLRDHUP,
-        .data.u64 = tagged(TAG_HELD, d->held[index].stamp, index),
+        .data.u64 = tagged(TAG_HELD, d->held.items[index].stamp, index),
     };
-    return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held[index].fd, &e);
+    return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held.items[index].fd, &e);
 }
 
 /* Answer 503 and wait, a little, until the client has read it: closing over
@@ -227,49 +124,69 @@ watch_held(Dispatch *d, uint32_t index)
 static void
 refuse(Dispatch *d, uint32_t index, Closed why)
 {
-    Held *h = &d->held[index];
+    Held *h = &d->held.items[index];
     word_add(&d->board->supervisor->closed[why], 1);
     if (send(h->fd, busy_answer, sizeof busy_answer - 1,
              MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ||
         shutdown(h->fd, SHUT_WR) < 0 || watch_held(d, index) < 0) {
         close(h->fd);
-        let_go(d, index);
+        held_remove(&d->held, index);
         return;
     }
-    list_remove(d, index);
-    h->item.since = clock_now();
-    list_insert(d, index, HELD_LINGER);
+    held_move(&d->held, index, HELD_LINGER, clock_now());
+}
+
+/* A request has come into the queue: who may overtake it? */
+static void
+queued(Dispatch *d, uint32_t index)
+{
+    const Forecast *forecast = d->board->forecast;
+    const Held *h = &d->held.items[index];
+    uint64_t usual, patience;
+
+    if (d->drained) {
+        refuse(d, index, CLOSED_STOPPING);
+    } else if (d->held.lists[HELD_QUEUED].count > d->limits.queue_size) {
+        refuse(d, index, CLOSED_QUEUE_FULL);
+    } else if (atomic_load(&d->board->notice->queued) &&
+               forecast_knows(forecast)) { /* else nobody waits as well */
+        usual = forecast_of(forecast, h->fd);
+        patience = d->limits.overtaking * usual;
+        if (patience > d->limits.queue_timeout / 2)
+            patience = d->limits.queue_timeout / 2;
+        if (usual < FORECAST_LEAST)
+            d->short_came = h->item.since;
+        held_rank(&d->held, index, usual, patience);
+    }
 }
 
 static void
 enqueue(Dispatch *d, int fd, const ChannelItem *item)
 {
-    uint32_t index = hold(d, fd, item, HELD_QUEUED);
-    if (index == NONE)
+    const uint32_t index = held_add(&d->held, fd, item, HELD_QUEUED);
+    if (index == HELD_NONE)
         close(fd);
-    else if (d->drained)
-        refuse(d, index, CLOSED_STOPPING);
-    else if (d->lists[HELD_QUEUED].count > d->limits.queue_size)
-        refuse(d, index, CLOSED_QUEUE_FULL);
+    else
+        queued(d, index);
 }
 
 static void
 park(Dispatch *d, int fd, const ChannelItem *item)
 {
-    uint32_t index = NONE;
+    uint32_t index = HELD_NONE;
     if (d->stopped) {
         word_add(&d->board->supervisor->closed[CLOSED_STOPPING], 1);
         close(fd);
         return;
     }
-    index = hold(d, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
-    if (index == NONE) {
+    index = held_add(&d->held, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
+    if (index == HELD_NONE) {
         close(fd);
         return;
     }
     if (watch_held(d, index) < 0) {
         close(fd);
-        let_go(d, index);
+        held_remove(&d->held, index);
     }
 }
 
@@ -295,10 +212,11 @@ make_room(Dispatch *d, uint64_t now)
     word_add(&d->board->supervisor->accept_errors[0], 1);
     for (i = 0; i < EVICT_BATCH; i++) {
         /* Those who have had an answer first: they will come again. */
-        const HeldState idle = d->lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
-        if (d->lists[idle].count == 0)
+        const HeldState idle =
+            d->held.lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
+        if (d->held.lists[idle].count == 0)
             break;
-        close_held(d, d->lists[idle].first, CLOSED_EVICTED);
+        close_held(d, d->held.lists[idle].first, CLOSED_EVICTED);
     }
     if (i == 0) {
         listen_to(d, false);
@@ -374,13 +292,15 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
  * Dispatching */
 
 /* The slot with the most free threads; of equals the one with the fewest
- * connections, because those will ask again. NONE: all are full. */
+ * connections, because those will ask again. HELD_NONE: all are full. *spare:
+ * the places of all that are not. */
 static uint32_t
-choose(Dispatch *d)
+choose(Dispatch *d, int32_t *spare)
 {
-    uint32_t i, best = NONE;
+    uint32_t i, best = HELD_NONE;
     int32_t best_free = 0, best_held = 0;
     const uint32_t count = d->board->slot_count;
+    *spare = 0;
     for (i = 0; i < count; i++) {
         uint32_t s = d->turn + i < count ? d->turn + i : d->turn + i - count;
         LoadLine *line = &d->board->loads[s];
@@ -391,16 +311,17 @@ choose(Dispatch *d)
         limit = atomic_load(&line->limit);
         if (load >= limit)
             continue;
+        *spare += limit - load;
         free = (int32_t)d->board->thread_count - load;
         held = atomic_load(&line->held);
-        if (best == NONE || free > best_free ||
+        if (best == HELD_NONE || free > best_free ||
             (free == best_free && held < best_held)) {
             best = s;
             best_free = free;
             best_held = held;
         }
     }
-    if (best != NONE)
+    if (best != HELD_NONE)
         d->turn = best + 1 < count ? best + 1 : 0;
     return best;
 }
@@ -437,19 +358,38 @@ flush(Dispatch *d, uint32_t slot, uint64_t now)
     out->header.count = 0;
 }
 
+/* Long requests that have waited together would start together, end together,
+ * and between let no short one through. So the last free place goes to the next
+ * of them only when as much time has passed since the one before as lies
+ * between two ends if they are spread evenly. No place stays empty for longer,
+ * and only where short ones come. When that is; 0: now. */
+static uint64_t
+held_off(const Dispatch *d, const Held *h, int32_t spare, uint64_t now)
+{
+    const uint64_t usual = h->usual < d->long_usual ? h->usual : d->long_usual;
+    const uint64_t at = d->long_sent + usual / d->places;
+    if (spare > 1 || h->usual < FORECAST_LEAST ||
+        d->short_came + SHORT_LATELY < now)
+        return 0;
+    return at > now ? at : 0;
+}
+
 static void
 dispatch_queue(Dispatch *d, uint64_t now)
 {
-    List *queue = &d->lists[HELD_QUEUED];
+    HeldList *queue = &d->held.lists[HELD_QUEUED];
     _Atomic uint32_t *notice = &d->board->notice->queued;
     Word *since = d->board->supervisor->queue_since;
+    int32_t spare;
     uint32_t i;
 
+    d->hold_off = 0;
     while (queue->count) {
-        const uint32_t slot = choose(d);
-        const uint32_t index = queue->first;
+        const uint32_t slot = choose(d, &spare);
+        const uint32_t index = held_turn(&d->held);
+        const Held *h = &d->held.items[index];
         ChannelMessage *out;
-        if (slot == NONE) {
+        if (slot == HELD_NONE) {
             /* Say that someone waits before the last look at the loads: a
              * worker takes its load off before it looks at the queue, so one
              * of us sees the other. */
@@ -459,13 +399,22 @@ dispatch_queue(Dispatch *d, uint64_t now)
             }
             break;
         }
+        d->hold_off = held_off(d, h, spare, now);
+        if (d->hold_off)
+            break;
+        if (index != queue->first)
+            word_add(&d->board->supervisor->overtook[0], 1);
+        if (h->usual >= FORECAST_LEAST) {
+            d->long_sent = now;
+            d->long_usual = h->usual;
+        }
         out = d->slots[slot].out;
-        out->fds[out->header.count] = d->held[index].fd;
-        out->items[out->header.count] = d->held[index].item;
+        out->fds[out->header.count] = h->fd;
+        out->items[out->header.count] = h->item;
         out->header.count++;
         atomic_fetch_add(&d->board->loads[slot].load, 1);
         atomic_fetch_add(&d->board->loads[slot].held, 1);
-        let_go(d, index);
+        held_remove(&d->held, index);
         if (out->header.count == CHANNEL_BATCH)
             flush(d, slot, now);
     }
@@ -476,7 +425,7 @@ dispatch_queue(Dispatch *d, uint64_t now)
         atomic_store(notice, queue->count);
     word_set(d->board->supervisor->queue_length, queue->count);
     if (queue->count)
-        word_set(since, d->held[queue->first].item.since);
+        word_set(since, d->held.items[queue->first].item.since);
     else if (word_get(since))
         word_set(since, 0);
 }
@@ -534,7 +483,7 @@ dispatch_hear(Dispatch *d, uint32_t slot, DispatchEvent *events, uint32_t room)
 static void
 held_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
 {
-    Held *h = &d->held[index];
+    Held *h = &d->held.items[index];
     char byte;
     if (h->state == HELD_LINGER) {
         char waste[4096];
@@ -542,7 +491,7 @@ held_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
         if (n == 0 || (n < 0 && errno != EAGAIN)) {
             epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
             close(h->fd);
-            let_go(d, index);
+            held_remove(&d->held, index);
         }
         return;
     }
@@ -554,11 +503,8 @@ held_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
         return;
     }
     epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
-    list_remove(d, index);
-    h->item.since = now;
-    list_insert(d, index, HELD_QUEUED);
-    if (d->lists[HELD_QUEUED].count > d->limits.queue_size)
-        refuse(d, index, CLOSED_QUEUE_FULL);
+    held_move(&d->held, index, HELD_QUEUED, now);
+    queued(d, index);
 }
 
 /* ------------------------------------------------------------------------
@@ -574,14 +520,14 @@ earlier(uint64_t a, uint64_t b)
 static uint64_t
 runs_out(const Dispatch *d, HeldState state, uint64_t timeout)
 {
-    const uint32_t first = d->lists[state].first;
-    return first == NONE ? 0 : d->held[first].item.since + timeout;
+    const uint32_t first = d->held.lists[state].first;
+    return first == HELD_NONE ? 0 : d->held.items[first].item.since + timeout;
 }
 
 static uint64_t
 next_deadline(const Dispatch *d)
 {
-    uint64_t at = d->accept_again;
+    uint64_t at = earlier(d->accept_again, d->hold_off);
     uint32_t i;
     at = earlier(at, runs_out(d, HELD_NEW, d->limits.header_timeout));
     at = earlier(at, runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
@@ -604,16 +550,16 @@ expire(Dispatch *d, uint64_t now)
 {
     uint32_t i;
     while (over(d, HELD_NEW, d->limits.header_timeout, now))
-        close_held(d, d->lists[HELD_NEW].first, CLOSED_HEADER);
+        close_held(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER);
     while (over(d, HELD_KEPT, d->limits.keep_alive_timeout, now))
-        close_held(d, d->lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE);
+        close_held(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE);
     while (over(d, HELD_QUEUED, d->limits.queue_timeout, now))
-        refuse(d, d->lists[HELD_QUEUED].first, CLOSED_QUEUE_TIMEOUT);
+        refuse(d, d->held.lists[HELD_QUEUED].first, CLOSED_QUEUE_TIMEOUT);
     while (over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
-        const uint32_t index = d->lists[HELD_LINGER].first;
-        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held[index].fd, NULL);
-        close(d->held[index].fd);
-        let_go(d, index);
+        const uint32_t index = d->held.lists[HELD_LINGER].first;
+        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
+        close(d->held.items[index].fd);
+        held_remove(&d->held, index);
     }
     if (d->accept_again && d->accept_again <= now) {
         d->accept_again = 0;
@@ -656,7 +602,7 @@ record_round(Dispatch *d, uint64_t now)
 static bool
 tell_drained(Dispatch *d, DispatchEvent *event)
 {
-    if (!d->stopped || d->drained || d->lists[HELD_QUEUED].count)
+    if (!d->stopped || d->drained || d->held.lists[HELD_QUEUED].count)
         return false;
     d->drained = true;
     event->kind = DISPATCH_DRAINED;
@@ -696,8 +642,8 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                     ;
                 break;
             case TAG_HELD:
-                if (d->held[index].state != HELD_FREE &&
-                    (d->held[index].stamp & 0xffffff) == stamp)
+                if (d->held.items[index].state != HELD_FREE &&
+                    (d->held.items[index].stamp & 0xffffff) == stamp)
                     held_event(d, index, mask, now);
                 break;
             case TAG_CHANNEL:
@@ -723,8 +669,8 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         }
         expire(d, now);
         dispatch_queue(d, now);
-        word_set(row->parked,
-                 d->lists[HELD_NEW].count + d->lists[HELD_KEPT].count);
+        word_set(row->parked, d->held.lists[HELD_NEW].count +
+                                  d->held.lists[HELD_KEPT].count);
         now = clock_now();
         if (count < room && tell_drained(d, events + count))
             count++;
@@ -759,7 +705,7 @@ dispatch_bell(const Dispatch *d)
 uint32_t
 dispatch_queued(const Dispatch *d)
 {
-    return d->lists[HELD_QUEUED].count;
+    return d->held.lists[HELD_QUEUED].count;
 }
 
 int
@@ -804,10 +750,11 @@ dispatch_reclaim(Dispatch *d, uint32_t slot)
 static void
 stop_parked(Dispatch *d, HeldState state, uint64_t now)
 {
-    while (d->lists[state].count) {
-        const uint32_t index = d->lists[state].first;
+    while (d->held.lists[state].count) {
+        const uint32_t index = d->held.lists[state].first;
         char byte;
-        if (recv(d->held[index].fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0)
+        if (recv(d->held.items[index].fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) >
+            0)
             held_event(d, index, EPOLLIN, now);
         else
             close_held(d, index, CLOSED_STOPPING);
@@ -845,9 +792,9 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
         return NULL;
     d->board = board;
     d->limits = *limits;
-    d->free = NONE;
-    for (i = 0; i < HELD_STATES; i++)
-        d->lists[i] = (List){NONE, NONE, 0};
+    held_init(&d->held);
+    d->places = board->slot_count * board->thread_count;
+    atomic_store(&board->forecast->factor, limits->overtaking);
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     d->slots = calloc(board->slot_count, sizeof *d->slots);
@@ -880,9 +827,9 @@ void
 dispatch_free(Dispatch *d)
 {
     uint32_t i;
-    for (i = 0; i < d->room; i++)
-        if (d->held[i].fd >= 0)
-            close(d->held[i].fd);
+    for (i = 0; i < d->held.room; i++)
+        if (d->held.items[i].fd >= 0)
+            close(d->held.items[i].fd);
     for (i = 0; d->slots && i < d->board->slot_count; i++)
         free(d->slots[i].out);
     if (d->epoll >= 0)
@@ -891,6 +838,6 @@ dispatch_free(Dispatch *d)
         close(d->bell);
     free(d->slots);
     free(d->listeners);
-    free(d->held);
+    held_clear(&d->held);
     free(d);
 }

@@ -2,9 +2,9 @@
  *
  * Pure C, one thread, one wait. A connection that the supervisor holds is
  * either parked (nothing to read) or queued (a request waits, and all workers
- * are full); both cost a `Held` of 72 bytes and no buffer, because the
- * supervisor never reads a byte of a request. What needs policy comes back to
- * the caller as an event.
+ * are full); both cost a `Held` of 96 bytes and no buffer, because the
+ * supervisor never reads a byte of a request, it only looks. What needs policy
+ * comes back to the caller as an event.
  */
 #ifndef POOLSRV_DISPATCH_H
 #define POOLSRV_DISPATCH_H
@@ -20,6 +20,9 @@ typedef struct {
     uint64_t keep_alive_timeout;
     uint64_t queue_timeout;
     uint32_t queue_size;
+    /* By how many times its own usual duration a queued request may be
+     * overtaken by shorter ones; 0: by none. */
+    uint32_t overtaking;
 } DispatchLimits;
 
 typedef enum {

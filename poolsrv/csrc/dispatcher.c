@@ -46,17 +46,13 @@ descriptors(PyObject *sequence, Py_ssize_t *count)
 static PyObject *
 dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",
-                            "listeners",
-                            "header_timeout",
-                            "keep_alive_timeout",
-                            "queue_timeout",
-                            "queue_size",
-                            NULL};
+    static char *names[] = {
+        "board",         "listeners",  "header_timeout", "keep_alive_timeout",
+        "queue_timeout", "queue_size", "overtaking",     NULL};
     CoreState *state = core_state_of(type);
     PyObject *board, *listeners;
     double header, keep_alive, queue;
-    unsigned queue_size;
+    unsigned queue_size, overtaking;
     Scoreboard *scoreboard;
     DispatcherObject *self;
     DispatchLimits limits;
@@ -64,9 +60,9 @@ dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     int *fds;
 
     if (state == NULL ||
-        !PyArg_ParseTupleAndKeywords(args, keywords, "OO$dddI:Dispatcher",
-                                     names, &board, &listeners, &header,
-                                     &keep_alive, &queue, &queue_size))
+        !PyArg_ParseTupleAndKeywords(
+            args, keywords, "OO$dddII:Dispatcher", names, &board, &listeners,
+            &header, &keep_alive, &queue, &queue_size, &overtaking))
         return NULL;
     scoreboard = core_scoreboard(state, board);
     if (scoreboard == NULL)
@@ -89,7 +85,8 @@ dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     limits = (DispatchLimits){.header_timeout = nanoseconds(header),
                               .keep_alive_timeout = nanoseconds(keep_alive),
                               .queue_timeout = nanoseconds(queue),
-                              .queue_size = queue_size};
+                              .queue_size = queue_size,
+                              .overtaking = overtaking};
     self->dispatch = dispatch_new(scoreboard, &limits, fds, (uint32_t)count);
     PyMem_Free(fds);
     if (self->dispatch == NULL) {
@@ -329,7 +326,7 @@ static PyMethodDef dispatcher_methods[] = {
 static PyType_Slot dispatcher_slots[] = {
     {Py_tp_doc,
      "Dispatcher(board, listeners, *, header_timeout, keep_alive_timeout, "
-     "queue_timeout, queue_size)\n\n"
+     "queue_timeout, queue_size, overtaking)\n\n"
      "Accepts, parks and dispatches connections; times in seconds."},
     {Py_tp_new, dispatcher_new},
     {Py_tp_dealloc, dispatcher_dealloc},

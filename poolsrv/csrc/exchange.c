@@ -236,6 +236,18 @@ show(Current *now, const Request *r)
     now->path[n] = '\0';
 }
 
+/* What requests like it take, for those that will have to wait. */
+static void
+learn(const Serve *s, const Request *r, uint64_t took)
+{
+    const char *base = r->buffer + r->start;
+    const Http1Head *head = &r->head;
+    if (forecast_learns(s->o.board->forecast, took))
+        forecast_learn(s->o.board->forecast, base + head->method.at,
+                       head->method.len, base + head->path.at, head->path.len,
+                       took);
+}
+
 static Step
 serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
 {
@@ -267,6 +279,7 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
+    learn(s, r, t->now - start);
     conn_seen(t, SEEN_RUNNING, SEEN_IDLE);
     conn_uncount(s, c);
     if (r->streaming && !r->ended)
@@ -600,6 +613,20 @@ read_preface(Serve *s, Thread *t, Conn *c)
 /* ------------------------------------------------------------------------
  * The first bytes */
 
+/* Others wait for a thread, in order of arrival. May a request that found one
+ * by itself be served before them? If it is short: passing it to and fro would
+ * take longer than serving it, and it would overtake them there as well. */
+static bool
+gives_way(const Serve *s, const Conn *c)
+{
+    const Forecast *forecast = s->o.board->forecast;
+    return atomic_load_explicit(&s->o.board->notice->queued,
+                                memory_order_relaxed) &&
+           schedule_queues(&s->schedule) &&
+           (!forecast_knows(forecast) ||
+            forecast_of(forecast, c->fd) >= FORECAST_LEAST);
+}
+
 /* The first byte of a request should be there. Before it is read, the
  * connection may still go to another worker; afterwards it is ours. */
 static Step
@@ -610,10 +637,7 @@ begin(Serve *s, Thread *t, Conn *c)
 
     if (!c->counted &&
         (atomic_load_explicit(&s->draining, memory_order_relaxed) ||
-         (atomic_load_explicit(&s->o.board->notice->queued,
-                               memory_order_relaxed) &&
-          schedule_queues(&s->schedule)))) {
-        /* Others have waited longer: to the end of the common queue. */
+         gives_way(s, c))) {
         conn_hand_back(s, t, &c, 1, t->now);
         return STEP_GONE;
     }

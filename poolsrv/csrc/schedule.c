@@ -14,9 +14,6 @@
 #define COMPUTING_ENOUGH UINT64_C(10000000)
 /* Work that may wait in a worker of a fast application. */
 #define BACKLOG_TIME 1000000
-/* Passing a connection by the supervisor takes some 25 us of CPU: a tenth of
- * such a call, which fairness is worth. */
-#define QUEUED_CALL 250000
 #define BACKLOG_MOST 64
 
 static uint32_t
@@ -107,14 +104,15 @@ int32_t
 schedule_limit(const Schedule *s)
 {
     const uint32_t mean = load32(&s->mean);
-    const uint32_t more = mean ? BACKLOG_TIME / mean : 0;
+    const bool fast = mean && (s->parallel || !schedule_wakes(s));
+    const uint32_t more = fast ? BACKLOG_TIME / mean : 0;
     return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
 }
 
 bool
 schedule_queues(const Schedule *s)
 {
-    return load32(&s->mean) > QUEUED_CALL;
+    return load32(&s->mean) > SCHEDULE_LONG;
 }
 
 TickDecision
@@ -122,6 +120,8 @@ schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
 {
     if (!s->parallel && load32(&s->mode) == SCHEDULE_MANY)
         renew(s, view, now);
+    if (!view->polled && view->occupied == s->threads && schedule_wakes(s))
+        return TICK_STAND_IN;
     if (view->polled || view->stuck == 0 || view->stuck < view->busy)
         return TICK_NOTHING; /* somebody looks, or soon will */
     if (view->asleep)

@@ -26,6 +26,10 @@
  * request behind one that blocks by surprise waits so long at most. */
 #define SCHEDULE_TICK UINT64_C(2000000)
 
+/* A call that has taken so long is worth a way through the supervisor's queue
+ * to those behind it: some 25 us of CPU each. */
+#define SCHEDULE_LONG UINT64_C(250000)
+
 typedef enum { SCHEDULE_FEW, SCHEDULE_MANY } ScheduleMode;
 
 typedef struct {
@@ -70,6 +74,7 @@ typedef struct {
     int32_t busy;     /* threads in a call */
     int32_t stuck;    /* of those, in the same call as at the last tick */
     bool asleep;      /* all of those sleep rather than compute */
+    int32_t occupied; /* threads in a call of SCHEDULE_LONG or more */
     int32_t parked;   /* threads that wait to be woken */
     bool polled;      /* a thread looks for events */
     uint64_t longest; /* of the calls that are stuck */

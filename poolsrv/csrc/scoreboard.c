@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,7 +22,7 @@ typedef struct {
 } Header;
 
 typedef struct {
-    size_t supervisor, notice, loads, slots, workers, threads, end;
+    size_t supervisor, notice, forecast, loads, slots, workers, threads, end;
 } Layout;
 
 static Layout
@@ -30,7 +31,8 @@ layout(uint32_t slots, uint32_t threads)
     Layout at;
     at.supervisor = sizeof(Header);
     at.notice = at.supervisor + sizeof(SupervisorRow);
-    at.loads = at.notice + sizeof(NoticeLine);
+    at.forecast = at.notice + sizeof(NoticeLine);
+    at.loads = at.forecast + sizeof(Forecast);
     at.slots = at.loads + slots * sizeof(LoadLine);
     at.workers = at.slots + slots * sizeof(SlotRow);
     at.threads = at.workers + slots * sizeof(WorkerRow);
@@ -38,9 +40,10 @@ layout(uint32_t slots, uint32_t threads)
     return at;
 }
 
-static const uint64_t row_sizes =
-    sizeof(Header) + sizeof(SupervisorRow) + sizeof(NoticeLine) +
-    sizeof(LoadLine) + sizeof(SlotRow) + sizeof(WorkerRow) + sizeof(ThreadRow);
+static const uint64_t row_sizes = sizeof(Header) + sizeof(SupervisorRow) +
+                                  sizeof(NoticeLine) + sizeof(Forecast) +
+                                  sizeof(LoadLine) + sizeof(SlotRow) +
+                                  sizeof(WorkerRow) + sizeof(ThreadRow);
 
 int
 scoreboard_create(uint32_t slots, uint32_t threads)
@@ -50,11 +53,17 @@ scoreboard_create(uint32_t slots, uint32_t threads)
                      .thread_count = threads,
                      .row_sizes = row_sizes,
                      .size = layout(slots, threads).end};
+    const size_t forecast = layout(slots, threads).forecast;
+    uint64_t seed;
     int fd = memfd_create("poolsrv-scoreboard", MFD_CLOEXEC);
     if (fd < 0)
         return -1;
-    if (ftruncate(fd, (off_t)header.size) < 0 ||
-        pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header) {
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed ||
+        ftruncate(fd, (off_t)header.size) < 0 ||
+        pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header ||
+        pwrite(fd, &seed, sizeof seed,
+               (off_t)(forecast + offsetof(Forecast, seed))) !=
+            (ssize_t)sizeof seed) {
         int error = errno;
         close(fd);
         errno = error;
@@ -91,6 +100,7 @@ scoreboard_attach(Scoreboard *board, int fd)
         .thread_count = header.thread_count,
         .supervisor = (SupervisorRow *)(void *)(base + at.supervisor),
         .notice = (NoticeLine *)(void *)(base + at.notice),
+        .forecast = (Forecast *)(void *)(base + at.forecast),
         .loads = (LoadLine *)(void *)(base + at.loads),
         .slots = (SlotRow *)(void *)(base + at.slots),
         .workers = (WorkerRow *)(void *)(base + at.workers),

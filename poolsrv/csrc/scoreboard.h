@@ -26,6 +26,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "forecast.h"
+
 #define SCOREBOARD_LINE 64
 
 /* Upper bounds of the histogram buckets, in nanoseconds; +Inf follows. From
@@ -67,6 +69,8 @@
     F(parked, GAUGE, 1, "", "", "", "Idle connections held by the supervisor") \
     F(queue_length, GAUGE, 1, "", "queue_length", "",                          \
       "Connections with a request that wait for a free thread")                \
+    F(overtook, COUNTER, 1, "", "queue_overtakings", "",                       \
+      "Requests that left the queue before one that had waited longer")        \
     F(queue_since, GAUGE, 1, "seconds", "", "",                                \
       "Monotonic time since which the first of the queue waits, 0 if none")    \
     F(loop_busy, COUNTER, 1, "seconds", "supervisor_loop_busy_seconds", "",    \
@@ -221,8 +225,9 @@ typedef struct {
     uint32_t thread_count; /* request threads a slot; one more row follows */
     SupervisorRow *supervisor;
     NoticeLine *notice;
-    LoadLine *loads;    /* [slot_count] */
-    SlotRow *slots;     /* [slot_count] */
+    LoadLine *loads; /* [slot_count] */
+    SlotRow *slots;  /* [slot_count] */
+    Forecast *forecast;
     WorkerRow *workers; /* [slot_count] */
     ThreadRow *threads; /* [slot_count * (thread_count + 1)] */
 } Scoreboard;

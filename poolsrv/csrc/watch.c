@@ -76,19 +76,17 @@ pace_down(Serve *s)
         serve_attend(s);
 }
 
-/* Is every thread in the very request it was in at the last tick? */
-static bool
-all_stuck(const Serve *s)
+/* How many threads are in a call that has taken long by now? */
+static int32_t
+occupied(const Serve *s, uint64_t now)
 {
+    int32_t count = 0;
     uint32_t i;
     for (i = 0; i < s->o.thread_count; i++) {
-        const Current *current = &s->threads[i].row->current;
-        if (word_get(&current->since) == 0 ||
-            atomic_load(&s->threads[i].row->current.sequence) !=
-                s->sequences[i])
-            return false;
+        const uint64_t since = word_get(&s->threads[i].row->current.since);
+        count += since != 0 && now > since + SCHEDULE_LONG;
     }
-    return true;
+    return count;
 }
 
 /* Those whose time is over. */
@@ -161,7 +159,7 @@ process_cpu(void)
 static ScheduleView
 look(Serve *s, uint64_t now, bool *late)
 {
-    ScheduleView view = {.cpu = process_cpu()};
+    ScheduleView view = {.cpu = process_cpu(), .occupied = occupied(s, now)};
     uint32_t i;
     for (i = 0; i < s->o.thread_count; i++) {
         Thread *t = &s->threads[i];
@@ -220,18 +218,14 @@ others_free(const Serve *s)
 }
 
 /* The threads are in requests that do not end: what has come for us and is
- * unread goes back if another worker has a thread for it, or if others wait in
- * the common queue, which is in order of arrival. Else it waits here, where a
- * thread finds it without the way through the supervisor; and what has been
- * read in part must wait here. */
+ * unread goes back to the common queue, where its turn is found among all
+ * others, its time is watched and it is counted. What has been read in part
+ * must wait here. */
 static void
 stand_in(Serve *s)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
                             .data.u64 = WATCHED_EPOLL};
-    const bool give = atomic_load(&s->draining) ||
-                      atomic_load(&s->o.board->notice->queued) ||
-                      others_free(s);
     Conn *back[CHANNEL_BATCH];
     Chain stay = {NULL, NULL}, got;
     Conn *c, *following;
@@ -255,7 +249,7 @@ stand_in(Serve *s)
         for (c = got.first; c; c = following) {
             following = c->next;
             c->next = NULL;
-            if (c->state != CONN_IDLE || !give) {
+            if (c->state != CONN_IDLE) {
                 serve_chain(&stay, c);
                 continue;
             }
@@ -402,7 +396,8 @@ serve_watch(Serve *s)
                 tick(s);
                 break;
             case WATCHED_EPOLL:
-                if (all_stuck(s))
+                if (schedule_wakes(&s->schedule) &&
+                    occupied(s, s->main.now) == s->schedule.threads)
                     stand_in(s);
                 break;
             case WATCHED_BELL:

@@ -46,7 +46,8 @@ typedef struct {
 static const DispatchLimits patient = {.header_timeout = LONG_TIME,
                                        .keep_alive_timeout = LONG_TIME,
                                        .queue_timeout = LONG_TIME,
-                                       .queue_size = 1000};
+                                       .queue_size = 1000,
+                                       .overtaking = 10};
 
 static Server *
 server_open(const DispatchLimits *limits)
@@ -186,6 +187,23 @@ connects_and_asks(const Server *s)
 {
     const int fd = connects(s);
     asks(fd);
+    return fd;
+}
+
+/* What takes so long, as the workers have seen. */
+#define SLOW "GET /slow HTTP/1.1\r\n\r\n"
+
+static void
+slow_takes(Server *s, uint64_t nanoseconds)
+{
+    forecast_learn(s->board.forecast, "GET", 3, "/slow", 5, nanoseconds);
+}
+
+static int
+connects_and_asks_slow(const Server *s)
+{
+    const int fd = connects(s);
+    CHECK(send(fd, SLOW, strlen(SLOW), MSG_NOSIGNAL) == (ssize_t)strlen(SLOW));
     return fd;
 }
 
@@ -504,6 +522,154 @@ test_one_handed_back_with_a_request_keeps_its_place(void)
     CHECK(receives_from(s, 0, second));
     close(first);
     close(second);
+    server_close(s);
+}
+
+/* Until so many wait, one more than before. */
+static void
+waits(Server *s, uint32_t number)
+{
+    UNTIL(s, dispatch_queued(s->dispatch) == number);
+}
+
+static void
+test_short_requests_overtake_long_ones(void)
+{
+    Server *s = server_open(&patient);
+    int clients[5];
+    slow_takes(s, LONG_TIME);
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    for (uint32_t i = 0; i < 5; i++) {
+        clients[i] =
+            i == 1 || i == 2 ? connects_and_asks_slow(s) : connects_and_asks(s);
+        waits(s, i + 1);
+    }
+    /* And among their like, first come, first served. */
+    for (uint32_t i = 0; i < 5; i++) {
+        static const size_t order[] = {0, 3, 4, 1, 2};
+        if (i == 4) /* the last place is held: see below */
+            atomic_store(&s->board.loads[0].load, THREADS - 1);
+        end_request(s, 0);
+        waits(s, 4 - i);
+        CHECK(receives_from(s, 0, clients[order[i]]));
+    }
+    CHECK(count(s->board.supervisor->overtook) == 2);
+    for (size_t i = 0; i < 5; i++) {
+        close(clients[i]);
+    }
+    server_close(s);
+}
+
+/* `first` has waited for so long already; who is served next? */
+static bool
+is_overtaken(const DispatchLimits *limits, uint64_t waited)
+{
+    Server *s = server_open(limits);
+    int first, before, second;
+    bool overtaken;
+    Got got;
+    slow_takes(s, CLOCK_MILLISECOND);
+    workers(s, (int32_t[]){0, -1, -1});
+    first = connects_and_asks_slow(s);
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    workers(s, (int32_t[]){THREADS + 1, -1, -1});
+    before = connects_and_asks(s); /* where nobody waits, nobody is judged */
+    waits(s, 1);
+    got.item.since -= waited;
+    hands_back(s, 0, got, true);
+    waits(s, 2);
+    second = connects_and_asks(s);
+    waits(s, 3);
+    end_request(s, 0);
+    waits(s, 2);
+    got = receives_one(s, 0);
+    if (got.item.client.port == port_of(before)) {
+        close(got.fd);
+        end_request(s, 0);
+        waits(s, 1);
+        got = receives_one(s, 0);
+    }
+    overtaken = got.item.client.port == port_of(second);
+    CHECK(overtaken || got.item.client.port == port_of(first));
+    close(got.fd);
+    close(first);
+    close(before);
+    close(second);
+    server_close(s);
+    return overtaken;
+}
+
+static void
+test_nobody_is_overtaken_for_ever(void)
+{
+    DispatchLimits strict = patient, hasty = patient, generous = patient;
+    strict.overtaking = 0;
+    hasty.queue_timeout = CLOCK_SECOND;
+    generous.overtaking = hasty.overtaking = 1000000;
+    CHECK(is_overtaken(&generous, CLOCK_SECOND));
+    CHECK(!is_overtaken(&patient, CLOCK_SECOND));
+    CHECK(!is_overtaken(&strict, 0));
+    /* Nor until its time is up: half of that is the most. */
+    CHECK(!is_overtaken(&hasty, CLOCK_SECOND - CLOCK_SECOND / 4));
+}
+
+/* The last free place is for short requests, if such come, until as much time
+ * has passed as lies between two long ones that are spread evenly. */
+static void
+test_long_requests_are_spread(void)
+{
+    Server *s = server_open(&patient);
+    int first, longs[3], brief;
+    slow_takes(s, LONG_TIME);
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    first = connects_and_asks(s);
+    waits(s, 1);
+    brief = connects_and_asks(s);
+    waits(s, 2);
+    for (uint32_t i = 0; i < 3; i++) {
+        longs[i] = connects_and_asks_slow(s);
+        waits(s, 3 + i);
+    }
+    atomic_store(&s->board.loads[0].load, 1); /* three places are free */
+    waits(s, 2);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 2 && load(s, 0) == THREADS);
+    end_request(s, 0);
+    end_request(s, 0);
+    waits(s, 1);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
+    close(brief);
+    brief = connects_and_asks(s);
+    UNTIL(s, load(s, 0) == THREADS);
+    CHECK(dispatch_queued(s->dispatch) == 1);
+    close(first);
+    close(brief);
+    for (size_t i = 0; i < 3; i++) {
+        close(longs[i]);
+    }
+    server_close(s);
+}
+
+/* The time between two passes by itself: nothing else happens. */
+static void
+test_a_long_request_is_held_off_for_a_while_only(void)
+{
+    Server *s = server_open(&patient);
+    int clients[4];
+    slow_takes(s, 10 * CLOCK_MILLISECOND);
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    for (uint32_t i = 0; i < 4; i++) {
+        clients[i] = i < 2 ? connects_and_asks(s) : connects_and_asks_slow(s);
+        waits(s, i + 1);
+    }
+    atomic_store(&s->board.loads[0].load, 0);
+    UNTIL(s, load(s, 0) == THREADS);
+    CHECK(dispatch_queued(s->dispatch) == 0);
+    for (size_t i = 0; i < 4; i++) {
+        close(clients[i]);
+    }
     server_close(s);
 }
 
@@ -867,6 +1033,10 @@ main(void)
     RUN(test_a_full_channel_loses_nothing);
     RUN(test_an_idle_connection_is_parked_and_its_next_request_goes_to_the_best);
     RUN(test_one_handed_back_with_a_request_keeps_its_place);
+    RUN(test_short_requests_overtake_long_ones);
+    RUN(test_nobody_is_overtaken_for_ever);
+    RUN(test_long_requests_are_spread);
+    RUN(test_a_long_request_is_held_off_for_a_while_only);
     RUN(test_nobody_waits_since_tomorrow);
     RUN(test_what_a_dead_worker_had_not_received_goes_to_another);
     RUN(test_a_client_that_leaves_without_a_word);

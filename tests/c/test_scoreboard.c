@@ -27,13 +27,14 @@ test_rows_lie_apart_and_fill_the_mapping(void)
 {
     Scoreboard b = board_open();
     const char *at = b.base;
-    const char *starts[2 + 4 * SLOTS + SLOTS * THREADS];
+    const char *starts[3 + 4 * SLOTS + SLOTS * THREADS];
     size_t sizes[sizeof starts / sizeof starts[0]], count = 0;
 #define ROW(pointer)                          \
     (starts[count] = (const char *)(pointer), \
      sizes[count++] = sizeof *(pointer))
     ROW(b.supervisor);
     ROW(b.notice);
+    ROW(b.forecast);
     for (uint32_t i = 0; i < SLOTS; i++) {
         ROW(&b.loads[i]);
     }
@@ -63,10 +64,13 @@ test_rows_lie_apart_and_fill_the_mapping(void)
 }
 
 static void
-test_a_new_one_is_all_zero(void)
+test_a_new_one_is_all_zero_but_for_the_seed(void)
 {
-    Scoreboard b = board_open();
+    Scoreboard b = board_open(), other = board_open();
     const char *end = (const char *)b.base + b.size;
+    CHECK(b.forecast->seed != other.forecast->seed);
+    scoreboard_detach(&other);
+    b.forecast->seed = 0;
     for (const char *at = (const char *)b.supervisor; at < end; at++) {
         CHECK(*at == 0);
     }
@@ -252,7 +256,7 @@ int
 main(void)
 {
     RUN(test_rows_lie_apart_and_fill_the_mapping);
-    RUN(test_a_new_one_is_all_zero);
+    RUN(test_a_new_one_is_all_zero_but_for_the_seed);
     RUN(test_what_one_writes_another_reads);
     RUN(test_one_that_is_cut_or_grown_is_refused);
     RUN(test_one_of_another_layout_is_refused);

@@ -1,0 +1,63 @@
+/* How long a request will hold its thread, judged by its path.
+ *
+ * Pure C. While all threads are busy, who waits is not served strictly in order
+ * of arrival: behind requests that take long, those that take a moment may
+ * overtake. The workers learn in a table in shared memory what requests of a
+ * method and path usually take; the supervisor looks it up for a connection
+ * that has to wait. A path part that holds a digit counts as any other such
+ * part, so /users/7 and /users/8 are one.
+ *
+ * A wrong forecast harms little: it decides how far others may overtake, and
+ * that is bounded by the forecast itself.
+ */
+#ifndef POOLSRV_FORECAST_H
+#define POOLSRV_FORECAST_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define FORECAST_PLACES 1024
+/* Shorter requests are not learned, in nanoseconds: they hinder nobody, and the
+ * way through the queue would cost them more than a tenth. */
+#define FORECAST_LEAST UINT64_C(250000)
+/* Of a method and of a path, so much counts. */
+#define FORECAST_METHOD 16
+#define FORECAST_PATH 128
+
+/* In shared memory. Many write, none waits: a lost sample is no harm. */
+typedef struct {
+    uint64_t seed; /* so that nobody can aim at another's place */
+    /* By how many times its own usual time a waiting request may be overtaken;
+     * 0: by nobody, and nothing is learned. */
+    _Atomic uint32_t factor;
+    _Atomic uint32_t known; /* is there anything to look up? */
+    _Alignas(64) _Atomic uint32_t usual[FORECAST_PLACES]; /* microseconds */
+} __attribute__((aligned(64))) Forecast;
+
+/* A request has held its thread for `took` nanoseconds. */
+void forecast_learn(Forecast *f, const char *method, size_t method_size,
+                    const char *path, size_t path_size, uint64_t took);
+
+/* Is there anything to look up? */
+static inline bool
+forecast_knows(const Forecast *f)
+{
+    return atomic_load_explicit(&f->known, memory_order_relaxed) != 0;
+}
+
+/* Is there something to learn from a request that took so long? */
+static inline bool
+forecast_learns(const Forecast *f, uint64_t took)
+{
+    return forecast_knows(f) ||
+           (took >= FORECAST_LEAST &&
+            atomic_load_explicit(&f->factor, memory_order_relaxed) != 0);
+}
+
+/* Nanoseconds that the request which waits on this socket, unread, will take;
+ * 0 if it is short, or nothing is known of it. One system call. */
+uint64_t forecast_of(const Forecast *f, int fd);
+
+#endif
