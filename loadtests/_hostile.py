@@ -10,8 +10,9 @@ application of this file (`poolsrv serve loadtests._hostile:application`).
 wrk asks for /hello on kept-alive connections, by turns without and with a
 crowd of slow clients, so that what else the machine does falls on both alike.
 The table has the medians of the pairs: requests a second and p99 of the normal
-clients; their errors; the slow connections that the server ended; the most
-threads that were in a request while only the crowd was there.
+clients; their errors; the slow connections that the server ended, as their
+clients see it (a reader does behind what the kernel keeps for it, megabytes);
+the most threads that were in a request while only the crowd was there.
 
 It needs wrk, and a hard limit of descriptors above the number of slow clients.
 """

@@ -298,6 +298,17 @@ class Settings:
             "How long a client may take nothing of a response that waits for it.",
         ),
     ] = 30.0
+    send_min_rate: Annotated[
+        int,
+        row(
+            size(0, 2**30),
+            TIMES,
+            "Bytes a second that a client must take of a response while a thread waits for it, "
+            "which is beyond response-buffer: the connection is closed once it is behind by the "
+            "time of send-timeout; 0 for any.",
+        ),
+        # An honest reader may be as slow as 10 KB a second, and pause.
+    ] = 4096
     keep_alive_timeout: Annotated[
         float,
         row(seconds(0, _YEAR), TIMES, "How long an idle connection is kept for its next request."),
@@ -363,7 +374,8 @@ class Settings:
         row(
             size(0, 2**30),
             MESSAGES,
-            "How much of a response is kept for a slow client before the thread waits for it.",
+            "How much of a response is kept for a slow client before the thread waits for it, "
+            "which must then take send-min-rate.",
         ),
     ] = 2**20
     server_header: Annotated[bool, row(flag(), MESSAGES, "Send the Server header field.")] = True

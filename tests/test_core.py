@@ -353,6 +353,7 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
             "send_timeout": 60.0,
             "keep_alive_timeout": 60.0,
             "body_rate": 0,
+            "send_rate": 0,
             "buffering": True,
         },
         "server_field": True,

@@ -15,7 +15,8 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "part", ["channel", "scoreboard", "schedule", "forecast", "held", "dispatch", "allocation"]
+    "part",
+    ["channel", "scoreboard", "schedule", "forecast", "held", "dispatch", "output", "allocation"],
 )
 def test_part(part: str, build: Path) -> None:
     run = subprocess.run(

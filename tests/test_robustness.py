@@ -222,6 +222,62 @@ def test_slow_clients_hold_no_thread(server: Start) -> None:
             assert len(client.receive().body) == 900_000
 
 
+LIMITED = "poolsrv_connections_limited_total"
+
+
+@pytest.mark.parametrize("response_buffer", ["64MiB", "64KiB"])
+def test_a_response_that_nobody_takes_is_cut_off(server: Start, response_buffer: str) -> None:
+    """It waits without a thread, or a thread waits with it."""
+    probe = server(
+        PROBE, processes=1, threads=1, send_timeout="0.2s", response_buffer=response_buffer
+    )
+    with Client(probe.address) as client:
+        client.send(head("GET", f"/stream?count=32&size={1 << 20}"))
+        probe.wait_for_metric(1, LIMITED, limit="send_timeout")
+        with pytest.raises(Truncated):
+            client.receive()
+    serves(probe)
+
+
+def test_no_thread_waits_for_a_trickling_reader(server: Start) -> None:
+    """The socket is writable again and again, but it cannot take a gigabyte a second."""
+    probe = server(
+        PROBE,
+        processes=1,
+        threads=1,
+        send_timeout="0.5s",
+        send_min_rate="1GiB",
+        response_buffer="64KiB",
+    )
+    with Client(probe.address) as trickling:
+        trickling.send(head("GET", f"/stream?count=1000000&size={1 << 20}"))
+
+        def is_cut_off() -> bool:
+            for _ in range(32):
+                trickling.socket.recv(65536)
+            return probe.metric(LIMITED, limit="send_timeout") == 1
+
+        probe.wait_until(is_cut_off, deadline=20)
+        serves(probe)
+
+
+def test_a_thread_waits_for_a_steady_reader(server: Start) -> None:
+    """One that has not taken any more until the thread waits for it again."""
+    probe = server(PROBE, processes=1, threads=1, send_timeout="10s", response_buffer="64KiB")
+    with Client(probe.address) as steady:
+        # Or the kernel would take more for it with each read.
+        steady.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        steady.send(head("GET", f"/stream?count=32&size={1 << 20}"))
+        for taken in range(1, 9):
+            probe.wait_until(
+                lambda: [row["state"] for row in probe.status()["running"]] == ["writing"]
+            )
+            while len(steady.received) < taken << 20:
+                steady.received += steady.socket.recv(65536)
+        assert len(steady.receive().body) == 32 << 20
+    assert probe.metric(LIMITED, limit="send_timeout") == 0
+
+
 def test_a_head_that_does_not_end_is_cut_off(server: Start) -> None:
     probe = server(PROBE, header_timeout="0.2s")
     with Client(probe.address) as client:

@@ -133,6 +133,15 @@ linger(Serve *s, Thread *t, Conn *c)
     return hang_up(s, t, c);
 }
 
+/* An answer waits without a thread: from now on the client has its time to take
+ * some more of it. */
+static void
+await_reader(Serve *s, Conn *c, uint64_t now)
+{
+    output_taken(c);
+    word_set(&c->deadline, now + s->o.limits.send_timeout);
+}
+
 void
 conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
 {
@@ -157,6 +166,12 @@ conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
             serve_call(s, c);
         return;
     case CONN_WRITING:
+        if (output_taken(c)) {
+            await_reader(s, c, now);
+            if (!conn_release(s, c))
+                serve_call(s, c);
+            return;
+        }
         word_add(&t->row->limited[LIMIT_SEND], 1);
         conn_seen(t, SEEN_WRITING, SEEN_IDLE);
         conn_close(s, t, c);
@@ -258,6 +273,7 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&c->deadline, 0);
     c->status = 0;
     c->keep = false;
+    c->patience = PATIENCE_UNTRIED;
     conn_seen(t, SEEN_IDLE, SEEN_RUNNING);
     histogram_add(t->row->queue, start > complete ? start - complete : 0);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
@@ -303,7 +319,7 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
         body_clear(r);
     }
     c->state = CONN_WRITING;
-    word_set(&c->deadline, t->now + s->o.limits.send_timeout);
+    await_reader(s, c, t->now);
     conn_seen(t, SEEN_IDLE, SEEN_WRITING);
     return STEP_AGAIN;
 }
@@ -322,7 +338,7 @@ write_on(Serve *s, Thread *t, Conn *c)
     }
     if (done != 1) {
         if (c->out_size != before)
-            word_set(&c->deadline, t->now + s->o.limits.send_timeout);
+            await_reader(s, c, t->now);
         return done ? STEP_AGAIN : STEP_WAIT;
     }
     conn_seen(t, SEEN_WRITING, SEEN_IDLE);

@@ -297,25 +297,28 @@ nanoseconds(double seconds)
 static int
 parse_limits(PyObject *dict, ServeLimits *limits)
 {
-    static char *names[] = {
-        "request_line",    "request_fields",      "request_field_size",
-        "request_head",    "request_body",        "body_buffer",
-        "response_buffer", "keep_alive_requests", "header_timeout",
-        "body_timeout",    "send_timeout",        "keep_alive_timeout",
-        "body_rate",       "buffering",           NULL};
+    static char *names[] = {"request_line",       "request_fields",
+                            "request_field_size", "request_head",
+                            "request_body",       "body_buffer",
+                            "response_buffer",    "keep_alive_requests",
+                            "header_timeout",     "body_timeout",
+                            "send_timeout",       "keep_alive_timeout",
+                            "body_rate",          "send_rate",
+                            "buffering",          NULL};
     PyObject *none = PyTuple_New(0);
     unsigned long long body, body_buffer, response_buffer;
-    unsigned long long body_rate;
+    unsigned long long body_rate, send_rate;
     double header, body_time, send, keep_alive;
     int good, buffering;
 
     if (none == NULL)
         return -1;
     good = PyArg_ParseTupleAndKeywords(
-        none, dict, "$IIIIKKKIddddKp:limits", names, &limits->head.line,
+        none, dict, "$IIIIKKKIddddKKp:limits", names, &limits->head.line,
         &limits->head.fields, &limits->head.field_size, &limits->head.head,
         &body, &body_buffer, &response_buffer, &limits->keep_alive_requests,
-        &header, &body_time, &send, &keep_alive, &body_rate, &buffering);
+        &header, &body_time, &send, &keep_alive, &body_rate, &send_rate,
+        &buffering);
     Py_DECREF(none);
     if (!good)
         return -1;
@@ -327,6 +330,7 @@ parse_limits(PyObject *dict, ServeLimits *limits)
     limits->send_timeout = nanoseconds(send);
     limits->keep_alive_timeout = nanoseconds(keep_alive);
     limits->body_rate = body_rate;
+    limits->send_rate = send_rate;
     limits->buffering = buffering;
     return 0;
 }

@@ -33,6 +33,8 @@ typedef struct {
     uint64_t body_timeout;   /* between two reads */
     uint64_t body_rate; /* bytes a second that a body must come at; 0: any */
     uint64_t send_timeout;
+    uint64_t send_rate; /* bytes a second that a client must take while a
+                         * thread waits for it; 0: any */
     uint64_t keep_alive_timeout; /* 0: a connection serves one request */
     uint64_t body_limit;         /* bytes; UINT64_MAX: none */
     uint64_t body_buffer;        /* bytes kept in memory; more is spooled */
@@ -94,6 +96,9 @@ struct Conn {
     Request *request; /* an incomplete one, or NULL */
     Segment *out, *out_last;
     uint64_t out_size;
+    uint64_t sent;     /* bytes that the socket took, ever */
+    uint64_t taken;    /* of these, by the client, at the last look */
+    uint64_t patience; /* how long a thread may still wait for its reader */
     uint8_t state;
     bool registered; /* in the epoll set */
     bool counted;    /* in the load */
@@ -193,7 +198,8 @@ int serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
 /* Send part of a file. `fd` belongs to serve from now on. */
 int serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
 
-/* Wait until no more than the response buffer is unsent. */
+/* Wait until no more than the response buffer is unsent; -1 if the client is
+ * gone, or takes too little for a thread to wait for it. */
 int serve_wait_writable(Thread *t, Conn *c);
 
 /* Read a streamed body: up to `room` bytes, waiting for the client if nothing

@@ -19,6 +19,8 @@
 /* The first segment of an answer that must wait is copied up to this size;
  * above, its owner is kept. */
 #define COPY_MOST 16384
+/* Of a connection's patience: no thread has waited for this answer's reader. */
+#define PATIENCE_UNTRIED UINT64_MAX
 
 typedef enum {
     CONN_FREE,
@@ -162,6 +164,8 @@ int body_keep_rest(Request *r, const char *data, uint32_t size);
  * 2 there could be more, but others may have their turn. */
 int output_flush(Thread *t, Conn *c);
 void output_discard(Serve *s, Conn *c);
+/* How much the client has taken since the last look. */
+uint64_t output_taken(Conn *c);
 
 /* serve.c */
 /* Owned connections that are ready, first come first. */

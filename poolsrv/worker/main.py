@@ -168,6 +168,7 @@ def _limits(settings: Settings) -> dict[str, float]:
         "send_timeout": settings.send_timeout,
         "keep_alive_timeout": settings.keep_alive_timeout,
         "body_rate": settings.body_min_rate,
+        "send_rate": settings.send_min_rate,
         "buffering": settings.request_buffering,
     }
 
