@@ -290,6 +290,7 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     serve_arm(s);
 
     s->o.application(s->o.argument, t, c, r);
+    output_pieces(t, c);
 
     t->now = clock_now();
     word_set(&current->since, 0);

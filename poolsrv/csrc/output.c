@@ -141,13 +141,105 @@ send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count)
     return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : lost(c);
 }
 
+/* ------------------------------------------------------------------------
+ * Pieces that wait for company
+ *
+ * A generator that yields small pieces one after the other would cost a system
+ * call and a packet each, and a turn of the interpreter: 100 of 1 KiB took five
+ * times as long. PEP 3333 lets a server go on sending a piece while the
+ * application makes the next. So the first piece goes at once, and so does one
+ * after a pause; those in between go together. */
+
+/* No event stream is so dense. */
+#define PAUSE (200 * CLOCK_MILLISECOND / 1000)
+
+static bool
+add_piece(Thread *t, Conn *c, const char *data, size_t size)
+{
+    Pieces *p = &t->pieces;
+    bool fits;
+    if (c->out || c->gone)
+        return false;
+    pthread_mutex_lock(&p->lock);
+    if (p->data == NULL)
+        p->data = malloc(PIECES_MOST);
+    fits = p->data && size <= PIECES_MOST - p->size;
+    if (fits) {
+        memcpy(p->data + p->size, data, size);
+        p->size += size;
+        p->conn = c;
+    }
+    pthread_mutex_unlock(&p->lock);
+    return fits;
+}
+
+bool
+serve_put_off(Thread *t, Conn *c, const char *data, size_t size)
+{
+    return clock_now() - t->pieces.sent < PAUSE && add_piece(t, c, data, size);
+}
+
+void
+serve_sent_piece(Thread *t)
+{
+    t->pieces.sent = clock_now();
+}
+
+int
+output_pieces(Thread *t, Conn *c)
+{
+    Pieces *p = &t->pieces;
+    struct iovec part;
+    ssize_t n = -1;
+    int result = 0;
+    if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0)
+        return 0;
+    pthread_mutex_lock(&p->lock);
+    part = (struct iovec){p->data, p->size};
+    if (!c->gone)
+        n = part.iov_len ? send_some(t, c, &part, 1) : 0;
+    if (n < 0 || append_copy(c, p->data + n, p->size - (size_t)n) < 0)
+        result = lost(c);
+    p->size = 0;
+    pthread_mutex_unlock(&p->lock);
+    return result;
+}
+
+void
+output_tick(Serve *s)
+{
+    uint32_t i;
+    for (i = 0; i < s->o.thread_count; i++) {
+        Pieces *p = &s->threads[i].pieces;
+        ssize_t n;
+        if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0)
+            continue;
+        pthread_mutex_lock(&p->lock);
+        /* An error the thread will find itself, and whatever is left it sends:
+         * the connection is its own. */
+        n = p->size ? send(p->conn->fd, p->data, p->size,
+                           MSG_DONTWAIT | MSG_NOSIGNAL)
+                    : 0;
+        if (n > 0) {
+            p->conn->sent += (uint64_t)n;
+            word_add(s->main.row->bytes_out, (uint64_t)n);
+            memmove(p->data, p->data + n, p->size - (size_t)n);
+            p->size -= (size_t)n;
+        }
+        pthread_mutex_unlock(&p->lock);
+    }
+}
+
 int
 serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
            const char *body, size_t body_size, void *owner, bool *kept)
 {
     if (kept)
         *kept = false;
-    if (c->gone)
+    if (atomic_load_explicit(&t->pieces.size, memory_order_relaxed) &&
+        body_size == 0 && add_piece(t, c, head, head_size))
+        head_size = 0; /* the end of an answer goes with what came before */
+    if (c->gone || output_pieces(t, c) < 0)
         return -1;
     if (c->out == NULL && head_size + body_size) {
         const struct iovec parts[2] = {{(void *)head, head_size},
@@ -182,7 +274,8 @@ serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
 int
 serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
 {
-    Segment *segment = c->gone ? NULL : malloc(sizeof *segment);
+    Segment *segment =
+        c->gone || output_pieces(t, c) < 0 ? NULL : malloc(sizeof *segment);
     if (segment == NULL) {
         close(fd);
         return lost(c);

@@ -116,6 +116,7 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
     own = PyEval_SaveThread();
     serve_send(x->thread, x->conn, x->out.data, x->out.size, data, size, owner,
                &kept);
+    serve_sent_piece(x->thread);
     PyEval_RestoreThread(own);
     x->out.size = 0;
     if (!kept)
@@ -148,6 +149,7 @@ static int
 send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
            bool last)
 {
+    const bool first = !sr->head_sent;
     char *data;
     Py_ssize_t size;
     size_t body;
@@ -160,7 +162,7 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     }
     data = PyBytes_AS_STRING(bytes);
     size = PyBytes_GET_SIZE(bytes);
-    if (!sr->head_sent && finish_head(x, sr, length) < 0)
+    if (first && finish_head(x, sr, length) < 0)
         return -1;
     body = allowed(x, sr, (size_t)size);
     /* All of the room before the first byte: an application may catch the
@@ -183,6 +185,11 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     }
     if (last && body == 0)
         return 0; /* response_send's caller sends it with what follows */
+    if (!first && body == 0 &&
+        serve_put_off(x->thread, x->conn, x->out.data, x->out.size)) {
+        x->out.size = 0;
+        return 0;
+    }
     transmit(x, data, body, bytes);
     return 0;
 }

@@ -367,7 +367,8 @@ thread_init(Serve *s, Thread *t, uint32_t index, ThreadRow *row)
     t->serve = s;
     t->index = index;
     t->row = row;
-    if (pthread_cond_init(&t->wake, NULL) != 0)
+    if (pthread_cond_init(&t->wake, NULL) != 0 ||
+        pthread_mutex_init(&t->pieces.lock, NULL) != 0)
         return -1;
     return request_init(&t->request, &s->o.limits.head, SERVE_BUFFER);
 }
@@ -429,6 +430,8 @@ thread_free(Thread *t)
     if (t->serve == NULL)
         return;
     pthread_cond_destroy(&t->wake);
+    pthread_mutex_destroy(&t->pieces.lock);
+    free(t->pieces.data);
     request_clear(&t->request);
 }
 

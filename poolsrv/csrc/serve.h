@@ -111,6 +111,15 @@ struct Conn {
     uint64_t began;  /* of that request */
 };
 
+/* Small pieces of the answer that the thread is at, which wait for more. */
+typedef struct {
+    pthread_mutex_t lock; /* of all below: the main thread may send them */
+    Conn *conn;
+    char *data;
+    _Atomic size_t size;
+    uint64_t sent; /* when a piece was last sent; the thread's alone */
+} Pieces;
+
 struct Thread {
     Serve *serve;
     ThreadRow *row;
@@ -122,6 +131,7 @@ struct Thread {
     bool active;  /* has a connection in hand */
     uint64_t now; /* the last time it looked at the clock */
     Request request;
+    Pieces pieces;
     ScheduleMeter meter;
     void *context; /* the application's */
 };
@@ -194,6 +204,13 @@ bool serve_may_keep(const Serve *s, const Conn *c, const Request *r);
  * sent, ever). */
 int serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
                const char *body, size_t body_size, void *owner, bool *kept);
+
+/* Send a piece of a body that more may follow. One that comes upon the heels of
+ * another may wait for company: until there is enough, until the answer ends,
+ * or until the main thread's next tick. False: send it yourself. */
+bool serve_put_off(Thread *t, Conn *c, const char *data, size_t size);
+/* A piece has been sent. */
+void serve_sent_piece(Thread *t);
 
 /* Send part of a file. `fd` belongs to serve from now on. */
 int serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);

@@ -19,6 +19,8 @@
 /* The first segment of an answer that must wait is copied up to this size;
  * above, its owner is kept. */
 #define COPY_MOST 16384
+/* Pieces of an answer that wait for company, in bytes. */
+#define PIECES_MOST 16384
 /* Of a connection's patience: no thread has waited for this answer's reader. */
 #define PATIENCE_UNTRIED UINT64_MAX
 
@@ -164,6 +166,11 @@ int body_keep_rest(Request *r, const char *data, uint32_t size);
  * 2 there could be more, but others may have their turn. */
 int output_flush(Thread *t, Conn *c);
 void output_discard(Serve *s, Conn *c);
+/* Send the pieces that wait for company, before anything else is sent and at
+ * the end of each request: none is left. 0, or -1 if the client is gone. */
+int output_pieces(Thread *t, Conn *c);
+/* From the main thread: what has waited for company long enough. */
+void output_tick(Serve *s);
 /* How much the client has taken since the last look. */
 uint64_t output_taken(Conn *c);
 

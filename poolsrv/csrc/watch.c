@@ -289,6 +289,7 @@ tick(Serve *s)
         return; /* it was set anew meanwhile */
     s->main.now = now;
     word_add(s->o.board->workers[s->o.slot].ticks, 1);
+    output_tick(s);
     view = look(s, now, &late);
     if (!s->draining)
         atomic_store(&s->line->limit, schedule_limit(&s->schedule));

@@ -247,10 +247,12 @@ def hold(request: Request) -> Iterable[bytes]:
 
 
 def hold_inside(request: Request) -> Iterable[bytes]:
-    """Sends a chunk, then waits at the gate, then sends another."""
+    """Sends three chunks at once, then waits at the gate, then sends another."""
     request.start("200 OK", PLAIN)
 
     def chunks() -> Iterator[bytes]:
+        yield b"one"
+        yield b"two"
         yield b"before"
         wait_at_gate(request.query["gate"])
         yield b"after"

@@ -102,6 +102,67 @@ generate(Thread *t, Conn *c, size_t size)
     }
 }
 
+/* So much has the reader got since the last look. */
+static size_t
+got(void)
+{
+    const size_t before = reader.taken;
+    while (take(SEND_BUFFER)) {
+    }
+    return reader.taken - before;
+}
+
+/* What an application gives in pieces, and when it is sent. */
+static void
+pieces(Thread *t, Conn *c)
+{
+    static const char piece[PIECES_MOST];
+    CHECK(serve_send(t, c, piece, 100, NULL, 0, NULL, NULL) == 0);
+    serve_sent_piece(t);
+    CHECK(got() == 100); /* the first, at once */
+
+    CHECK(serve_put_off(t, c, piece, 10) && serve_put_off(t, c, piece, 20));
+    CHECK(got() == 0);
+    output_tick(t->serve);
+    CHECK(got() == 30); /* the tick */
+    output_tick(t->serve);
+    CHECK(got() == 0);
+
+    CHECK(serve_put_off(t, c, piece, 10));
+    CHECK(serve_put_off(t, c, piece, sizeof piece - 10));
+    CHECK(!serve_put_off(t, c, piece, 1)); /* there is enough */
+    CHECK(serve_send(t, c, piece, 1, NULL, 0, NULL, NULL) == 0);
+    CHECK(got() == sizeof piece + 1);
+
+    CHECK(serve_put_off(t, c, piece, 5));
+    CHECK(serve_send(t, c, NULL, 0, piece, 1000, NULL, NULL) == 0);
+    CHECK(got() == 1005); /* a large one, behind those that waited */
+
+    CHECK(serve_put_off(t, c, piece, 7));
+    CHECK(serve_send(t, c, piece, 3, NULL, 0, NULL, NULL) == 0);
+    CHECK(got() == 10); /* the end, and no more than one packet with it */
+
+    pass();
+    CHECK(!serve_put_off(t, c, piece, 1)); /* after a pause, at once */
+    serve_sent_piece(t);
+    CHECK(serve_put_off(t, c, piece, 9)); /* and nobody sends these */
+}
+
+/* The socket takes less than what waited. */
+static void
+pieces_of_a_slow_reader(Thread *t, Conn *c)
+{
+    static const char piece[PIECES_MOST];
+    serve_sent_piece(t);
+    while (c->out == NULL) {
+        output_tick(t->serve);
+        if (!serve_put_off(t, c, piece, 1000)) {
+            CHECK(serve_send(t, c, piece, 1000, NULL, 0, NULL, NULL) == 0);
+        }
+    }
+    CHECK(!serve_put_off(t, c, piece, 1)); /* it would overtake them */
+}
+
 static void
 application(void *argument, Thread *t, Conn *c, Request *r)
 {
@@ -119,6 +180,17 @@ application(void *argument, Thread *t, Conn *c, Request *r)
         fd = memfd_create("file", MFD_CLOEXEC);
         CHECK(fd >= 0 && ftruncate(fd, ANSWER) == 0);
         serve_send_file(t, c, fd, 0, ANSWER);
+        break;
+    case 'p':
+        pieces(t, c);
+        break;
+    case 's':
+        pieces_of_a_slow_reader(t, c);
+        break;
+    case 'b':
+        serve_sent_piece(t);
+        CHECK(serve_put_off(t, c, list, 10));
+        c->gone = true;
         break;
     default:
         generate(t, c, kind == 't' ? 10 : 10000);
@@ -333,6 +405,24 @@ play_tcp(void)
     CHECK(worker_close(&w) == 1);
 }
 
+/* None is left for the answer that the thread gives next, to somebody else. */
+static void
+play_pieces(char kind, size_t rest)
+{
+    Worker w;
+    reader.rate = 10000;
+    worker_open(&w, kind, 4096, 65536, connect_by_unix);
+    CHECK(w.thread->pieces.size == 0);
+    worker_write(&w);
+    got();
+    CHECK(rest == SIZE_MAX ? reader.taken > SEND_BUFFER / 2
+                           : reader.taken == rest);
+    CHECK(reader.taken == word_get(w.thread->row->bytes_out) +
+                              word_get(w.serve->main.row->bytes_out));
+    CHECK(kind == 'b' || w.conn->sent == reader.taken);
+    CHECK(worker_close(&w) == 0);
+}
+
 int
 main(void)
 {
@@ -342,5 +432,8 @@ main(void)
         play(&cases[i]);
     }
     play_tcp();
+    play_pieces('p', 100 + 30 + PIECES_MOST + 1 + 1005 + 10 + 9);
+    play_pieces('s', SIZE_MAX);
+    play_pieces('b', 0);
     return 0;
 }
