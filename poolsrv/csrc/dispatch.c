@@ -660,13 +660,17 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                 if (read(d->bell, &rung, sizeof rung) < 0)
                     rung = 0; /* another round has read it already */
                 break;
-            case TAG_FOREIGN:
-                if (count < room)
-                    events[count++] = (DispatchEvent){.kind = DISPATCH_FOREIGN,
-                                                      .token = index};
+            case TAG_FOREIGN: /* below */
                 break;
             }
         }
+        /* After the words: that a worker has ended is heard this way, and why
+         * it did may be the last thing that it said. */
+        for (i = 0; i < n && count < room; i++)
+            if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN)
+                events[count++] =
+                    (DispatchEvent){.kind = DISPATCH_FOREIGN,
+                                    .token = (uint32_t)got[i].data.u64};
         expire(d, now);
         dispatch_queue(d, now);
         word_set(row->parked, d->held.lists[HELD_NEW].count +

@@ -925,6 +925,24 @@ test_a_watched_descriptor_is_an_event_while_it_is_readable(void)
     server_close(s);
 }
 
+/* What a worker said before it ended explains its end. */
+static void
+test_words_come_before_the_news_that_a_process_has_ended(void)
+{
+    Server *s = server_open(&patient);
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    CHECK(dispatch_watch(s->dispatch, ends[0], 42) == 0);
+    CHECK(write(ends[1], "x", 1) == 1);
+    CHECK(channel_say(s->theirs[1], CHANNEL_FAILED, "why", 3) == 0);
+    UNTIL(s, s->event_count == 2);
+    CHECK(s->events[0].kind == DISPATCH_WORD);
+    CHECK(s->events[1].kind == DISPATCH_FOREIGN);
+    close(ends[0]);
+    close(ends[1]);
+    server_close(s);
+}
+
 /* ------------------------------------------------------------------------
  * The end */
 
@@ -1050,6 +1068,7 @@ main(void)
     RUN(test_idle_connections_make_room_for_new_ones);
     RUN(test_words_become_events_however_many);
     RUN(test_a_watched_descriptor_is_an_event_while_it_is_readable);
+    RUN(test_words_come_before_the_news_that_a_process_has_ended);
     RUN(test_a_stop_closes_what_is_idle_and_serves_what_has_come);
     RUN(test_what_comes_back_after_the_end_is_let_go);
     RUN(test_nobody_is_accepted_after_a_stop);
