@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -254,7 +254,8 @@ def test_no_thread_waits_for_a_trickling_reader(server: Start) -> None:
 
         def is_cut_off() -> bool:
             for _ in range(32):
-                trickling.socket.recv(65536)
+                with suppress(ConnectionResetError):  # the cut
+                    trickling.socket.recv(65536)
             return probe.metric(LIMITED, limit="send_timeout") == 1
 
         probe.wait_until(is_cut_off, deadline=20)
@@ -393,7 +394,7 @@ def test_a_worker_killed_under_load(server: Start) -> None:
     # At most the one request of each client that was inside when a worker died.
     assert max(load.failures) <= 2
     assert sum(load.failures) <= 2 * 4
-    assert probe.metric("poolsrv_worker_restarts_total") == 2
+    assert probe.metric("poolsrv_worker_restarts_total") == 2, probe.log()
     probe.wait_until(lambda: len(probe.processes()) == len(probe.living()))
     probe.wait_until(lambda: len(probe.descriptors()) <= held)
 

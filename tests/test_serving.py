@@ -535,6 +535,19 @@ def test_after_the_first_chunk_the_connection_is_cut(failing: Server, target: st
     failing.wait_for_log(" ERROR ", since=mark)
 
 
+def test_an_answer_without_a_length_that_is_cut_does_not_just_end(failing: Server) -> None:
+    """Its end is the connection's, so only a reset tells that there was more."""
+    with Client(failing.address) as client:
+        client.send(head("GET", "/fail-late", version="1.0"))
+        with pytest.raises(ConnectionResetError):
+            while client.socket.recv(4096):
+                pass
+    failing.wait_for_log(" ERROR ")
+    with Client(failing.address) as client:
+        assert client.get("/stream?count=3", version="1.0").body
+        client.expect_end()
+
+
 def cut_off(client: Client) -> Response:
     with pytest.raises(Truncated) as caught:
         client.receive()

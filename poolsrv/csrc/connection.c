@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "serve_private.h"
@@ -156,7 +157,7 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
     c->counted = true;
     c->next = NULL;
     c->registered = c->drained = c->keep = c->gone = false;
-    c->unread = c->last = false;
+    c->unread = c->last = c->broken = false;
     atomic_fetch_add(&s->live, 1);
     word_add(&t->row->connections[SEEN_IDLE], 1);
     return c;
@@ -197,9 +198,21 @@ conn_forget(Serve *s, Conn *c)
         epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
+/* An answer that is cut short must not look complete, which one without a
+ * length does when the connection just ends. A reset also frees what the kernel
+ * keeps for a client that does not read: megabytes, for as long as it likes. */
+static void
+conn_reset(const Conn *c)
+{
+    const struct linger none = {.l_onoff = 1};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
 void
 conn_close(Serve *s, Thread *t, Conn *c)
 {
+    if (c->broken || c->gone)
+        conn_reset(c);
     conn_forget(s, c);
     conn_leave(s, t, c);
 }

@@ -174,6 +174,7 @@ conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now)
         }
         word_add(&t->row->limited[LIMIT_SEND], 1);
         conn_seen(t, SEEN_WRITING, SEEN_IDLE);
+        c->broken = true;
         conn_close(s, t, c);
         return;
     default:

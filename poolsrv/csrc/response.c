@@ -420,6 +420,7 @@ response_fail(Context *x, StartResponse *sr)
     if (sr && sr->head_sent) {
         /* Cut short, without a last chunk: the client must see that. */
         x->conn->keep = false;
+        x->conn->broken = !sr->chunked && sr->content_length < 0;
         return;
     }
     x->conn->status = (uint16_t)status;

@@ -105,6 +105,7 @@ struct Conn {
     bool drained;    /* the last recv took all there was */
     bool keep;       /* after the answer, go on */
     bool gone;       /* the client is: write nothing more */
+    bool broken;     /* the answer lacks its end, and only a reset can say so */
     bool unread;     /* it sends a body that nobody reads */
     bool last;       /* what is sent now is the last: its end follows at once */
     uint16_t status; /* of the answer on its way */
