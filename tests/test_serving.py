@@ -393,6 +393,13 @@ def test_a_large_stream(client: Client) -> None:
     assert len(client.get("/stream?count=500&size=10000").body) == 5_000_000
 
 
+@pytest.mark.parametrize("size", [1, 16_383, 16_384, 16_385, 100_000])
+def test_each_piece_is_a_chunk(client: Client, size: int) -> None:
+    """Copied, or sent from where it lies: the frame is the same."""
+    for _ in range(2):
+        assert [len(c) for c in client.get(f"/stream?count=9&size={size}").chunks] == [size] * 9
+
+
 def test_write(client: Client) -> None:
     assert client.get("/write").body == b"written twice, then returned"
 

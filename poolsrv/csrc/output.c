@@ -141,6 +141,43 @@ send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count)
     return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : lost(c);
 }
 
+/* Head and body in one system call; what the socket does not take is kept. */
+static int
+send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
+             const char *body, size_t body_size, void *owner, bool *kept)
+{
+    if (c->gone)
+        return -1;
+    if (c->out == NULL && head_size + body_size) {
+        const struct iovec parts[2] = {{(void *)head, head_size},
+                                       {(void *)body, body_size}};
+        const ssize_t n = send_some(t, c, head_size ? parts : parts + 1,
+                                    head_size && body_size ? 2 : 1);
+        size_t sent = (size_t)n;
+        if (n < 0)
+            return -1;
+        if (sent == head_size + body_size)
+            return 0;
+        if (sent < head_size) {
+            head += sent;
+            head_size -= sent;
+        } else {
+            body += sent - head_size;
+            body_size -= sent - head_size;
+            head_size = 0;
+        }
+    }
+    if (append_copy(c, head, head_size) < 0)
+        return lost(c);
+    if (owner && body_size > COPY_MOST) {
+        if (append_owned(c, body, body_size, owner) < 0)
+            return lost(c);
+        *kept = true;
+        return 0;
+    }
+    return append_copy(c, body, body_size) < 0 ? lost(c) : 0;
+}
+
 /* ------------------------------------------------------------------------
  * Pieces that wait for company
  *
@@ -164,7 +201,7 @@ add_piece(Thread *t, Conn *c, const char *data, size_t size)
     if (p->data == NULL)
         p->data = malloc(PIECES_MOST);
     fits = p->data && size <= PIECES_MOST - p->size;
-    if (fits) {
+    if (fits && size) {
         memcpy(p->data + p->size, data, size);
         p->size += size;
         p->conn = c;
@@ -185,24 +222,30 @@ serve_sent_piece(Thread *t)
     t->pieces.sent = clock_now();
 }
 
-int
-output_pieces(Thread *t, Conn *c)
+/* What waits, and a body behind it: afterwards nothing waits. */
+static int
+send_pieces(Thread *t, Conn *c, const char *body, size_t body_size, void *owner,
+            bool *kept)
 {
     Pieces *p = &t->pieces;
-    struct iovec part;
-    ssize_t n = -1;
-    int result = 0;
-    if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0)
-        return 0;
+    int result;
     pthread_mutex_lock(&p->lock);
-    part = (struct iovec){p->data, p->size};
-    if (!c->gone)
-        n = part.iov_len ? send_some(t, c, &part, 1) : 0;
-    if (n < 0 || append_copy(c, p->data + n, p->size - (size_t)n) < 0)
-        result = lost(c);
+    result = send_or_keep(t, c, p->data, p->size, body, body_size, owner, kept);
     p->size = 0;
     pthread_mutex_unlock(&p->lock);
     return result;
+}
+
+static bool
+has_pieces(const Thread *t)
+{
+    return atomic_load_explicit(&t->pieces.size, memory_order_relaxed) != 0;
+}
+
+int
+output_pieces(Thread *t, Conn *c)
+{
+    return has_pieces(t) ? send_pieces(t, c, NULL, 0, NULL, NULL) : 0;
 }
 
 void
@@ -236,39 +279,11 @@ serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
 {
     if (kept)
         *kept = false;
-    if (atomic_load_explicit(&t->pieces.size, memory_order_relaxed) &&
-        body_size == 0 && add_piece(t, c, head, head_size))
-        head_size = 0; /* the end of an answer goes with what came before */
-    if (c->gone || output_pieces(t, c) < 0)
+    if (has_pieces(t) && add_piece(t, c, head, head_size))
+        return send_pieces(t, c, body, body_size, owner, kept);
+    if (output_pieces(t, c) < 0)
         return -1;
-    if (c->out == NULL && head_size + body_size) {
-        const struct iovec parts[2] = {{(void *)head, head_size},
-                                       {(void *)body, body_size}};
-        const ssize_t n = send_some(t, c, head_size ? parts : parts + 1,
-                                    head_size && body_size ? 2 : 1);
-        size_t sent = (size_t)n;
-        if (n < 0)
-            return -1;
-        if (sent == head_size + body_size)
-            return 0;
-        if (sent < head_size) {
-            head += sent;
-            head_size -= sent;
-        } else {
-            body += sent - head_size;
-            body_size -= sent - head_size;
-            head_size = 0;
-        }
-    }
-    if (append_copy(c, head, head_size) < 0)
-        return lost(c);
-    if (owner && body_size > COPY_MOST) {
-        if (append_owned(c, body, body_size, owner) < 0)
-            return lost(c);
-        *kept = true;
-        return 0;
-    }
-    return append_copy(c, body, body_size) < 0 ? lost(c) : 0;
+    return send_or_keep(t, c, head, head_size, body, body_size, owner, kept);
 }
 
 int

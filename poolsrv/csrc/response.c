@@ -123,6 +123,16 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
         Py_DECREF(owner);
 }
 
+/* What is in x->out; a piece that is not the first may wait for others. */
+static void
+send_soon(Context *x, bool first, PyObject *owner)
+{
+    if (!first && serve_put_off(x->thread, x->conn, x->out.data, x->out.size))
+        x->out.size = 0;
+    else
+        transmit(x, NULL, 0, owner);
+}
+
 /* How much of a piece of `size` bytes may go out: what a HEAD asked for, and
  * what Content-Length announced. The surplus is cut, and said once. */
 static size_t
@@ -153,6 +163,7 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     char *data;
     Py_ssize_t size;
     size_t body;
+    bool copied;
 
     if (!PyBytes_Check(bytes)) {
         PyErr_Format(PyExc_TypeError,
@@ -165,32 +176,26 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     if (first && finish_head(x, sr, length) < 0)
         return -1;
     body = allowed(x, sr, (size_t)size);
+    copied = body <= COPY_BODY;
     /* All of the room before the first byte: an application may catch the
      * exception and go on, and what follows must not land in half a chunk. */
-    if ((body <= COPY_BODY || sr->chunked) &&
-        buffer_reserve(&x->out, body + CHUNK_FRAME) < 0)
+    if (buffer_reserve(&x->out, (copied ? body : 0) + CHUNK_FRAME) < 0)
         return -1;
     sr->sent += (int64_t)body;
     if (sr->chunked && body) {
         char line[20];
         const int n = snprintf(line, sizeof line, "%zx\r\n", body);
-        if (buffer_add(&x->out, line, (size_t)n) < 0)
-            return -1;
+        buffer_add(&x->out, line, (size_t)n);
     }
-    if (body <= COPY_BODY || sr->chunked) {
-        if (buffer_add(&x->out, data, body) < 0 ||
-            (sr->chunked && body && ADD_LITERAL(&x->out, "\r\n") < 0))
-            return -1;
-        body = 0;
-    }
-    if (last && body == 0)
-        return 0; /* response_send's caller sends it with what follows */
-    if (!first && body == 0 &&
-        serve_put_off(x->thread, x->conn, x->out.data, x->out.size)) {
-        x->out.size = 0;
-        return 0;
-    }
-    transmit(x, data, body, bytes);
+    if (copied)
+        buffer_add(&x->out, data, body);
+    else
+        transmit(x, data, body, bytes);
+    if (sr->chunked && body)
+        ADD_LITERAL(&x->out, "\r\n");
+    /* The last is sent by response_send's caller, with what follows. */
+    if (!last && x->out.size)
+        send_soon(x, first && copied, bytes);
     return 0;
 }
 
