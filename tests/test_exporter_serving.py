@@ -61,6 +61,8 @@ def test_requests_are_counted(server: Callable[..., Server]) -> None:
     running.wait_until(counted)
     assert running.metric("poolsrv_request_duration_seconds_count") == 10
     assert running.metric("poolsrv_request_queue_seconds_count") == 10
+    for part in ("application", "write"):
+        assert running.metric(f"poolsrv_request_{part}_seconds_total") > 0
     assert running.metric("poolsrv_sent_bytes_total") >= 10 * len("hello world\n")
     assert running.metric("poolsrv_received_bytes_total") == 10 * len(head("GET", "/"))
     assert running.metric("poolsrv_connections_accepted_total") == 1

@@ -269,6 +269,7 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
 {
     Current *current = &t->row->current;
     const uint64_t start = clock_now();
+    uint64_t returned;
 
     conn_count(s, c);
     word_set(&c->deadline, 0);
@@ -291,9 +292,11 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     serve_arm(s);
 
     s->o.application(s->o.argument, t, c, r);
+    returned = t->now;
     output_pieces(t, c);
 
     t->now = clock_now();
+    word_add(t->row->write_time, t->now - returned);
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
@@ -331,8 +334,10 @@ write_on(Serve *s, Thread *t, Conn *c)
 {
     Request none = {.spool = -1};
     const uint64_t before = c->out_size;
+    const uint64_t start = clock_now();
     const int done = output_flush(t, c);
     t->now = clock_now();
+    word_add(t->row->write_time, t->now - start);
     if (done < 0) {
         word_add(t->row->disconnected, 1);
         conn_seen(t, SEEN_WRITING, SEEN_IDLE);

@@ -120,7 +120,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     const bool measured = schedule_runs(serve_schedule(t->serve), &t->meter);
     const uint64_t start = t->now;
     Usage before = {0, 0}, after = {0, 0};
-    uint64_t end, wall;
+    uint64_t wall;
     void *garbage;
 
     if (measured)
@@ -135,8 +135,8 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     call(x);
     x->tstate = PyEval_SaveThread();
 
-    end = clock_now();
-    wall = end - start;
+    t->now = clock_now();
+    wall = t->now - start;
     if (measured)
         after = usage();
     schedule_ran(serve_schedule(t->serve), &t->meter, wall, measured,

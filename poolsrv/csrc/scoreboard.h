@@ -123,7 +123,7 @@
     F(application_time, COUNTER, 1, "seconds", "request_application_seconds", \
       "", "Time spent in the application")                                    \
     F(write_time, COUNTER, 1, "seconds", "request_write_seconds", "",         \
-      "Time threads spent writing answers")                                   \
+      "Time threads spent writing answers once the application had ended")    \
     F(busy_time, COUNTER, 1, "seconds", "thread_busy_seconds", "",            \
       "Time threads spent on requests; its rate over poolsrv_threads is the " \
       "utilization")                                                          \

@@ -153,7 +153,8 @@ typedef struct {
 } Note;
 
 /* Serve a complete request: fill in the answer through serve_send and its
- * like, set conn->keep and conn->status. */
+ * like, set conn->keep and conn->status, and thread->now to when the
+ * application returned. */
 typedef void ServeApplication(void *application, Thread *t, Conn *c,
                               Request *r);
 

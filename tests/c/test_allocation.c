@@ -117,6 +117,7 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     } else {
         serve_send(t, c, head, strlen(head), NULL, 0, NULL, NULL);
     }
+    t->now = clock_now();
 }
 
 static void *
