@@ -76,6 +76,7 @@ park(Serve *s, Thread *t)
     s->parked_count++;
     while (!t->woken)
         pthread_cond_wait(&t->wake, &s->lock);
+    t->now = clock_now(); /* what it knew may be of long ago */
 }
 
 void
