@@ -268,7 +268,9 @@ static Step
 serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
 {
     Current *current = &t->row->current;
-    const uint64_t start = clock_now();
+    /* It has looked at the clock since it polled, woke or ended the last one;
+     * between lie a recv and a parse, some 2 us that are no waiting. */
+    const uint64_t start = t->now;
     uint64_t returned;
 
     conn_count(s, c);
@@ -288,7 +290,6 @@ serve_request(Serve *s, Thread *t, Conn *c, Request *r, uint64_t complete)
     atomic_store_explicit(&current->state, THREAD_APPLICATION,
                           memory_order_relaxed);
     word_set(&current->since, start);
-    t->now = start;
     serve_arm(s);
 
     s->o.application(s->o.argument, t, c, r);
