@@ -4,7 +4,8 @@
 #   make test     run the tests; ARGS="-k name" for some of them, SANITIZE=1 on a
 #                 core with AddressSanitizer and UndefinedBehaviorSanitizer
 #   make check    linters, types, layers, strict compile of the C core
-#   make bench    servers side by side: ARGS="run --help", simulate, predict
+#   make bench    servers side by side: ARGS="run --help", simulate, predict,
+#                 instructions
 #   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
 #   make docs     write the generated reference pages
 #   make clean    remove everything that was made

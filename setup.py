@@ -1,7 +1,8 @@
 """The C core; everything else is in pyproject.toml.
 
-POOLSRV_BUILD chooses the build: release (default), strict (warnings are
-errors) or sanitized (AddressSanitizer and UndefinedBehaviorSanitizer).
+POOLSRV_BUILD chooses the build: release (default), unobserved (without
+counters, to measure what they cost), strict (warnings are errors) or sanitized
+(AddressSanitizer and UndefinedBehaviorSanitizer).
 """
 
 import os
@@ -10,9 +11,11 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 SANITIZERS = "-fsanitize=address,undefined"
+RELEASE = ["-O3", "-fno-semantic-interposition", "-fno-plt"]
 # -UNDEBUG: Python's own flags carry -DNDEBUG, which would silence assert().
 FLAGS = {
-    "release": ["-O3", "-fno-semantic-interposition", "-fno-plt"],
+    "release": RELEASE,
+    "unobserved": [*RELEASE, "-DSCOREBOARD_OBSERVED=0"],
     "strict": ["-O2", "-UNDEBUG", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"],
     "sanitized": ["-O1", "-g", "-UNDEBUG", SANITIZERS, "-fno-sanitize-recover=undefined"],
 }

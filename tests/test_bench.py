@@ -13,9 +13,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtests._bench import _cell, _processes, _report, _servers, _svg, _wrk
+from loadtests._bench import _cell, _instructions, _processes, _report, _servers, _svg, _wrk
 from loadtests._bench._cell import Cell
 from loadtests._bench._figures import Key, Spread, rows
+from loadtests._bench._instructions import Count
 from loadtests._bench._model import Request
 from loadtests._bench._prediction import send
 from loadtests._bench._run import Results
@@ -107,6 +108,26 @@ def test_the_ideal_of_those_who_sleep() -> None:
 
 def test_locust_takes_none_of_these_files_for_its_own() -> None:
     assert all(path.name.startswith("_") for path in Path(_cell.__file__).parent.glob("**/*.py"))
+
+
+# What observation costs
+
+
+def test_a_core_that_observes_nothing_serves(tmp_path: Path) -> None:
+    package = _instructions.build("unobserved", tmp_path / "package")
+    with _instructions.worker(package, []) as client:
+        _instructions.ask(client, 100)
+
+
+def test_the_cost_is_a_share_of_what_goes_without() -> None:
+    table = _instructions.markdown([Count("release", 10, 10200.4), Count("unobserved", 10, 10000)])
+    assert "| release | 10,200 |" in table
+    assert "| difference | 200, 2.0% |" in table
+
+
+def test_a_build_that_fails_says_why(tmp_path: Path) -> None:
+    with pytest.raises(Failed, match=r"(?s)build other: .*KeyError: 'other'"):
+        _instructions.build("other", tmp_path / "package")
 
 
 # What comes back
@@ -350,9 +371,10 @@ def test_a_server_that_is_not_installed_is_named(tmp_path: Path) -> None:
     assert "no server is installed: bjoern: pip install bjoern" in done.stderr
 
 
-def test_a_missing_wrk_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("command", "program"), [("run", "wrk"), ("instructions", "valgrind")])
+def test_a_missing_program_is_named(tmp_path: Path, command: str, program: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "loadtests._bench", "run", "--out", str(tmp_path / "bench")],
+        [sys.executable, "-m", "loadtests._bench", command],
         cwd=ROOT,
         env={"PATH": str(tmp_path)},
         capture_output=True,
@@ -361,7 +383,7 @@ def test_a_missing_wrk_is_named(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert done.stderr == "wrk is missing: apt-get install wrk\n"
+    assert done.stderr == f"{program} is missing: apt-get install {program}\n"
 
 
 @pytest.mark.parametrize(

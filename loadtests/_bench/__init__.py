@@ -4,10 +4,12 @@
     python -m loadtests._bench report      table and plot of a run, written again
     python -m loadtests._bench simulate    our dispatch beside others, in a model
     python -m loadtests._bench predict     the real server beside the model
+    python -m loadtests._bench instructions    what observation costs, counted
 
 Reading order: _workloads (what is asked), _servers (who is asked), _cell (one
 measurement), _run (rounds of them), _figures and _report (what came of it);
-_model (the simulation), _curves and _prediction (what it is for).
+_model (the simulation), _curves and _prediction (what it is for);
+_instructions (two builds under callgrind).
 
 Every file's name begins with an underscore: locust runs all others here.
 """

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from loadtests._bench import _curves, _prediction, _report, _run
+from loadtests._bench import _curves, _instructions, _prediction, _report, _run
 from loadtests._bench._run import Plan, Results
 from loadtests._bench._servers import OURS, PEERS, Failed, Missing, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
@@ -79,6 +79,10 @@ def _predict_command(arguments: argparse.Namespace) -> None:
         Path(sys.executable), arguments.shape, arguments.duration, arguments.seed, _tell
     )
     print(_prediction.markdown(checks, arguments.shape))
+
+
+def _instructions_command(arguments: argparse.Namespace) -> None:
+    print(_instructions.markdown(_instructions.measure(arguments.requests, _tell)))
 
 
 def _write(results: Results, out: Path) -> None:
@@ -170,6 +174,16 @@ def _parser() -> argparse.ArgumentParser:
         default=10,
         metavar="S",
         help="of each of the six measurements (default: %(default)s)",
+    )
+
+    instructions = commands.add_parser("instructions", help="what observation costs, by callgrind")
+    instructions.set_defaults(command=_instructions_command)
+    instructions.add_argument(
+        "--requests",
+        type=_whole(1),
+        default=10000,
+        metavar="N",
+        help="of each build (default: %(default)s)",
     )
 
     for command, name in ((run, "bench"), (report, "bench"), (simulate, "simulation")):

@@ -137,15 +137,3 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
     atomic_store(&board->loads[slot].limit, 0);
     atomic_store(&board->loads[slot].held, 0);
 }
-
-void
-histogram_add(Word *histogram, uint64_t nanoseconds)
-{
-    static const uint64_t bounds[] = SCOREBOARD_BUCKETS;
-    size_t i = 0;
-    /* Linear: what is frequent is fast, so it is found at once. */
-    while (i < SCOREBOARD_BUCKET_COUNT && nanoseconds > bounds[i])
-        i++;
-    word_add(&histogram[i], 1);
-    word_add(&histogram[SCOREBOARD_BUCKET_COUNT + 1], nanoseconds);
-}

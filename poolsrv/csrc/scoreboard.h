@@ -30,6 +30,13 @@
 
 #define SCOREBOARD_LINE 64
 
+/* What is only added to is only looked at: the server acts on atomics and on
+ * words that are set. So a build without the additions serves alike, and the
+ * difference is what observation costs (POOLSRV_BUILD=unobserved). */
+#ifndef SCOREBOARD_OBSERVED
+#define SCOREBOARD_OBSERVED 1
+#endif
+
 /* Upper bounds of the histogram buckets, in nanoseconds; +Inf follows. From
  * 100 us, because a fast application answers below OpenTelemetry's first
  * bucket of 5 ms. */
@@ -257,7 +264,10 @@ scoreboard_thread(const Scoreboard *board, uint32_t slot, uint32_t thread)
 static inline void
 word_add(Word *word, uint64_t more)
 {
-    uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+    uint64_t old;
+    if (!SCOREBOARD_OBSERVED)
+        return;
+    old = atomic_load_explicit(word, memory_order_relaxed);
     atomic_store_explicit(word, old + more, memory_order_relaxed);
 }
 
@@ -273,6 +283,16 @@ word_get(const Word *word)
     return atomic_load_explicit((Word *)word, memory_order_relaxed);
 }
 
-void histogram_add(Word *histogram, uint64_t nanoseconds);
+static inline void
+histogram_add(Word *histogram, uint64_t nanoseconds)
+{
+    static const uint64_t bounds[] = SCOREBOARD_BUCKETS;
+    size_t i = 0;
+    /* Linear: what is frequent is fast, so it is found at once. */
+    while (i < SCOREBOARD_BUCKET_COUNT && nanoseconds > bounds[i])
+        i++;
+    word_add(&histogram[i], 1);
+    word_add(&histogram[SCOREBOARD_BUCKET_COUNT + 1], nanoseconds);
+}
 
 #endif

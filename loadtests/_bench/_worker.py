@@ -1,0 +1,31 @@
+"""One worker without the other processes: `python -m loadtests._bench._worker`.
+
+Debian's valgrind knows no pidfd_open, which the supervisor starts with. So the
+supervisor's part is _instructions', and this process is a worker and no more.
+"""
+
+import socket
+import sys
+
+from loadtests._bench import _apps
+from poolsrv.config import Settings
+from poolsrv.worker.main import Job, Site, run
+
+
+def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
+    """Arguments are descriptors, by the names of a Job."""
+    job = Job(
+        settings=Settings(processes=1, threads=1),
+        application=_apps.hello,
+        board=board,
+        channels=[(socket.socket(fileno=ours), socket.socket(fileno=theirs))],
+        bell=bell,
+        lifeline=lifeline,
+        access_log=-1,
+        sites=[Site("127.0.0.1", "80")],
+    )
+    run(job, slot=0)
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
