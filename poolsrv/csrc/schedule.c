@@ -16,6 +16,9 @@
 #define BACKLOG_TIME 1000000
 #define BACKLOG_MOST 64
 
+/* In `calls`. */
+#define ONE_BEGUN (UINT64_C(1) << 32)
+
 static uint32_t
 load32(const _Atomic uint32_t *word)
 {
@@ -47,19 +50,23 @@ schedule_init(Schedule *s, int32_t threads, bool parallel)
 }
 
 bool
-schedule_runs(Schedule *s, const ScheduleMeter *meter)
+schedule_runs(Schedule *s, ScheduleMeter *meter)
 {
-    return atomic_fetch_add_explicit(&s->running, 1, memory_order_relaxed) ==
-               0 &&
-           meter->measure != 0;
+    const uint64_t before = atomic_fetch_add_explicit(&s->calls, ONE_BEGUN + 1,
+                                                      memory_order_relaxed);
+    meter->call = (uint32_t)((before + ONE_BEGUN) >> 32);
+    return (uint32_t)before == 0 && meter->measure != 0;
 }
 
 void
 schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
              uint64_t cpu, long switches)
 {
+    const uint64_t before =
+        atomic_fetch_sub_explicit(&s->calls, 1, memory_order_relaxed);
+    /* The only one at its end, as at its beginning, and none began between. */
     const bool alone =
-        atomic_fetch_sub_explicit(&s->running, 1, memory_order_relaxed) == 1;
+        (uint32_t)before == 1 && (uint32_t)(before >> 32) == meter->call;
     uint64_t blocked = 0;
 
     mean_add(&s->mean, wall);

@@ -5,7 +5,7 @@
  * those who wait behind an application that sleeps. So it is judged by what
  * the application does: while its calls compute, one thread does all the work
  * (FEW); once they block, each thread that takes work wakes another to look
- * for more (MANY). A call blocked if it was the only one, its thread gave up
+ * for more (MANY). A call blocked if no other ran beside it, its thread gave up
  * its processor of its own accord and wall time went by without CPU time; being
  * preempted is neither. Calls are measured only while they are long enough to
  * matter.
@@ -38,7 +38,7 @@ typedef struct {
     _Atomic uint32_t mode;
     _Atomic uint32_t mean;    /* of a call's duration, nanoseconds */
     _Atomic uint32_t blocked; /* mean of the time a call blocked */
-    _Atomic int32_t running;  /* calls */
+    _Atomic uint64_t calls;   /* begun so far (upper half), and running */
     /* The main thread's alone. */
     uint64_t lease; /* MANY until then; 0: it has not seen it begin */
     uint64_t cpu;   /* of the process, when it began */
@@ -47,12 +47,13 @@ typedef struct {
 /* One per thread: which calls to measure. */
 typedef struct {
     uint32_t measure; /* so many calls more */
+    uint32_t call;    /* which of all that were begun its thread is in */
 } ScheduleMeter;
 
 void schedule_init(Schedule *s, int32_t threads, bool parallel);
 
 /* A call begins: should it be measured (two getrusage, 0.6 us)? */
-bool schedule_runs(Schedule *s, const ScheduleMeter *meter);
+bool schedule_runs(Schedule *s, ScheduleMeter *meter);
 
 /* It took `wall`; of a measured one, `switches` voluntary context switches and
  * `cpu` nanoseconds; else pass `measured` false. */

@@ -116,6 +116,14 @@ test_only_a_call_that_was_alone_tells(void)
         schedule_ran(&s, &other, 10 * MILLISECOND, false, 0, 1);
         CHECK(!schedule_wakes(&s));
     }
+    /* Nor does one that began and ended as the only one. */
+    for (int i = 0; i < 100; i++) {
+        const bool first = schedule_runs(&s, &one);
+        CHECK(first && !schedule_runs(&s, &other));
+        schedule_ran(&s, &other, 10 * MILLISECOND, false, 0, 1);
+        schedule_ran(&s, &one, 20 * MILLISECOND, first, 0, 1);
+        CHECK(!schedule_wakes(&s));
+    }
     CHECK(calls_until_many(&s, 10 * MILLISECOND, 0, 1) > 0); /* alone again */
 }
 
