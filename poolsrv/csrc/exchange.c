@@ -367,17 +367,18 @@ static Step
 start_body(Serve *s, Thread *t, Conn *c, Request *r)
 {
     const uint32_t behind = r->size - r->start - r->head.length;
-    size_t used = 0;
+    const char *rest = r->buffer + r->start + r->head.length;
     const char *words = "the body cannot be kept";
+    size_t used = 0;
     int status = 0;
-    char *rest;
 
+    /* The head alone: what is behind it goes straight to where it is kept. */
+    r->size -= behind;
     r = conn_adopt(s, c, r);
     if (r == NULL)
         return hang_up(s, t, c);
     http1_chunks_init(&r->chunks);
-    rest = r->buffer + r->head.length;
-    r->next = r->size = r->head.length;
+    r->next = r->size;
     if (r->head.chunked)
         status = body_decode(s, r, rest, behind, &used, &words);
     else
