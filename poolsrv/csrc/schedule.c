@@ -55,7 +55,8 @@ schedule_runs(Schedule *s, ScheduleMeter *meter)
     const uint64_t before = atomic_fetch_add_explicit(&s->calls, ONE_BEGUN + 1,
                                                       memory_order_relaxed);
     meter->call = (uint32_t)((before + ONE_BEGUN) >> 32);
-    return (uint32_t)before == 0 && meter->measure != 0;
+    meter->alone = (uint32_t)before == 0;
+    return meter->alone && meter->measure != 0;
 }
 
 void
@@ -65,11 +66,16 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
     const uint64_t before =
         atomic_fetch_sub_explicit(&s->calls, 1, memory_order_relaxed);
     /* The only one at its end, as at its beginning, and none began between. */
-    const bool alone =
-        (uint32_t)before == 1 && (uint32_t)(before >> 32) == meter->call;
+    const bool alone = meter->alone && (uint32_t)before == 1 &&
+                       (uint32_t)(before >> 32) == meter->call;
+    /* Others had its processor: that makes a call no longer. */
+    const bool preempted = measured && switches == 0 && cpu < wall;
     uint64_t blocked = 0;
 
-    mean_add(&s->mean, wall);
+    /* Beside another it may have waited for the GIL; but those that block are
+     * never alone, and what they wait for is their length. */
+    if (alone || schedule_wakes(s))
+        mean_add(&s->mean, preempted ? cpu : wall);
     if (wall > LONG_CALL)
         meter->measure = MEASURED_CALLS;
     else if (meter->measure)

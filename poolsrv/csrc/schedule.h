@@ -36,7 +36,7 @@ typedef struct {
     bool parallel; /* no GIL: threads do not hinder one another */
     int32_t threads;
     _Atomic uint32_t mode;
-    _Atomic uint32_t mean;    /* of a call's duration, nanoseconds */
+    _Atomic uint32_t mean;    /* of a call's duration, as if it were alone */
     _Atomic uint32_t blocked; /* mean of the time a call blocked */
     _Atomic uint64_t calls;   /* begun so far (upper half), and running */
     /* The main thread's alone. */
@@ -48,6 +48,7 @@ typedef struct {
 typedef struct {
     uint32_t measure; /* so many calls more */
     uint32_t call;    /* which of all that were begun its thread is in */
+    bool alone;       /* no other ran as it began */
 } ScheduleMeter;
 
 void schedule_init(Schedule *s, int32_t threads, bool parallel);

@@ -197,6 +197,32 @@ test_how_much_a_worker_may_be_given(void)
     }
 }
 
+/* Its processor was others', or the GIL was: neither makes a call long. */
+static void
+test_what_makes_no_call_longer(void)
+{
+    Schedule s = new_schedule(4, false);
+    ScheduleMeter one = {0}, other = {0};
+    runs_alone(&s, &one, 200 * MICROSECOND, 0, 0);
+    for (int i = 0; i < 100; i++) {
+        runs_alone(&s, &one, 20 * MILLISECOND, 150 * MICROSECOND, 0);
+        const bool first = schedule_runs(&s, &one);
+        const bool second = schedule_runs(&s, &other);
+        schedule_ran(&s, &other, 5 * MILLISECOND, second, 0, 1);
+        schedule_ran(&s, &one, 5 * MILLISECOND, first, 0, 1);
+        CHECK(!schedule_queues(&s));
+    }
+    CHECK(calls_until_many(&s, 10 * MILLISECOND, 0, 1) > 0);
+    CHECK(schedule_queues(&s)); /* but sleep does, in company as well */
+    for (int i = 0; i < 100; i++) {
+        const bool first = schedule_runs(&s, &one);
+        const bool second = schedule_runs(&s, &other);
+        schedule_ran(&s, &other, 100 * MICROSECOND, second, 0, 1);
+        schedule_ran(&s, &one, 100 * MICROSECOND, first, 0, 1);
+    }
+    CHECK(!schedule_queues(&s));
+}
+
 static void
 test_the_tick(void)
 {
@@ -681,6 +707,7 @@ main(void)
     test_without_a_gil_all_may_be_awake();
     test_many_is_a_lease_that_an_idle_process_renews();
     test_how_much_a_worker_may_be_given();
+    test_what_makes_no_call_longer();
     test_the_tick();
     test_who_computes_stays_alone();
     test_who_blocks_gets_all_the_threads();
