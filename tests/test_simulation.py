@@ -199,6 +199,15 @@ def test_slow_requests_that_start_together_drift_apart() -> None:
     assert max(r.ended for r in pool.ended) < 400 / 8 * 0.08 * 1.05
 
 
+def test_no_request_waits_where_nothing_runs() -> None:
+    """That slow ones mostly take longer is no reason to let the thread rest."""
+    slow = [Request(i * 0.0001, 0.01, 0.1) for i in range(20)]
+    quick = [Request(i * 0.001, 0.0005) for i in range(1, 200)]
+    requests = sorted([*slow, *quick], key=lambda r: r.arrival)
+    pool = simulate(requests, 1, 1, "poolsrv")
+    assert pool.now == pytest.approx(sum(request.service for request in requests))
+
+
 def test_a_fast_application_gets_a_backlog_and_gives_it_back_when_it_is_stuck() -> None:
     # Two threads learn that requests take 10 us; then all are in one of a
     # second, and three more come.

@@ -300,9 +300,9 @@ class MostFree:
             worker, spare = self._choose()
             if worker is None:
                 return
-            request = self.queue[0][2]
+            rank, _, request = self.queue[0]
             if self._overtaking and _is_long(request):
-                held_off = self._held_off(request, spare)
+                held_off = min(rank, self._held_off(request, spare))
                 if held_off > self._pool.now:
                     self._pool.at(held_off, _TICK, self._dispatch)
                     return
@@ -314,11 +314,12 @@ class MostFree:
                 worker.queue.append(request)
 
     def _held_off(self, request: Request, spare: int) -> float:
-        """When the next long request may go to the last free thread."""
-        if spare > 1 or self._short_came + SHORT_LATELY_SECONDS < self._pool.now:
+        """Until when the last free thread is kept for short ones, if they can use it."""
+        places = sum(self._limits)
+        if spare > 1 or spare >= places:
             return -math.inf
-        threads = self._pool.threads * len(self._pool.workers)
-        return self._long_sent + min(request.usual, self._long_usual) / threads
+        apart = min(request.usual, self._long_usual) / places
+        return min(self._long_sent + apart, self._short_came + SHORT_LATELY_SECONDS)
 
     def _choose(self) -> tuple[Worker | None, int]:
         """The worker to send to, and how many more all of them would take."""

@@ -68,8 +68,7 @@ struct Dispatch {
     bool drained; /* and the queue has been empty since */
     HeldTable held;
     Slot *slots;
-    uint32_t turn;   /* where the search for a slot begins */
-    uint32_t places; /* threads of all slots */
+    uint32_t turn; /* where the search for a slot begins */
     /* While requests wait: when the last short one came, when the last long one
      * was passed on and what it takes, and until when the next is held off (0:
      * it is not). */
@@ -291,16 +290,20 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
 /* ------------------------------------------------------------------------
  * Dispatching */
 
+/* Requests that the workers take, and how many more. */
+typedef struct {
+    int32_t all, free;
+} Places;
+
 /* The slot with the most free threads; of equals the one with the fewest
- * connections, because those will ask again. HELD_NONE: all are full. *spare:
- * the places of all that are not. */
+ * connections, because those will ask again. HELD_NONE: all are full. */
 static uint32_t
-choose(Dispatch *d, int32_t *spare)
+choose(Dispatch *d, Places *places)
 {
     uint32_t i, best = HELD_NONE;
     int32_t best_free = 0, best_held = 0;
     const uint32_t count = d->board->slot_count;
-    *spare = 0;
+    *places = (Places){0, 0};
     for (i = 0; i < count; i++) {
         uint32_t s = d->turn + i < count ? d->turn + i : d->turn + i - count;
         LoadLine *line = &d->board->loads[s];
@@ -309,9 +312,10 @@ choose(Dispatch *d, int32_t *spare)
             continue;
         load = atomic_load(&line->load);
         limit = atomic_load(&line->limit);
+        places->all += limit;
         if (load >= limit)
             continue;
-        *spare += limit - load;
+        places->free += limit - load;
         free = (int32_t)d->board->thread_count - load;
         held = atomic_load(&line->held);
         if (best == HELD_NONE || free > best_free ||
@@ -361,16 +365,23 @@ flush(Dispatch *d, uint32_t slot, uint64_t now)
 /* Long requests that have waited together would start together, end together,
  * and between let no short one through. So the last free place goes to the next
  * of them only when as much time has passed since the one before as lies
- * between two ends if they are spread evenly. No place stays empty for longer,
- * and only where short ones come. When that is; 0: now. */
+ * between two ends if they are spread evenly. Until then it is kept for short
+ * ones, hence for nobody once none has come lately, once those that come have
+ * their turn behind the long one, or if nothing runs, not even the long one
+ * before. When it goes; 0: now. */
 static uint64_t
-held_off(const Dispatch *d, const Held *h, int32_t spare, uint64_t now)
+held_off(const Dispatch *d, const Held *h, Places places, uint64_t now)
 {
     const uint64_t usual = h->usual < d->long_usual ? h->usual : d->long_usual;
-    const uint64_t at = d->long_sent + usual / d->places;
-    if (spare > 1 || h->usual < FORECAST_LEAST ||
-        d->short_came + SHORT_LATELY < now)
+    uint64_t at;
+    if (h->usual < FORECAST_LEAST || places.free > 1 ||
+        places.free >= places.all)
         return 0;
+    at = d->long_sent + usual / (uint32_t)places.all;
+    if (at > d->short_came + SHORT_LATELY)
+        at = d->short_came + SHORT_LATELY;
+    if (at > h->rank)
+        at = h->rank;
     return at > now ? at : 0;
 }
 
@@ -380,12 +391,12 @@ dispatch_queue(Dispatch *d, uint64_t now)
     HeldList *queue = &d->held.lists[HELD_QUEUED];
     _Atomic uint32_t *notice = &d->board->notice->queued;
     Word *since = d->board->supervisor->queue_since;
-    int32_t spare;
+    Places places;
     uint32_t i;
 
     d->hold_off = 0;
     while (queue->count) {
-        const uint32_t slot = choose(d, &spare);
+        const uint32_t slot = choose(d, &places);
         const uint32_t index = held_turn(&d->held);
         const Held *h = &d->held.items[index];
         ChannelMessage *out;
@@ -399,7 +410,7 @@ dispatch_queue(Dispatch *d, uint64_t now)
             }
             break;
         }
-        d->hold_off = held_off(d, h, spare, now);
+        d->hold_off = held_off(d, h, places, now);
         if (d->hold_off)
             break;
         if (index != queue->first)
@@ -797,7 +808,6 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     d->board = board;
     d->limits = *limits;
     held_init(&d->held);
-    d->places = board->slot_count * board->thread_count;
     atomic_store(&board->forecast->factor, limits->overtaking);
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

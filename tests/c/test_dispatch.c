@@ -532,18 +532,34 @@ waits(Server *s, uint32_t number)
     UNTIL(s, dispatch_queued(s->dispatch) == number);
 }
 
+/* One after the other while all threads are taken: `s` asks for what is short,
+ * `l` for what is long. Where nobody waits, nobody is judged. */
+static void
+wait_in_line(Server *s, const char *kinds, int *clients)
+{
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    for (uint32_t i = 0; kinds[i]; i++) {
+        clients[i] =
+            kinds[i] == 'l' ? connects_and_asks_slow(s) : connects_and_asks(s);
+        waits(s, i + 1);
+    }
+}
+
+static void
+close_all(const int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        close(fds[i]);
+    }
+}
+
 static void
 test_short_requests_overtake_long_ones(void)
 {
     Server *s = server_open(&patient);
     int clients[5];
     slow_takes(s, LONG_TIME);
-    workers(s, (int32_t[]){THREADS, -1, -1});
-    for (uint32_t i = 0; i < 5; i++) {
-        clients[i] =
-            i == 1 || i == 2 ? connects_and_asks_slow(s) : connects_and_asks(s);
-        waits(s, i + 1);
-    }
+    wait_in_line(s, "sllss", clients);
     /* And among their like, first come, first served. */
     for (uint32_t i = 0; i < 5; i++) {
         static const size_t order[] = {0, 3, 4, 1, 2};
@@ -554,9 +570,7 @@ test_short_requests_overtake_long_ones(void)
         CHECK(receives_from(s, 0, clients[order[i]]));
     }
     CHECK(count(s->board.supervisor->overtook) == 2);
-    for (size_t i = 0; i < 5; i++) {
-        close(clients[i]);
-    }
+    close_all(clients, 5);
     server_close(s);
 }
 
@@ -620,17 +634,9 @@ static void
 test_long_requests_are_spread(void)
 {
     Server *s = server_open(&patient);
-    int first, longs[3], brief;
+    int clients[5], brief;
     slow_takes(s, LONG_TIME);
-    workers(s, (int32_t[]){THREADS, -1, -1});
-    first = connects_and_asks(s);
-    waits(s, 1);
-    brief = connects_and_asks(s);
-    waits(s, 2);
-    for (uint32_t i = 0; i < 3; i++) {
-        longs[i] = connects_and_asks_slow(s);
-        waits(s, 3 + i);
-    }
+    wait_in_line(s, "sslll", clients);
     atomic_store(&s->board.loads[0].load, 1); /* three places are free */
     waits(s, 2);
     turn(s);
@@ -640,15 +646,11 @@ test_long_requests_are_spread(void)
     waits(s, 1);
     turn(s);
     CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
-    close(brief);
     brief = connects_and_asks(s);
     UNTIL(s, load(s, 0) == THREADS);
     CHECK(dispatch_queued(s->dispatch) == 1);
-    close(first);
     close(brief);
-    for (size_t i = 0; i < 3; i++) {
-        close(longs[i]);
-    }
+    close_all(clients, 5);
     server_close(s);
 }
 
@@ -659,17 +661,83 @@ test_a_long_request_is_held_off_for_a_while_only(void)
     Server *s = server_open(&patient);
     int clients[4];
     slow_takes(s, 10 * CLOCK_MILLISECOND);
-    workers(s, (int32_t[]){THREADS, -1, -1});
-    for (uint32_t i = 0; i < 4; i++) {
-        clients[i] = i < 2 ? connects_and_asks(s) : connects_and_asks_slow(s);
-        waits(s, i + 1);
-    }
+    wait_in_line(s, "ssll", clients);
     atomic_store(&s->board.loads[0].load, 0);
     UNTIL(s, load(s, 0) == THREADS);
     CHECK(dispatch_queued(s->dispatch) == 0);
-    for (size_t i = 0; i < 4; i++) {
-        close(clients[i]);
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* So long that what is held off by it alone outlasts the test. */
+#define FOR_EVER (100 * LONG_TIME)
+
+/* One of two long requests has been sent on; the other is held off. */
+static void
+hold_one_off(Server *s, int clients[4])
+{
+    slow_takes(s, FOR_EVER);
+    wait_in_line(s, "ssll", clients);
+    atomic_store(&s->board.loads[0].load, 0);
+    waits(s, 1);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
+}
+
+static void
+test_nothing_is_held_off_where_nothing_runs(void)
+{
+    Server *s = server_open(&patient);
+    int clients[4];
+    hold_one_off(s, clients);
+    atomic_store(&s->board.loads[0].limit, 1); /* the only thread */
+    atomic_store(&s->board.loads[0].load, 0);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 0);
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* The free place would be for nobody: who comes now comes behind it. */
+static void
+test_who_cannot_be_overtaken_any_more_is_not_held_off(void)
+{
+    Server *s = server_open(&patient);
+    int clients[4], old;
+    Got got;
+    slow_takes(s, FOR_EVER);
+    workers(s, (int32_t[]){0, -1, -1});
+    old = connects_and_asks_slow(s);
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    got.item.since -= patient.queue_timeout * 3 / 4;
+    hold_one_off(s, clients);
+    atomic_store(&s->board.loads[0].load, THREADS); /* one of them its own */
+    hands_back(s, 0, got, true);
+    UNTIL(s, count(s->board.supervisor->handed_back) == 1);
+    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS);
+    close(old);
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* Nor does it wait for anything to happen. */
+static void
+test_nothing_is_held_off_where_no_short_request_comes(void)
+{
+    Server *s = server_open(&patient);
+    Got got[THREADS];
+    int clients[4];
+    hold_one_off(s, clients);
+    CHECK(receives(s, 0, got, THREADS) == THREADS - 1);
+    CHECK(dispatch_watch(s->dispatch, s->theirs[0], 0) == 0);
+    CHECK(dispatch_wait(s->dispatch, clock_now() + DEADLINE, s->events, ROOM) ==
+          1);
+    CHECK(receives_from(s, 0, clients[3]));
+    for (size_t i = 0; i < THREADS - 1; i++) {
+        close(got[i].fd);
     }
+    close_all(clients, 4);
     server_close(s);
 }
 
@@ -1055,6 +1123,9 @@ main(void)
     RUN(test_nobody_is_overtaken_for_ever);
     RUN(test_long_requests_are_spread);
     RUN(test_a_long_request_is_held_off_for_a_while_only);
+    RUN(test_nothing_is_held_off_where_nothing_runs);
+    RUN(test_who_cannot_be_overtaken_any_more_is_not_held_off);
+    RUN(test_nothing_is_held_off_where_no_short_request_comes);
     RUN(test_nobody_waits_since_tomorrow);
     RUN(test_what_a_dead_worker_had_not_received_goes_to_another);
     RUN(test_a_client_that_leaves_without_a_word);
