@@ -145,8 +145,6 @@ queued(Dispatch *d, uint32_t index)
 
     if (d->drained) {
         refuse(d, index, CLOSED_STOPPING);
-    } else if (d->held.lists[HELD_QUEUED].count > d->limits.queue_size) {
-        refuse(d, index, CLOSED_QUEUE_FULL);
     } else if (atomic_load(&d->board->notice->queued) &&
                forecast_knows(forecast)) { /* else nobody waits as well */
         usual = forecast_of(forecast, h->fd);
@@ -432,6 +430,8 @@ dispatch_queue(Dispatch *d, uint64_t now)
     for (i = 0; i < d->board->slot_count; i++)
         if (d->slots[i].out)
             flush(d, i, now);
+    while (queue->count > d->limits.queue_size)
+        refuse(d, queue->last, CLOSED_QUEUE_FULL);
     if (atomic_load(notice) != queue->count)
         atomic_store(notice, queue->count);
     word_set(d->board->supervisor->queue_length, queue->count);

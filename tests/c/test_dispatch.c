@@ -908,6 +908,34 @@ test_the_queue_has_an_end(void)
     server_close(s);
 }
 
+/* However many come at once: only those that must wait are in the queue. */
+static void
+test_nobody_is_refused_whom_a_thread_is_free_for(void)
+{
+    enum { WAIT = 2, MORE = 3 };
+    DispatchLimits limits = patient;
+    limits.queue_size = WAIT;
+    Server *s = server_open(&limits);
+    int clients[THREADS + WAIT + MORE];
+    Got got[THREADS];
+    workers(s, (int32_t[]){0, -1, -1});
+    for (size_t i = 0; i < THREADS + WAIT + MORE; i++) {
+        clients[i] = connects_and_asks(s);
+    }
+    UNTIL(s, closed(s, BY_QUEUE_FULL) == MORE);
+    CHECK(dispatch_queued(s->dispatch) == WAIT);
+    CHECK(receives(s, 0, got, THREADS) == THREADS);
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(got[i].item.client.port == port_of(clients[i]));
+        close(got[i].fd);
+    }
+    for (size_t i = THREADS + WAIT; i < THREADS + WAIT + MORE; i++) {
+        CHECK(reads_503(clients[i])); /* the last to come */
+    }
+    close_all(clients, THREADS + WAIT + MORE);
+    server_close(s);
+}
+
 /* ------------------------------------------------------------------------
  * Without descriptors */
 
@@ -1135,6 +1163,7 @@ main(void)
     RUN(test_a_request_that_waits_for_too_long_is_refused);
     RUN(test_a_refused_client_may_go_on_sending);
     RUN(test_the_queue_has_an_end);
+    RUN(test_nobody_is_refused_whom_a_thread_is_free_for);
     RUN(test_accepting_goes_on_when_there_are_descriptors_again);
     RUN(test_idle_connections_make_room_for_new_ones);
     RUN(test_words_become_events_however_many);
