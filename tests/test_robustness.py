@@ -502,6 +502,22 @@ def test_a_running_request_is_finished_before_the_end(
     probe.wait_until(lambda: not probe.living())
 
 
+def test_what_waits_in_a_stuck_worker_is_served_before_the_end(server: Start, gate: Gate) -> None:
+    """It was sent there while the application was fast; then comes back to the queue."""
+    probe = server(PROBE, processes=1, threads=1)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(9)]
+        for _ in range(200):
+            assert clients[0].get("/x").status == 200
+        clients[0].send(HELD)
+        for client in clients[1:]:
+            client.send(head("GET", "/x"))
+        probe.terminate()
+        probe.wait_until(lambda: probe.status()["server"]["state"] == "draining")
+        gate.release(1)
+        assert [client.receive().status for client in clients] == [200] * 9
+
+
 def test_an_end_that_takes_too_long_is_forced(server: Start, gate: Gate) -> None:
     probe = server(PROBE, graceful_timeout="0.2s", allow_errors=".")
     with ExitStack() as stack:

@@ -610,13 +610,19 @@ record_round(Dispatch *d, uint64_t now)
     word_set(row->heartbeat, now);
 }
 
+/* Stopped, and each request has a thread? What a worker has none for may still
+ * come back, and it takes that off its load when it has sent it: so this is
+ * asked before we listen a last time. */
 static bool
-tell_drained(Dispatch *d, DispatchEvent *event)
+is_draining_done(const Dispatch *d)
 {
+    uint32_t i;
     if (!d->stopped || d->drained || d->held.lists[HELD_QUEUED].count)
         return false;
-    d->drained = true;
-    event->kind = DISPATCH_DRAINED;
+    for (i = 0; i < d->board->slot_count; i++)
+        if (atomic_load(&d->board->loads[i].load) >
+            (int32_t)d->board->thread_count)
+            return false;
     return true;
 }
 
@@ -629,14 +635,15 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
     uint32_t count = 0;
 
     dispatch_queue(d, now); /* the caller may have changed who gets work */
-    if (tell_drained(d, events))
-        return 1;
     for (;;) {
         struct epoll_event got[EVENT_BATCH];
+        const bool done = is_draining_done(d);
         int i, n;
 
         record_round(d, now);
         n = milliseconds(earlier(deadline, next_deadline(d)), now);
+        if (done)
+            n = 0;
         n = epoll_wait(d->epoll, got, EVENT_BATCH, n);
         d->woke = now = clock_now();
         if (n < 0)
@@ -687,8 +694,11 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         word_set(row->parked, d->held.lists[HELD_NEW].count +
                                   d->held.lists[HELD_KEPT].count);
         now = clock_now();
-        if (count < room && tell_drained(d, events + count))
-            count++;
+        if (done && n < EVENT_BATCH && count < room &&
+            d->held.lists[HELD_QUEUED].count == 0) {
+            d->drained = true;
+            events[count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
+        }
         if (count || (deadline && deadline <= now))
             return (int)count;
     }

@@ -28,7 +28,7 @@ typedef struct {
 typedef enum {
     DISPATCH_FOREIGN, /* a watched descriptor is readable: `token` */
     DISPATCH_WORD,    /* a worker said something: `slot`, `word`, `text` */
-    DISPATCH_DRAINED, /* stopped, and the queue is empty: said once */
+    DISPATCH_DRAINED, /* stopped, and all that came has a thread: said once */
 } DispatchEventKind;
 
 typedef struct {

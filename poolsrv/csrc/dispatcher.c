@@ -318,8 +318,8 @@ static PyMethodDef dispatcher_methods[] = {
      "time `deadline` in seconds (None: no limit).\n\n"
      "Returns a list of (token,) for readable watched descriptors, (slot, "
      "word, "
-     "text) for what workers say, and () once when stopped and the queue is "
-     "empty."},
+     "text) for what workers say, and () once when stopped and nothing waits "
+     "for a thread any more."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -37,8 +37,9 @@ serve_ring(int bell)
 void
 serve_unload(Serve *s, uint32_t count)
 {
+    const NoticeLine *notice = s->o.board->notice;
     atomic_fetch_sub(&s->line->load, (int32_t)count);
-    if (atomic_load(&s->o.board->notice->queued))
+    if (atomic_load(&notice->queued) || atomic_load(&notice->stopping))
         serve_ring(s->o.bell);
 }
 

@@ -188,7 +188,8 @@ Chain serve_poll(Serve *s, Thread *t, int timeout);
 void serve_push(Serve *s, Conn *first, Conn *last);
 Thread *serve_unpark(Serve *s);
 void serve_ring(int bell);
-/* The worker has room for so many more; the supervisor is told if one waits. */
+/* The worker has room for so many more; the supervisor is told if one waits, or
+ * if it waits for the end. */
 void serve_unload(Serve *s, uint32_t count);
 /* To the end of the ready queue, owned: its thread goes on with the first. */
 void serve_queue(Serve *s, Conn *c);

@@ -79,7 +79,7 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class StopAccepting:
-    """Close the listeners and what is idle; tell when the queue is empty."""
+    """Close the listeners and what is idle; tell when nothing waits for a thread."""
 
 
 @dataclass(frozen=True, slots=True)

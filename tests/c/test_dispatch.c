@@ -1105,6 +1105,36 @@ test_what_comes_back_after_the_end_is_let_go(void)
     server_close(s);
 }
 
+/* It was sent in the hope of quick answers, and its worker is stuck. */
+static void
+test_what_may_come_back_is_waited_for(void)
+{
+    Server *s = server_open(&patient);
+    int clients[THREADS + 1];
+    Got got[THREADS + 1];
+    workers(s, (int32_t[]){0, -1, -1});
+    atomic_store(&s->board.loads[0].limit, THREADS + 1);
+    for (size_t i = 0; i <= THREADS; i++) {
+        clients[i] = connects_and_asks(s);
+    }
+    UNTIL(s, load(s, 0) == THREADS + 1);
+    CHECK(receives(s, 0, got, THREADS + 1) == THREADS + 1);
+    dispatch_stop(s->dispatch);
+    turn(s);
+    CHECK(s->event_count == 0);
+    dispatch_enable(s->dispatch, 1, true);
+    atomic_store(&s->board.loads[1].load, 0);
+    hands_back(s, 0, got[THREADS], true);
+    UNTIL(s, s->event_count == 1);
+    CHECK(s->events[0].kind == DISPATCH_DRAINED);
+    CHECK(receives_from(s, 1, clients[THREADS]));
+    for (size_t i = 0; i < THREADS; i++) {
+        close(got[i].fd);
+    }
+    close_all(clients, THREADS + 1);
+    server_close(s);
+}
+
 static void
 test_nobody_is_accepted_after_a_stop(void)
 {
@@ -1171,6 +1201,7 @@ main(void)
     RUN(test_words_come_before_the_news_that_a_process_has_ended);
     RUN(test_a_stop_closes_what_is_idle_and_serves_what_has_come);
     RUN(test_what_comes_back_after_the_end_is_let_go);
+    RUN(test_what_may_come_back_is_waited_for);
     RUN(test_nobody_is_accepted_after_a_stop);
     RUN(test_freeing_closes_whatever_it_holds);
     return 0;
