@@ -117,19 +117,23 @@ def test_what_waits_is_served_in_the_order_it_came(
     assert (tmp_path / "order").read_text().split() == [str(number) for number in range(8)]
 
 
-def long_before_short(stack: ExitStack, probe: Server, gate: Gate) -> list[Client]:
+def long_before_short(
+    stack: ExitStack, probe: Server, gate: Gate, long: bytes = HELD
+) -> list[Client]:
     """One thread, and requests as they came: in it, waiting, waiting and long, waiting.
 
     That the third is long is known: one like it held the thread before, for as
     long as a look at the metrics takes. A thousand such may overtake it.
     """
-    (known,) = held_requests(stack, probe, gate, 1)
+    known = stack.enter_context(Client(probe.address))
+    known.send(long)
+    probe.wait_until(lambda: len(gate.arrivals()) == 1)
     assert probe.metric("poolsrv_queue_length") == 0
     gate.release(1)
     assert known.receive().status == 200
     clients = [known] + [stack.enter_context(Client(probe.address)) for _ in range(3)]
     for waiting, (client, request) in enumerate(
-        zip(clients, [HELD, head("GET", "/x"), HELD, head("GET", "/x")], strict=True)
+        zip(clients, [long, head("GET", "/x"), long, head("GET", "/x")], strict=True)
     ):
         client.send(request)
         if waiting:
@@ -141,10 +145,13 @@ def long_before_short(stack: ExitStack, probe: Server, gate: Gate) -> list[Clien
     return clients[2:]
 
 
-def test_a_short_request_overtakes_a_long_one_that_waits(server: Start, gate: Gate) -> None:
+@pytest.mark.parametrize("target", ["/hold?gate=gate", "http://test.example/hold?gate=gate"])
+def test_a_short_request_overtakes_a_long_one_that_waits(
+    server: Start, gate: Gate, target: str
+) -> None:
     probe = server(PROBE, processes=1, threads=1, queue_overtaking=1000)
     with ExitStack() as stack:
-        long, short = long_before_short(stack, probe, gate)
+        long, short = long_before_short(stack, probe, gate, head("GET", target))
         # Before it, the other would hold the thread: nobody lets it go yet.
         assert short.receive().status == 200
         gate.release(1)

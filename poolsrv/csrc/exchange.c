@@ -258,16 +258,23 @@ show(Current *now, const Request *r, uint64_t complete)
                           memory_order_relaxed);
 }
 
-/* What requests like it take, for those that will have to wait. */
+/* What requests like it take, for those that will have to wait. Of these only
+ * the first bytes are looked at, not parsed: so what counts as the path is the
+ * target as it was sent, up to its query. */
 static void
 learn(const Serve *s, const Request *r, uint64_t took)
 {
+    Forecast *forecast = s->o.board->forecast;
     const char *base = r->buffer + r->start;
     const Http1Head *head = &r->head;
-    if (forecast_learns(s->o.board->forecast, took))
-        forecast_learn(s->o.board->forecast, base + head->method.at,
-                       head->method.len, base + head->path.at, head->path.len,
-                       took);
+    const char *path = base + head->target.at;
+    const char *query;
+
+    if (!forecast_learns(forecast, took))
+        return;
+    query = memchr(path, '?', head->target.len);
+    forecast_learn(forecast, base + head->method.at, head->method.len, path,
+                   query ? (size_t)(query - path) : head->target.len, took);
 }
 
 static Step
