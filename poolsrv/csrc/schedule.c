@@ -117,8 +117,11 @@ int32_t
 schedule_limit(const Schedule *s)
 {
     const uint32_t mean = load32(&s->mean);
-    const bool fast = mean && (s->parallel || !schedule_wakes(s));
-    const uint32_t more = fast ? BACKLOG_TIME / mean : 0;
+    /* What is sent while calls block has its turn in the worker, not in the
+     * common queue: only if they are so short that it makes no difference. */
+    const bool may_wait_here =
+        s->parallel || !schedule_wakes(s) || !schedule_queues(s);
+    const uint32_t more = mean && may_wait_here ? BACKLOG_TIME / mean : 0;
     return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
 }
 

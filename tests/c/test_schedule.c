@@ -194,6 +194,9 @@ test_how_much_a_worker_may_be_given(void)
         CHECK(schedule_limit(&s) >= calls[i].least);
         CHECK(schedule_limit(&s) <= calls[i].most);
         CHECK(schedule_queues(&s) == calls[i].queues);
+        atomic_store(&s.mode, SCHEDULE_MANY); /* they block */
+        CHECK(schedule_limit(&s) >= (calls[i].queues ? 4 : calls[i].least));
+        CHECK(schedule_limit(&s) <= (calls[i].queues ? 4 : calls[i].most));
     }
 }
 
