@@ -16,7 +16,17 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     "part",
-    ["channel", "scoreboard", "schedule", "forecast", "held", "dispatch", "output", "allocation"],
+    [
+        "channel",
+        "scoreboard",
+        "schedule",
+        "forecast",
+        "held",
+        "dispatch",
+        "output",
+        "exchange",
+        "allocation",
+    ],
 )
 def test_part(part: str, build: Path) -> None:
     run = subprocess.run(

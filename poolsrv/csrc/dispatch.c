@@ -145,7 +145,7 @@ queued(Dispatch *d, uint32_t index)
 
     if (d->drained) {
         refuse(d, index, CLOSED_STOPPING);
-    } else if (atomic_load(&d->board->notice->queued) &&
+    } else if (atomic_load(&d->board->notice->turn) &&
                forecast_knows(forecast)) { /* else nobody waits as well */
         usual = forecast_of(forecast, h->fd);
         patience = d->limits.overtaking * usual;
@@ -387,8 +387,9 @@ static void
 dispatch_queue(Dispatch *d, uint64_t now)
 {
     HeldList *queue = &d->held.lists[HELD_QUEUED];
-    _Atomic uint32_t *notice = &d->board->notice->queued;
+    _Atomic uint64_t *turn = &d->board->notice->turn;
     Word *since = d->board->supervisor->queue_since;
+    uint64_t rank;
     Places places;
     uint32_t i;
 
@@ -402,8 +403,8 @@ dispatch_queue(Dispatch *d, uint64_t now)
             /* Say that someone waits before the last look at the loads: a
              * worker takes its load off before it looks at the queue, so one
              * of us sees the other. */
-            if (atomic_load(notice) == 0) {
-                atomic_store(notice, queue->count);
+            if (atomic_load(turn) == 0) {
+                atomic_store(turn, h->rank);
                 continue;
             }
             break;
@@ -432,8 +433,9 @@ dispatch_queue(Dispatch *d, uint64_t now)
             flush(d, i, now);
     while (queue->count > d->limits.queue_size)
         refuse(d, queue->last, CLOSED_QUEUE_FULL);
-    if (atomic_load(notice) != queue->count)
-        atomic_store(notice, queue->count);
+    rank = queue->count ? d->held.items[held_turn(&d->held)].rank : 0;
+    if (atomic_load(turn) != rank)
+        atomic_store(turn, rank);
     word_set(d->board->supervisor->queue_length, queue->count);
     if (queue->count)
         word_set(since, d->held.items[queue->first].item.since);

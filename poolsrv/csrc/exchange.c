@@ -650,17 +650,19 @@ read_preface(Serve *s, Thread *t, Conn *c)
 /* ------------------------------------------------------------------------
  * The first bytes */
 
-/* Others wait for a thread, in order of arrival. May a request that found one
- * by itself be served before them? If it is short: passing it to and fro would
- * take longer than serving it, and it would overtake them there as well. */
+/* Others wait for a thread. May a request that found one by itself be served
+ * before them? If it is short and would have its turn before them there as
+ * well: passing it to and fro takes longer than serving it. Hence also if they
+ * are not much before it, but no longer: on one connection or another, such a
+ * request may always be there. */
 static bool
 gives_way(const Serve *s, const Conn *c)
 {
     const Forecast *forecast = s->o.board->forecast;
-    return atomic_load_explicit(&s->o.board->notice->queued,
-                                memory_order_relaxed) &&
-           schedule_queues(&s->schedule) &&
-           (!forecast_knows(forecast) ||
+    const uint64_t turn =
+        atomic_load_explicit(&s->o.board->notice->turn, memory_order_relaxed);
+    return turn != 0 && schedule_queues(&s->schedule) &&
+           (c->ready > turn + SCHEDULE_TICK || !forecast_knows(forecast) ||
             forecast_of(forecast, c->fd) >= FORECAST_LEAST);
 }
 

@@ -173,7 +173,8 @@ typedef struct {
  * changes rarely, hence a line of its own: the supervisor's row changes with
  * each round of its loop. */
 typedef struct {
-    _Atomic uint32_t queued;   /* connections that wait for a free thread */
+    /* The rank (held.h) of the one that a free thread is for; 0: none waits. */
+    _Atomic uint64_t turn;
     _Atomic uint32_t stopping; /* the server ends: keep no connection */
 } SCOREBOARD_ROW NoticeLine;
 

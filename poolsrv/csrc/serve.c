@@ -39,7 +39,7 @@ serve_unload(Serve *s, uint32_t count)
 {
     const NoticeLine *notice = s->o.board->notice;
     atomic_fetch_sub(&s->line->load, (int32_t)count);
-    if (atomic_load(&notice->queued) || atomic_load(&notice->stopping))
+    if (atomic_load(&notice->turn) || atomic_load(&notice->stopping))
         serve_ring(s->o.bell);
 }
 
