@@ -547,8 +547,7 @@ def test_an_answer_without_a_length_that_is_cut_does_not_just_end(failing: Serve
     with Client(failing.address) as client:
         client.send(head("GET", "/fail-late", version="1.0"))
         with pytest.raises(ConnectionResetError):
-            while client.socket.recv(4096):
-                pass
+            list(iter(lambda: client.socket.recv(4096), b""))
     failing.wait_for_log(" ERROR ")
     with Client(failing.address) as client:
         assert client.get("/stream?count=3", version="1.0").body

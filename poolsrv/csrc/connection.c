@@ -157,7 +157,7 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
     c->counted = true;
     c->next = NULL;
     c->registered = c->drained = c->keep = c->gone = false;
-    c->unread = c->last = c->broken = false;
+    c->unread = c->more = c->broken = false;
     atomic_fetch_add(&s->live, 1);
     word_add(&t->row->connections[SEEN_IDLE], 1);
     return c;

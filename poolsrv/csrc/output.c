@@ -126,9 +126,9 @@ send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count)
 {
     const struct msghdr m = {.msg_iov = (struct iovec *)parts,
                              .msg_iovlen = count};
-    /* With MSG_MORE the end of the connection travels with its last bytes: a
-     * packet less, and the client wakes once for both. */
-    const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->last ? MSG_MORE : 0);
+    /* With MSG_MORE the connection's end, or a file, travels with these bytes:
+     * a packet less, and the client wakes once for both. */
+    const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->more ? MSG_MORE : 0);
     ssize_t n;
     do /* one part: the kernel's shorter way */
         n = count == 1 ? send(c->fd, parts->iov_base, parts->iov_len, flags)

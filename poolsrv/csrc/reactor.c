@@ -142,7 +142,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     schedule_ran(serve_schedule(t->serve), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
-    c->last = !c->keep;
+    c->more = !c->keep;
     if (x->out.size) {
         serve_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
         x->out.size = 0;

@@ -295,11 +295,13 @@ send_file(Context *x, StartResponse *sr, PyObject *file)
         return -1;
     }
     x->tstate = PyEval_SaveThread();
+    x->conn->more = true;
     if (serve_send(x->thread, x->conn, x->out.data, x->out.size, NULL, 0, NULL,
                    NULL) == 0)
         serve_send_file(x->thread, x->conn, own, (off_t)at, (uint64_t)size);
     else
         close(own);
+    x->conn->more = false;
     PyEval_RestoreThread(x->tstate);
     x->out.size = 0;
     return 1;

@@ -107,7 +107,7 @@ struct Conn {
     bool gone;       /* the client is: write nothing more */
     bool broken;     /* the answer lacks its end, and only a reset can say so */
     bool unread;     /* it sends a body that nobody reads */
-    bool last;       /* what is sent now is the last: its end follows at once */
+    bool more;       /* its end, or a file, follows at once what is sent now */
     uint16_t status; /* of the answer on its way */
     uint64_t began;  /* of that request */
 };

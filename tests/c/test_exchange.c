@@ -80,6 +80,7 @@ gives_way(const Case *it)
     s = serve_new(&options);
     CHECK(s != NULL);
     t = serve_thread_at(s, 0);
+    t->now = clock_now();
     for (int i = 0; i < 100; i++) {
         schedule_runs(serve_schedule(s), &meter);
         schedule_ran(serve_schedule(s), &meter, it->calls, false, 0, 0);
