@@ -250,6 +250,7 @@ _MEAN_WEIGHT = 1 / 16
 OVERTAKING = 10
 FORECAST_LEAST_SECONDS = 0.00025
 SHORT_LATELY_SECONDS = 1.0
+SPREAD_EIGHTHS = 7
 
 
 class MostFree:
@@ -318,7 +319,7 @@ class MostFree:
         places = sum(self._limits)
         if spare > 1 or spare >= places:
             return -math.inf
-        apart = min(request.usual, self._long_usual) / places
+        apart = min(request.usual, self._long_usual) / places / 8 * SPREAD_EIGHTHS
         return min(self._long_sent + apart, self._short_came + SHORT_LATELY_SECONDS)
 
     def _choose(self) -> tuple[Worker | None, int]:

@@ -11,6 +11,7 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -32,13 +33,24 @@
 #define SEND_PAUSE (5 * CLOCK_MILLISECOND)
 /* Short requests come, if one waited within this time. */
 #define SHORT_LATELY CLOCK_SECOND
+/* Long requests start apart by so much of what lies between them if they are
+ * spread evenly. All of it would lose what one of them ends late: 3 to 8 %
+ * fewer requests, for a p99 of the short ones that was no better. */
+#define SPREAD_EIGHTHS 7
 /* How long a client that was told 503 may take to read it. */
 #define LINGER_TIMEOUT (2 * CLOCK_SECOND)
 
 /* The word that epoll keeps for a descriptor: what it is, and which. The
  * stamp tells a connection from an earlier one in the same place, whose event
  * may still be in the batch. */
-typedef enum { TAG_LISTENER, TAG_CHANNEL, TAG_HELD, TAG_FOREIGN, TAG_BELL } Tag;
+typedef enum {
+    TAG_LISTENER,
+    TAG_CHANNEL,
+    TAG_HELD,
+    TAG_FOREIGN,
+    TAG_BELL,
+    TAG_TIMER
+} Tag;
 
 static uint64_t
 tagged(Tag tag, uint32_t stamp, uint32_t index)
@@ -59,6 +71,7 @@ struct Dispatch {
     DispatchLimits limits;
     int epoll;
     int bell;
+    int timer; /* for hold_off: epoll_wait knows milliseconds only */
     int *listeners;
     uint32_t listener_count;
     int most; /* connections are numbered below, for the kernel gives the lowest
@@ -362,7 +375,7 @@ flush(Dispatch *d, uint32_t slot, uint64_t now)
 
 /* Long requests that have waited together would start together, end together,
  * and between let no short one through. So the last free place goes to the next
- * of them only when as much time has passed since the one before as lies
+ * of them only when nearly as much time has passed since the one before as lies
  * between two ends if they are spread evenly. Until then it is kept for short
  * ones, hence for nobody once none has come lately, once those that come have
  * their turn behind the long one, or if nothing runs, not even the long one
@@ -375,7 +388,7 @@ held_off(const Dispatch *d, const Held *h, Places places, uint64_t now)
     if (h->usual < FORECAST_LEAST || places.free > 1 ||
         places.free >= places.all)
         return 0;
-    at = d->long_sent + usual / (uint32_t)places.all;
+    at = d->long_sent + usual / (uint32_t)places.all / 8 * SPREAD_EIGHTHS;
     if (at > d->short_came + SHORT_LATELY)
         at = d->short_came + SHORT_LATELY;
     if (at > h->rank)
@@ -384,16 +397,24 @@ held_off(const Dispatch *d, const Held *h, Places places, uint64_t now)
 }
 
 static void
+wake_at(const Dispatch *d, uint64_t at)
+{
+    const struct itimerspec when = {
+        .it_value = {.tv_sec = (time_t)(at / CLOCK_SECOND),
+                     .tv_nsec = (long)(at % CLOCK_SECOND)}};
+    timerfd_settime(d->timer, TFD_TIMER_ABSTIME, &when, NULL);
+}
+
+static void
 dispatch_queue(Dispatch *d, uint64_t now)
 {
     HeldList *queue = &d->held.lists[HELD_QUEUED];
     _Atomic uint64_t *turn = &d->board->notice->turn;
     Word *since = d->board->supervisor->queue_since;
-    uint64_t rank;
+    uint64_t rank, later;
     Places places;
     uint32_t i;
 
-    d->hold_off = 0;
     while (queue->count) {
         const uint32_t slot = choose(d, &places);
         const uint32_t index = held_turn(&d->held);
@@ -409,9 +430,13 @@ dispatch_queue(Dispatch *d, uint64_t now)
             }
             break;
         }
-        d->hold_off = held_off(d, h, places, now);
-        if (d->hold_off)
+        later = held_off(d, h, places, now);
+        if (later) {
+            if (later != d->hold_off)
+                wake_at(d, later);
+            d->hold_off = later;
             break;
+        }
         if (index != queue->first)
             word_add(&d->board->supervisor->overtook[0], 1);
         if (h->usual >= FORECAST_LEAST) {
@@ -540,7 +565,7 @@ runs_out(const Dispatch *d, HeldState state, uint64_t timeout)
 static uint64_t
 next_deadline(const Dispatch *d)
 {
-    uint64_t at = earlier(d->accept_again, d->hold_off);
+    uint64_t at = d->accept_again;
     uint32_t i;
     at = earlier(at, runs_out(d, HELD_NEW, d->limits.header_timeout));
     at = earlier(at, runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
@@ -679,6 +704,10 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
             case TAG_BELL:
                 if (read(d->bell, &rung, sizeof rung) < 0)
                     rung = 0; /* another round has read it already */
+                break;
+            case TAG_TIMER:
+                if (read(d->timer, &rung, sizeof rung) > 0)
+                    d->hold_off = 0; /* it can be set anew */
                 break;
             case TAG_FOREIGN: /* below */
                 break;
@@ -823,6 +852,7 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     atomic_store(&board->forecast->factor, limits->overtaking);
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    d->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     d->slots = calloc(board->slot_count, sizeof *d->slots);
     d->listeners = malloc(listener_count * sizeof *listeners);
     d->listener_count = listener_count;
@@ -830,11 +860,15 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
                       files.rlim_cur < INT_MAX && files.rlim_cur > 2 * RESERVE
                   ? (int)files.rlim_cur - RESERVE
                   : INT_MAX;
-    if (d->epoll < 0 || d->bell < 0 || !d->slots || !d->listeners)
+    if (d->epoll < 0 || d->bell < 0 || d->timer < 0 || !d->slots ||
+        !d->listeners)
         goto failed;
     memcpy(d->listeners, listeners, listener_count * sizeof *listeners);
     e.data.u64 = tagged(TAG_BELL, 0, 0);
     if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->bell, &e) < 0)
+        goto failed;
+    e.data.u64 = tagged(TAG_TIMER, 0, 0);
+    if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->timer, &e) < 0)
         goto failed;
     for (i = 0; i < listener_count; i++) {
         e.data.u64 = tagged(TAG_LISTENER, 0, i);
@@ -862,6 +896,8 @@ dispatch_free(Dispatch *d)
         close(d->epoll);
     if (d->bell >= 0)
         close(d->bell);
+    if (d->timer >= 0)
+        close(d->timer);
     free(d->slots);
     free(d->listeners);
     held_clear(&d->held);
