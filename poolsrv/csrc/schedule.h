@@ -46,7 +46,8 @@ typedef struct {
 
 /* One per thread: which calls to measure. */
 typedef struct {
-    uint32_t measure; /* so many calls more */
+    uint32_t measure; /* so many calls more, or some of them */
+    uint32_t skipped; /* calls since the first of those */
     uint32_t call;    /* which of all that were begun its thread is in */
     bool alone;       /* no other ran as it began */
 } ScheduleMeter;
@@ -80,7 +81,7 @@ typedef struct {
     int32_t parked;   /* threads that wait to be woken */
     bool polled;      /* a thread looks for events */
     uint64_t longest; /* of the calls that are stuck */
-    uint64_t cpu;     /* of the process so far, nanoseconds */
+    uint64_t cpu; /* of the process so far; 0: nobody asked, the mode was FEW */
 } ScheduleView;
 
 typedef enum {

@@ -18,12 +18,13 @@
 /* The supervisor is gone: what runs gets this long. */
 #define ORPHAN_GRACE (1500 * CLOCK_MILLISECOND)
 
+/* Ring after each `period`; 0: never. */
 static void
-set_timer(Serve *s, uint64_t after)
+set_timer(Serve *s, uint64_t period)
 {
-    const struct itimerspec at = {
-        .it_value = {.tv_sec = (time_t)(after / CLOCK_SECOND),
-                     .tv_nsec = (long)(after % CLOCK_SECOND)}};
+    const struct timespec each = {.tv_sec = (time_t)(period / CLOCK_SECOND),
+                                  .tv_nsec = (long)(period % CLOCK_SECOND)};
+    const struct itimerspec at = {.it_interval = each, .it_value = each};
     timerfd_settime(s->timer, 0, &at, NULL);
 }
 
@@ -64,15 +65,16 @@ busy_threads(const Serve *s)
 static void
 pace_down(Serve *s)
 {
-    const bool held = atomic_load(&s->live) != 0;
+    const WatchPace pace = atomic_load(&s->live) ? WATCH_SLOW : WATCH_OFF;
+    if (atomic_load(&s->pace) == pace)
+        return;
     /* First: who sees the new pace and sets the timer has the last word. */
-    if (held)
-        set_timer(s, SWEEP_EVERY);
-    atomic_store(&s->pace, held ? WATCH_SLOW : WATCH_OFF);
+    set_timer(s, pace == WATCH_SLOW ? SWEEP_EVERY : 0);
+    atomic_store(&s->pace, pace);
     atomic_thread_fence(memory_order_seq_cst);
     if (busy_threads(s))
         serve_arm(s);
-    else if (!held && atomic_load(&s->live) != 0)
+    else if (pace == WATCH_OFF && atomic_load(&s->live) != 0)
         serve_attend(s);
 }
 
@@ -159,7 +161,10 @@ process_cpu(void)
 static ScheduleView
 look(Serve *s, uint64_t now, bool *late)
 {
-    ScheduleView view = {.cpu = process_cpu(), .occupied = occupied(s, now)};
+    /* The clock of the process is a system call, and of use to a lease only. */
+    ScheduleView view = {.cpu =
+                             schedule_wakes(&s->schedule) ? process_cpu() : 0,
+                         .occupied = occupied(s, now)};
     uint32_t i;
     for (i = 0; i < s->o.thread_count; i++) {
         Thread *t = &s->threads[i];
@@ -280,14 +285,13 @@ stand_in(Serve *s)
 static void
 tick(Serve *s)
 {
-    uint64_t fired;
-    const uint64_t now = clock_now();
+    const uint64_t now = s->main.now;
+    uint64_t rung;
     ScheduleView view;
     bool late;
 
-    if (read(s->timer, &fired, sizeof fired) < 0)
-        return; /* it was set anew meanwhile */
-    s->main.now = now;
+    if (read(s->timer, &rung, sizeof rung) < 0) /* which also sets it anew */
+        return;                                 /* it was set meanwhile */
     word_add(s->o.board->workers[s->o.slot].ticks, 1);
     output_tick(s);
     view = look(s, now, &late);
@@ -307,9 +311,7 @@ tick(Serve *s)
     }
     if (now - s->swept >= SWEEP_EVERY)
         sweep(s, now, s->draining);
-    if (view.busy)
-        set_timer(s, SCHEDULE_TICK);
-    else
+    if (view.busy == 0)
         pace_down(s);
 }
 

@@ -82,8 +82,9 @@ gives_way(const Case *it)
     t = serve_thread_at(s, 0);
     t->now = clock_now();
     for (int i = 0; i < 100; i++) {
-        schedule_runs(serve_schedule(s), &meter);
-        schedule_ran(serve_schedule(s), &meter, it->calls, false, 0, 0);
+        const bool measured = schedule_runs(serve_schedule(s), &meter);
+        schedule_ran(serve_schedule(s), &meter, it->calls, measured, it->calls,
+                     0);
     }
 
     /* Its first request was sent here; with its second it was kept. */

@@ -34,20 +34,37 @@ runs_alone(Schedule *s, ScheduleMeter *m, uint64_t wall, uint64_t cpu,
     return measured;
 }
 
+/* Of so many calls of one kind, how many are measured? */
+static int
+measured_of(int calls, Schedule *s, ScheduleMeter *m, uint64_t wall,
+            uint64_t cpu, long switches)
+{
+    int measured = 0;
+    for (int i = 0; i < calls; i++) {
+        measured += runs_alone(s, m, wall, cpu, switches);
+    }
+    return measured;
+}
+
 static void
 test_calls_are_measured_while_they_are_long(void)
 {
     Schedule s = new_schedule(4, false);
     ScheduleMeter m = {0};
-    int measured = 0;
     CHECK(!runs_alone(&s, &m, 90 * MICROSECOND, 0, 0));
     CHECK(!runs_alone(&s, &m, MILLISECOND, 0, 0));
-    CHECK(runs_alone(&s, &m, MILLISECOND, MILLISECOND, 0));
-    while (runs_alone(&s, &m, MICROSECOND, MICROSECOND, 0)) {
-        measured++;
+    CHECK(runs_alone(&s, &m, MILLISECOND, MILLISECOND, 0)); /* at once */
+    /* While they compute, one of eight. */
+    CHECK(measured_of(80, &s, &m, MILLISECOND, MILLISECOND, 0) == 10);
+    /* Once one has blocked, each; but not for ever. */
+    while (!runs_alone(&s, &m, MILLISECOND, 900 * MICROSECOND, 1)) {
     }
-    /* Long enough for a mean that forgets in sixteen. */
-    CHECK(measured > 16 && measured < 100);
+    CHECK(measured_of(5, &s, &m, MILLISECOND, 900 * MICROSECOND, 1) == 5);
+    CHECK(!schedule_wakes(&s));
+    measured_of(100, &s, &m, MILLISECOND, MILLISECOND, 0);
+    CHECK(measured_of(80, &s, &m, MILLISECOND, MILLISECOND, 0) == 10);
+    /* Short ones a while longer. */
+    CHECK(measured_of(1000, &s, &m, MICROSECOND, MICROSECOND, 0) == 8);
 }
 
 /* Calls of one kind, until they count as blocking; how many, 0: they do not. */
@@ -107,6 +124,7 @@ test_only_a_call_that_was_alone_tells(void)
 {
     Schedule s = new_schedule(4, false);
     ScheduleMeter one = {0}, other = {0};
+    int measured = 0;
     runs_alone(&s, &one, MILLISECOND, MILLISECOND, 0);
     runs_alone(&s, &other, MILLISECOND, MILLISECOND, 0);
     for (int i = 0; i < 100; i++) {
@@ -119,11 +137,13 @@ test_only_a_call_that_was_alone_tells(void)
     /* Nor does one that began and ended as the only one. */
     for (int i = 0; i < 100; i++) {
         const bool first = schedule_runs(&s, &one);
-        CHECK(first && !schedule_runs(&s, &other));
+        measured += first;
+        CHECK(!schedule_runs(&s, &other));
         schedule_ran(&s, &other, 10 * MILLISECOND, false, 0, 1);
         schedule_ran(&s, &one, 20 * MILLISECOND, first, 0, 1);
         CHECK(!schedule_wakes(&s));
     }
+    CHECK(measured > 10);
     CHECK(calls_until_many(&s, 10 * MILLISECOND, 0, 1) > 0); /* alone again */
 }
 
