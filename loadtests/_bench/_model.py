@@ -13,8 +13,8 @@ What is compared is where a request goes:
 - `MostFree` is poolsrv: poolsrv/csrc/dispatch.c (choose, queued, held_off,
   dispatch_queue) for the supervisor, schedule.c (schedule_limit, schedule_tick)
   for the worker. Left out: how long it takes to wake a thread and to learn what
-  a path usually takes, connections that are kept alive, and the limits of the
-  queue.
+  a path usually takes, that a worker whose calls only compute gets two at a
+  time, connections that are kept alive, and the limits of the queue.
 - `Sent`: random, or in turn. A request is sent on when it comes, without
   looking, and waits in the worker it was sent to.
 - `SharedAccept`: all workers wait at one listening socket, and accept only

@@ -126,14 +126,21 @@ renew(Schedule *s, const ScheduleView *view, uint64_t now)
 }
 
 int32_t
-schedule_limit(const Schedule *s)
+schedule_limit(const Schedule *s, int32_t stuck)
 {
     const uint32_t mean = load32(&s->mean);
+    const bool one = !s->parallel && !schedule_wakes(s);
+    uint32_t more = 0;
+    /* Long calls that compute are served one at a time, so one that runs and
+     * one for its end are enough: the others have their turn in the common
+     * queue, where any worker finds them. Whatever hangs takes its place with
+     * it. */
+    if (one && schedule_queues(s))
+        return stuck + 2 < s->threads ? stuck + 2 : s->threads;
     /* What is sent while calls block has its turn in the worker, not in the
      * common queue: only if they are so short that it makes no difference. */
-    const bool may_wait_here =
-        s->parallel || !schedule_wakes(s) || !schedule_queues(s);
-    const uint32_t more = mean && may_wait_here ? BACKLOG_TIME / mean : 0;
+    if (mean && (s->parallel || !schedule_queues(s)))
+        more = BACKLOG_TIME / mean;
     return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
 }
 

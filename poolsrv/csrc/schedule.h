@@ -65,8 +65,9 @@ void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall,
 /* A thread takes work: should it wake another, if there is one? */
 bool schedule_wakes(const Schedule *s);
 
-/* Requests that the supervisor may have sent or running in this worker. */
-int32_t schedule_limit(const Schedule *s);
+/* Requests that the supervisor may have sent or running in this worker, of
+ * which so many are in calls that take longer than a tick. */
+int32_t schedule_limit(const Schedule *s, int32_t stuck);
 
 /* Are calls so long that waiting requests belong in the supervisor's common
  * queue, first come, first served, rather than in a worker? */

@@ -296,7 +296,7 @@ tick(Serve *s)
     output_tick(s);
     view = look(s, now, &late);
     if (!s->draining)
-        atomic_store(&s->line->limit, schedule_limit(&s->schedule));
+        atomic_store(&s->line->limit, schedule_limit(&s->schedule, view.stuck));
     switch (schedule_tick(&s->schedule, &view, now)) {
     case TICK_WAKE:
         wake_one(s);
