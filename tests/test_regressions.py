@@ -10,11 +10,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import cast
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
-from poolsrv import messages
+from poolsrv import _core, messages
+from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.spawning import Child, Template
 from tests.apps.gate import Gate
 from tests.client import Client, Truncated, head
@@ -261,6 +264,55 @@ def test_a_template_that_dies_with_orders_unread() -> None:
     template.send(messages.Spawn([1]))
     assert template.child.reap() == -signal.SIGKILL
     template.close()
+
+
+class Script:
+    """A dispatcher that says what is written, and that it is drained once told to stop."""
+
+    def __init__(self, events: list[tuple[int, ...]]) -> None:
+        self._events = events
+
+    def wait(self, _deadline: float | None) -> list[tuple[int, ...]]:
+        said, self._events = self._events, []
+        assert said, "nothing is left to say"
+        return said
+
+    def stop(self) -> None:
+        self._events = [()]
+
+    def watch(self, _descriptor: int, _token: int) -> None: ...
+
+    def unwatch(self, _descriptor: int) -> None: ...
+
+
+@pytest.mark.parametrize("events", [[(1,), (2,)], [(2,), (1,)]])
+def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> None:
+    """Its control socket and its pidfd are readable in one round, in either order. The
+    second order, of one death in a thousand, ended the supervisor."""
+
+    def life(_control: socket.socket) -> None: ...
+
+    templates: list[Template] = []
+
+    def start(generation: int) -> Template:
+        templates.append(Template(generation, life))
+        select.select([templates[-1].child.pidfd], [], [])
+        return templates[-1]
+
+    memory = _core.scoreboard_create(1, 1)
+    supervisor = Supervisor(
+        Pool(1, 1, startup_timeout=60, graceful_timeout=60),
+        cast(_core.Dispatcher, Script(events)),
+        _core.Scoreboard(memory),
+        [],
+        start,
+        None,
+        lambda: None,
+        lambda: None,
+    )
+    finish = supervisor.run()
+    assert (finish.status, "template ended" in finish.text) == (3, True)
+    os.close(memory)
 
 
 def test_a_child_that_does_not_end_is_killed() -> None:

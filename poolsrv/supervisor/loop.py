@@ -149,7 +149,8 @@ class Supervisor:
             self._do(self._pool.load_failed(text, now))
 
     def _template_said(self, now: float) -> None:
-        assert self._template is not None
+        if self._template is None:
+            return  # its end was in the same round, and all that it had said with it
         for message, fd in self._template.received():
             match message:
                 case messages.Loaded():
