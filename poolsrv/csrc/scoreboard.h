@@ -182,9 +182,10 @@ typedef struct {
  * when it passes a connection, so that the place is taken at once; the worker
  * adds one for a request on a connection that it kept, and takes one off when
  * a request ends or turns out to be incomplete. `limit` is how far the
- * supervisor may go: the threads, and for an application that answers within
- * microseconds as much more as it does in a millisecond. `held` counts the
- * connections in the worker, busy or not: added to and taken off likewise. */
+ * supervisor may go (schedule_limit): the threads; for an application that
+ * answers within microseconds as much more as it does in a millisecond; for one
+ * whose calls are long and compute, two. `held` counts the connections in the
+ * worker, busy or not: added to and taken off likewise. */
 typedef struct {
     _Atomic int32_t load;
     _Atomic int32_t limit;
