@@ -20,6 +20,9 @@
 /* Work that may wait in a worker of a fast application. */
 #define BACKLOG_TIME 1000000
 #define BACKLOG_MOST 64
+/* From here on the way through the supervisor's queue, for nearly each request
+ * of a full server, costs less than a tenth. */
+#define COMPUTING_LONG (2 * SCHEDULE_LONG)
 
 /* In `calls`. */
 #define ONE_BEGUN (UINT64_C(1) << 32)
@@ -135,11 +138,11 @@ schedule_limit(const Schedule *s, int32_t stuck)
      * one for its end are enough: the others have their turn in the common
      * queue, where any worker finds them. Whatever hangs takes its place with
      * it. */
-    if (one && schedule_queues(s))
+    if (one && mean > COMPUTING_LONG)
         return stuck + 2 < s->threads ? stuck + 2 : s->threads;
     /* What is sent while calls block has its turn in the worker, not in the
      * common queue: only if they are so short that it makes no difference. */
-    if (mean && (s->parallel || !schedule_queues(s)))
+    if (mean && (s->parallel || one || !schedule_queues(s)))
         more = BACKLOG_TIME / mean;
     return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
 }
