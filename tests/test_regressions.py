@@ -19,7 +19,7 @@ from poolsrv import _core, messages
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.spawning import Child, Template
-from tests.apps.gate import Gate
+from tests.apps.gate import Gate, wait_at_gate
 from tests.client import Client, Truncated, head
 from tests.server import Server
 
@@ -39,6 +39,12 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
         case "/count":
             sum(range(5000))  # what a small page costs
             return [b"%d" % next(_answered)]
+        case "/compute":
+            sum(range(100_000))  # milliseconds, and nothing to wait for
+            return [b"computed"]
+        case "/hold":
+            wait_at_gate("gate")
+            return [b"held"]
         case "/write":
             for _ in range(16):
                 write(b"x" * size)
@@ -223,6 +229,23 @@ def test_no_100_in_the_middle_of_an_answer(streaming: Server) -> None:
         streaming.wait_until(lambda: streaming.status()["running"])
         client.send(b"body")
         assert client.receive().body == b"0body"
+
+
+def test_threads_that_a_computing_application_left_idle_are_found(
+    server: Start, gate: Gate
+) -> None:
+    """It was given two at a time; then four come at once, which block. That there was room
+    for the others was seen a tick later, and nobody told those who waited for it."""
+    changing = server(OWN, processes=1, threads=4)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(changing.address)) for _ in range(4)]
+        for _ in range(100):
+            assert clients[0].get("/compute").body == b"computed"
+        for client in clients:
+            client.send(head("GET", "/hold"))
+        changing.wait_until(lambda: len(gate.arrivals()) == 4)
+        gate.release(4)
+        assert [client.receive().body for client in clients] == [b"held"] * 4
 
 
 # Templates that die

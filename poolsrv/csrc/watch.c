@@ -282,6 +282,15 @@ stand_in(Serve *s)
     epoll_ctl(s->watch, EPOLL_CTL_MOD, s->epoll, &e);
 }
 
+/* As when the load falls: whoever waits for a place must hear of it. */
+static void
+set_limit(Serve *s, int32_t limit)
+{
+    if (limit > atomic_exchange(&s->line->limit, limit) &&
+        atomic_load(&s->o.board->notice->turn))
+        serve_ring(s->o.bell);
+}
+
 static void
 tick(Serve *s)
 {
@@ -296,7 +305,7 @@ tick(Serve *s)
     output_tick(s);
     view = look(s, now, &late);
     if (!s->draining)
-        atomic_store(&s->line->limit, schedule_limit(&s->schedule, view.stuck));
+        set_limit(s, schedule_limit(&s->schedule, view.stuck));
     switch (schedule_tick(&s->schedule, &view, now)) {
     case TICK_WAKE:
         wake_one(s);
