@@ -24,7 +24,7 @@ METRICS ?= http://127.0.0.1:9464/metrics
 SCENARIO ?= Mixed
 
 BIN := $(VENV)/bin
-C_FILES := $(wildcard poolsrv/csrc/*.[ch])
+C_FILES := $(shell find poolsrv/csrc tests/c -name "*.[ch]")
 BUILT_FROM := pyproject.toml setup.py $(C_FILES)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
@@ -44,7 +44,7 @@ check: $(VENV)/.installed-check
 	$(BIN)/lint-imports
 	POOLSRV_BUILD=strict $(BIN)/python setup.py --quiet build_ext --force \
 		--build-lib build/strict --build-temp build/strict
-	@$(BIN)/clang-format --dry-run --Werror $(C_FILES) $(wildcard tests/c/*.[ch])
+	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
 bench: $(VENV)/.installed-test
 	@$(BIN)/python -m loadtests._bench $(or $(ARGS),run)

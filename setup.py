@@ -26,8 +26,9 @@ setup(
     ext_modules=[
         Extension(
             "poolsrv._core",
-            sorted(map(str, SOURCES.glob("*.c"))),
-            depends=sorted(map(str, SOURCES.glob("*.h"))),
+            sorted(map(str, SOURCES.rglob("*.c"))),
+            depends=sorted(map(str, SOURCES.rglob("*.h"))),
+            include_dirs=[str(SOURCES)],
             extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread", *FLAGS[build]],
             extra_link_args=[SANITIZERS] if build == "sanitized" else [],
         )

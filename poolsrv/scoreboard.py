@@ -1,6 +1,6 @@
 """The scoreboard as Python sees it: its fields by name, and readings of it.
 
-The table of fields stands in csrc/scoreboard.h; this module learns it from
+The table of fields stands in csrc/common/scoreboard.h; this module learns it from
 the C core and adds none. It only reads: writers use `_core.Scoreboard`. A
 number stays what the table stores (times are nanoseconds); whoever shows it
 converts it.
@@ -23,7 +23,7 @@ class Kind(enum.Enum):
 
 
 class ThreadState(enum.IntEnum):
-    """What a thread does now: `ThreadState` of csrc/scoreboard.h."""
+    """What a thread does now: `ThreadState` of csrc/common/scoreboard.h."""
 
     IDLE = _core.THREAD_IDLE
     APPLICATION = _core.THREAD_APPLICATION

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
 ]
-# As in `csrc/serve.c:take`, `tests/http/` or `lifecycle.py`.
+# As in `csrc/worker/threads.c:take`, `tests/http/` or `lifecycle.py`.
 PATH = re.compile(r"`([\w.][\w./]*(?:/|\.(?:c|h|py|json|yml)))(?::(\w+))?`")
 WORD = re.compile(r"`(\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")

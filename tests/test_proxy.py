@@ -24,7 +24,7 @@ Environ = dict[str, Any]
 # Every name of http1.h that speaks for a client.
 X_FORWARDED = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port"]
 X_FORWARDED += ["X-Forwarded-Prefix"]
-HEADER = (Path(__file__).parent.parent / "poolsrv/csrc/http1.h").read_text()
+HEADER = (Path(__file__).parent.parent / "poolsrv/csrc/protocol/http1.h").read_text()
 SYNONYMS = re.findall(r'^ +X\("([a-z0-9-]+)"\)', HEADER, re.MULTILINE)
 
 V2 = b"\r\n\r\n\0\r\nQUIT\n"

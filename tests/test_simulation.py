@@ -138,11 +138,11 @@ def defined(source: str, name: str) -> int:
 
 
 def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
-    assert round(_model.TICK_SECONDS * 1e9) == defined("schedule.h", "SCHEDULE_TICK")
-    assert round(_model.BACKLOG_SECONDS * 1e9) == defined("schedule.c", "BACKLOG_TIME")
-    assert defined("schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
-    assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined("forecast.h", "FORECAST_LEAST")
-    assert defined("dispatch.c", "SPREAD_EIGHTHS") == _model.SPREAD_EIGHTHS
+    assert round(_model.TICK_SECONDS * 1e9) == defined("worker/schedule.h", "SCHEDULE_TICK")
+    assert round(_model.BACKLOG_SECONDS * 1e9) == defined("worker/schedule.c", "BACKLOG_TIME")
+    assert defined("worker/schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
+    assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined("common/path_times.h", "FORECAST_LEAST")
+    assert defined("supervisor/dispatch.c", "SPREAD_EIGHTHS") == _model.SPREAD_EIGHTHS
     assert Settings().queue_overtaking == OVERTAKING
 
 

@@ -10,7 +10,7 @@ do side by side.
 
 What is compared is where a request goes:
 
-- `MostFree` is poolsrv: poolsrv/csrc/dispatch.c (choose, queued, held_off,
+- `MostFree` is poolsrv: poolsrv/csrc/supervisor/dispatch.c (choose, queued, held_off,
   dispatch_queue) for the supervisor, schedule.c (schedule_limit, schedule_tick)
   for the worker. Left out: how long it takes to wake a thread and to learn what
   a path usually takes, that a worker whose calls only compute gets two at a
@@ -239,7 +239,7 @@ class Pool:
 # ---------------------------------------------------------------------------
 # Where requests go
 
-# As in poolsrv/csrc/schedule.c and schedule.h; a test compares them.
+# As in poolsrv/csrc/worker/schedule.c and schedule.h; a test compares them.
 TICK_SECONDS = 0.002
 BACKLOG_SECONDS = 0.001
 BACKLOG_MOST = 64

@@ -1,0 +1,147 @@
+/* Messages on the channel of a slot. Pure C. */
+#define _GNU_SOURCE
+#include "common/channel.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+typedef union {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(int) * CHANNEL_BATCH)];
+} Control;
+
+static int
+send_message(int fd, const struct msghdr *m)
+{
+    for (;;) {
+        if (sendmsg(fd, m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+            return 0;
+        if (errno == EINTR)
+            continue;
+        /* Too many descriptors in flight passes as the others receive. */
+        if (errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM)
+            errno = EAGAIN;
+        return -1;
+    }
+}
+
+int
+channel_send(int fd, const ChannelMessage *message)
+{
+    const uint32_t count = message->header.count;
+    Control control;
+    struct iovec parts[2] = {
+        {(void *)&message->header, sizeof message->header},
+        {(void *)message->items, sizeof message->items[0] * count},
+    };
+    struct msghdr m = {
+        .msg_iov = parts,
+        .msg_iovlen = 2,
+        .msg_control = control.bytes,
+        .msg_controllen = CMSG_SPACE(sizeof(int) * count),
+    };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+
+    /* The padding goes to another process: leave nothing of ours in it. */
+    memset(&control, 0, CMSG_SPACE(sizeof(int) * count));
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof(int) * count);
+    memcpy(CMSG_DATA(c), message->fds, sizeof(int) * count);
+    return send_message(fd, &m);
+}
+
+int
+channel_say(int fd, ChannelKind kind, const char *text, size_t size)
+{
+    ChannelHeader header = {.kind = (uint16_t)kind};
+    struct iovec parts[2] = {{&header, sizeof header}, {(void *)text, size}};
+    struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
+
+    if (size > CHANNEL_TEXT)
+        parts[1].iov_len = size = CHANNEL_TEXT;
+    header.count = (uint32_t)size;
+    return send_message(fd, &m);
+}
+
+/* All descriptors that came with `m`; at most CHANNEL_BATCH go to `fds`. */
+static uint32_t
+take_descriptors(struct msghdr *m, int *fds)
+{
+    uint32_t count = 0;
+    struct cmsghdr *c;
+    for (c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
+        size_t i, n;
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+            continue;
+        n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (i = 0; i < n; i++) {
+            int one;
+            memcpy(&one, CMSG_DATA(c) + i * sizeof one, sizeof one);
+            if (count < CHANNEL_BATCH)
+                fds[count++] = one;
+            else
+                close(one);
+        }
+    }
+    return count;
+}
+
+int
+channel_receive(int fd, ChannelMessage *message)
+{
+    Control control;
+    char body[CHANNEL_TEXT];
+    _Static_assert(sizeof body >= sizeof message->items, "either fits");
+    struct iovec parts[2] = {
+        {&message->header, sizeof message->header},
+        {body, sizeof body},
+    };
+    struct msghdr m = {
+        .msg_iov = parts,
+        .msg_iovlen = 2,
+        .msg_control = control.bytes,
+        .msg_controllen = sizeof control.bytes,
+    };
+    ChannelHeader *header = &message->header;
+    ssize_t size;
+    uint32_t count;
+
+    do
+        size = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    while (size < 0 && errno == EINTR);
+    if (size < 0)
+        return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+    if (size == 0) {
+        errno = EPIPE; /* nobody holds the other end any more */
+        return -1;
+    }
+
+    count = take_descriptors(&m, message->fds);
+    size -= (ssize_t)sizeof *header;
+    if (size >= 0 && !(m.msg_flags & MSG_TRUNC)) {
+        if (header->kind == CHANNEL_DISPATCH ||
+            header->kind == CHANNEL_HAND_BACK) {
+            if (header->count <= CHANNEL_BATCH &&
+                (size_t)size == header->count * sizeof message->items[0] &&
+                (m.msg_flags & MSG_CTRUNC ? count < header->count
+                                          : count == header->count)) {
+                memcpy(message->items, body, (size_t)size);
+                message->lost = header->count - count;
+                header->count = count;
+                return 1;
+            }
+        } else if (count == 0 && header->count == (size_t)size &&
+                   size <= CHANNEL_TEXT) {
+            memcpy(message->text, body, (size_t)size);
+            message->text[size] = '\0';
+            return 1;
+        }
+    }
+    while (count > 0)
+        close(message->fds[--count]);
+    errno = EPROTO;
+    return -1;
+}

@@ -1,0 +1,68 @@
+/* Messages on the channel of a slot: a SOCK_SEQPACKET pair between the
+ * supervisor and the worker in the slot, that carries connections both ways.
+ *
+ * Pure C. Neither side ever blocks on it. A descriptor that was sent belongs
+ * to the kernel until it is received: the supervisor keeps both ends, so what
+ * a dead worker had not received can be received by the supervisor itself.
+ */
+#ifndef POOLSRV_CHANNEL_H
+#define POOLSRV_CHANNEL_H
+
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "common/address.h"
+
+/* Connections a message. The kernel allows 253; 64 fill 2.5 KiB. */
+#define CHANNEL_BATCH 64
+
+/* Bytes of text in a word: room for the traceback of an application. */
+#define CHANNEL_TEXT 16000
+
+typedef enum {
+    CHANNEL_DISPATCH = 1, /* supervisor: serve these */
+    CHANNEL_HAND_BACK,    /* worker: these are yours again */
+    CHANNEL_READY,        /* worker: the application is loaded */
+    CHANNEL_FAILED,       /* worker: it could not be loaded; text says why */
+} ChannelKind;
+
+/* A connection on its way. */
+typedef struct {
+    uint64_t since;        /* readable (request_waits) or idle since then */
+    uint32_t requests;     /* answered on it so far */
+    uint16_t listener;     /* which listener accepted it */
+    uint8_t request_waits; /* unread bytes of a request are there */
+    uint8_t prefaced;      /* its PROXY header has been read */
+    Address client;        /* the peer, or who the PROXY header says */
+    uint8_t reserved[4];
+} ChannelItem;
+
+typedef struct {
+    uint16_t kind;
+    uint16_t group;
+    uint32_t count; /* of items; bytes of text in a word */
+} ChannelHeader;
+
+typedef struct {
+    ChannelHeader header;
+    ChannelItem items[CHANNEL_BATCH];
+    int fds[CHANNEL_BATCH];
+    uint32_t lost; /* connections that came too, but found no descriptor */
+    char text[CHANNEL_TEXT + 1]; /* of a word, NUL-terminated */
+} ChannelMessage;
+
+/* Send message->header.count connections; the descriptors stay the caller's,
+ * to close. 0, or -1 and errno: EAGAIN if the channel is full or too many
+ * descriptors are in flight (back-pressure: try later), else it is broken. */
+int channel_send(int fd, const ChannelMessage *message);
+
+/* Send a word without connections. */
+int channel_say(int fd, ChannelKind kind, const char *text, size_t size);
+
+/* Receive one message; its descriptors are the caller's, CLOEXEC. A process
+ * that has no descriptors left gets the first of them, and the others are lost.
+ * 1, 0 if nothing is there, or -1 and errno (EPROTO: cut short or malformed;
+ * its descriptors have been closed). */
+int channel_receive(int fd, ChannelMessage *message);
+
+#endif

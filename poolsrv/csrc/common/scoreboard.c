@@ -1,0 +1,139 @@
+/* Laying out, mapping and folding the scoreboard. Pure C. */
+#define _GNU_SOURCE
+#include "common/scoreboard.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* "poolsrv" and a digit that changes with the layout's meaning; the sizes of
+ * the rows, which the header carries too, catch what the digit forgets. */
+#define MAGIC UINT64_C(0x317672736c6f6f70)
+
+typedef struct {
+    _Alignas(SCOREBOARD_LINE) uint64_t magic;
+    uint32_t slot_count;
+    uint32_t thread_count;
+    uint64_t row_sizes; /* of all kinds of rows, added up */
+    uint64_t size;
+} Header;
+
+typedef struct {
+    size_t supervisor, notice, forecast, loads, slots, workers, threads, end;
+} Layout;
+
+static Layout
+layout(uint32_t slots, uint32_t threads)
+{
+    Layout at;
+    at.supervisor = sizeof(Header);
+    at.notice = at.supervisor + sizeof(SupervisorRow);
+    at.forecast = at.notice + sizeof(NoticeLine);
+    at.loads = at.forecast + sizeof(Forecast);
+    at.slots = at.loads + slots * sizeof(LoadLine);
+    at.workers = at.slots + slots * sizeof(SlotRow);
+    at.threads = at.workers + slots * sizeof(WorkerRow);
+    at.end = at.threads + (size_t)slots * (threads + 1) * sizeof(ThreadRow);
+    return at;
+}
+
+static const uint64_t row_sizes = sizeof(Header) + sizeof(SupervisorRow) +
+                                  sizeof(NoticeLine) + sizeof(Forecast) +
+                                  sizeof(LoadLine) + sizeof(SlotRow) +
+                                  sizeof(WorkerRow) + sizeof(ThreadRow);
+
+int
+scoreboard_create(uint32_t slots, uint32_t threads)
+{
+    Header header = {.magic = MAGIC,
+                     .slot_count = slots,
+                     .thread_count = threads,
+                     .row_sizes = row_sizes,
+                     .size = layout(slots, threads).end};
+    const size_t forecast = layout(slots, threads).forecast;
+    uint64_t seed;
+    int fd = memfd_create("poolsrv-scoreboard", MFD_CLOEXEC);
+    if (fd < 0)
+        return -1;
+    if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed ||
+        ftruncate(fd, (off_t)header.size) < 0 ||
+        pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header ||
+        pwrite(fd, &seed, sizeof seed,
+               (off_t)(forecast + offsetof(Forecast, seed))) !=
+            (ssize_t)sizeof seed) {
+        int error = errno;
+        close(fd);
+        errno = error;
+        return -1;
+    }
+    return fd;
+}
+
+int
+scoreboard_attach(Scoreboard *board, int fd)
+{
+    struct stat info;
+    Header header;
+    Layout at;
+    char *base;
+
+    if (fstat(fd, &info) < 0)
+        return -1;
+    if (pread(fd, &header, sizeof header, 0) != (ssize_t)sizeof header ||
+        header.magic != MAGIC || header.row_sizes != row_sizes ||
+        header.size != layout(header.slot_count, header.thread_count).end ||
+        (uint64_t)info.st_size != header.size) {
+        errno = EINVAL;
+        return -1;
+    }
+    base = mmap(NULL, header.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED)
+        return -1;
+    at = layout(header.slot_count, header.thread_count);
+    *board = (Scoreboard){
+        .base = base,
+        .size = header.size,
+        .slot_count = header.slot_count,
+        .thread_count = header.thread_count,
+        .supervisor = (SupervisorRow *)(void *)(base + at.supervisor),
+        .notice = (NoticeLine *)(void *)(base + at.notice),
+        .forecast = (Forecast *)(void *)(base + at.forecast),
+        .loads = (LoadLine *)(void *)(base + at.loads),
+        .slots = (SlotRow *)(void *)(base + at.slots),
+        .workers = (WorkerRow *)(void *)(base + at.workers),
+        .threads = (ThreadRow *)(void *)(base + at.threads),
+    };
+    return 0;
+}
+
+void
+scoreboard_detach(Scoreboard *board)
+{
+    if (board->base)
+        munmap(board->base, board->size);
+    *board = (Scoreboard){0};
+}
+
+void
+scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
+{
+    uint32_t i;
+    for (i = 0; i <= board->thread_count; i++) {
+        ThreadRow *row = scoreboard_thread(board, slot, i);
+        uint64_t since = word_get(&row->current.since);
+        size_t state;
+        if (since && now > since)
+            word_add(&row->busy_time[0], now - since);
+        word_set(&row->current.since, 0);
+        atomic_store(&row->current.state, THREAD_IDLE);
+        for (state = 0; state < sizeof row->connections / sizeof(Word); state++)
+            word_set(&row->connections[state], 0);
+    }
+    word_set(&board->workers[slot].threads[0], 0);
+    atomic_store(&board->loads[slot].load, 0);
+    atomic_store(&board->loads[slot].limit, 0);
+    atomic_store(&board->loads[slot].held, 0);
+}

@@ -1,0 +1,360 @@
+/* Fields of proxies: see forwarded.h. */
+#include "protocol/forwarded.h"
+
+#include <string.h>
+
+#include "protocol/address_text.h"
+#include "protocol/lex.h"
+
+uint64_t
+forwarded_fields(ForwardedFamily family)
+{
+    switch (family) {
+    case FORWARDED_X:
+        return HTTP1_BIT(HTTP1_X_FORWARDED_FOR) |
+               HTTP1_BIT(HTTP1_X_FORWARDED_PROTO) |
+               HTTP1_BIT(HTTP1_X_FORWARDED_HOST) |
+               HTTP1_BIT(HTTP1_X_FORWARDED_PORT) |
+               HTTP1_BIT(HTTP1_X_FORWARDED_PREFIX);
+    case FORWARDED_STANDARD:
+        return HTTP1_BIT(HTTP1_FORWARDED);
+    case FORWARDED_OFF:
+        break;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------------
+ * Lists, from the right */
+
+/* The members of a list from the last to the first, over all fields of a name:
+ * several fields are one list, RFC 9110 section 5.3. */
+typedef struct {
+    const Http1Head *head;
+    const char *base;
+    Http1FieldId id;
+    uint32_t field; /* the fields before it are unread */
+    Http1Span left; /* of the value of that field, unread */
+} Members;
+
+static Members
+members_of(const Http1Head *head, const char *base, Http1FieldId id)
+{
+    return (Members){
+        .head = head,
+        .base = base,
+        .id = id,
+        .field = (head->seen & HTTP1_BIT(id)) != 0 ? head->count : 0,
+    };
+}
+
+/* Where the quoted string that ends at `close` begins, or `start` if nowhere.
+ * A quote inside has an odd number of backslashes before it. */
+static uint32_t
+opening_quote(const char *base, uint32_t start, uint32_t close)
+{
+    uint32_t i = close;
+    while (i > start) {
+        uint32_t first;
+        if (base[--i] != '"')
+            continue;
+        for (first = i; first > start && base[first - 1] == '\\'; first--)
+            ;
+        if ((i - first) % 2 == 0)
+            return i;
+        i = first;
+    }
+    return start;
+}
+
+/* Read forwards, a quote that the client left open would swallow what the
+ * proxy wrote behind it. Read backwards, it is never reached. */
+static Http1Span
+cut_last(Http1Span *left, const char *base)
+{
+    const uint32_t start = left->at;
+    uint32_t end = start + left->len;
+    uint32_t at = end;
+
+    while (at > start && base[at - 1] != ',') {
+        at--;
+        if (base[at] == '"')
+            at = opening_quote(base, start, at);
+    }
+    left->len = at > start ? at - 1 - start : 0;
+    while (at < end && is_space(base[at]))
+        at++;
+    while (end > at && is_space(base[end - 1]))
+        end--;
+    return (Http1Span){.at = at, .len = end - at};
+}
+
+/* False: there are no more. A member is never empty. */
+static bool
+previous(Members *m, Http1Span *member)
+{
+    for (;;) {
+        if (m->left.len == 0) {
+            const Http1Field *field;
+            if (m->field == 0)
+                return false;
+            field = &m->head->fields[--m->field];
+            if (field->id == m->id)
+                m->left = field->value;
+            continue;
+        }
+        *member = cut_last(&m->left, m->base);
+        if (member->len > 0)
+            return true;
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Values */
+
+static const char *
+scheme_of(const char *base, Http1Span text)
+{
+    if (http1_is_word(base + text.at, text.len, "https"))
+        return "https";
+    return http1_is_word(base + text.at, text.len, "http") ? "http" : NULL;
+}
+
+static Http1Span
+host_of(const char *base, Http1Span text)
+{
+    return http1_is_host(base + text.at, text.len) ? text : (Http1Span){0};
+}
+
+static uint16_t
+port_of(const char *base, Http1Span text)
+{
+    const int64_t port = http1_decimal(base + text.at, text.len);
+    return port > 0 && port <= UINT16_MAX ? (uint16_t)port : 0;
+}
+
+/* It ends up in links that the application makes: of plain characters only,
+ * and without `//`, which would name another host. */
+static Http1Span
+prefix_of(const char *base, Http1Span text)
+{
+    const char *prefix = base + text.at;
+    uint32_t i;
+
+    while (text.len > 0 && prefix[text.len - 1] == '/')
+        text.len--;
+    if (text.len > 0 && prefix[0] != '/')
+        return (Http1Span){0};
+    for (i = 0; i < text.len; i++)
+        if (prefix[i] == '/' ? i > 0 && prefix[i - 1] == '/'
+                             : !is(prefix[i], REG_NAME))
+            return (Http1Span){0};
+    return text;
+}
+
+/* The next hop to the client. False: the walk ends here. */
+static bool
+step(Forwarded *said, const char *node, size_t size, const Networks *trusted)
+{
+    return address_parse(&said->client, node, size) &&
+           address_within(&said->client, trusted);
+}
+
+/* ------------------------------------------------------------------------
+ * X-Forwarded-* */
+
+/* What the proxy said that many hops away. Proxies that do not append but
+ * replace leave a shorter list: then its first member. */
+static Http1Span
+at_hop(const Http1Head *head, const char *base, Http1FieldId id, uint32_t hops)
+{
+    Members m = members_of(head, base, id);
+    Http1Span member = {0};
+    while (hops-- > 0 && previous(&m, &member))
+        ;
+    return member;
+}
+
+static void
+read_x(Forwarded *said, const Http1Head *head, const char *base,
+       const Networks *trusted)
+{
+    Members m = members_of(head, base, HTTP1_X_FORWARDED_FOR);
+    Http1Span node;
+    uint32_t hops = 0;
+
+    while (previous(&m, &node)) {
+        hops++;
+        if (!step(said, base + node.at, node.len, trusted))
+            break;
+    }
+    if (hops == 0)
+        hops = 1;
+    said->scheme =
+        scheme_of(base, at_hop(head, base, HTTP1_X_FORWARDED_PROTO, hops));
+    said->host =
+        host_of(base, at_hop(head, base, HTTP1_X_FORWARDED_HOST, hops));
+    said->port =
+        port_of(base, at_hop(head, base, HTTP1_X_FORWARDED_PORT, hops));
+    said->prefix =
+        prefix_of(base, at_hop(head, base, HTTP1_X_FORWARDED_PREFIX, hops));
+}
+
+/* ------------------------------------------------------------------------
+ * Forwarded, RFC 7239 section 4 */
+
+typedef struct {
+    Http1Span node; /* of `for` */
+    Http1Span proto;
+    Http1Span host;
+} Element;
+
+static uint32_t
+skip_space(const char *base, uint32_t i, uint32_t end)
+{
+    while (i < end && is_space(base[i]))
+        i++;
+    return i;
+}
+
+/* token "=" (token | quoted-string), from *at on, which moves behind it. An
+ * address without its quotes is taken, too: its colons and brackets cannot be
+ * mistaken. */
+static bool
+read_pair(const char *base, uint32_t *at, uint32_t end, Http1Span *name,
+          Http1Span *value)
+{
+    uint32_t i = *at;
+    name->at = i;
+    while (i < end && is(base[i], TCHAR))
+        i++;
+    name->len = i - name->at;
+    if (name->len == 0 || i == end || base[i++] != '=')
+        return false;
+    value->at = i;
+    if (i < end && base[i] == '"') {
+        value->at = ++i;
+        while (i < end && base[i] != '"')
+            i += base[i] == '\\' ? 2 : 1;
+        if (i >= end)
+            return false;
+        value->len = i++ - value->at;
+    } else {
+        while (i < end && (is(base[i], TCHAR | AUTHORITY)) && base[i] != ';')
+            i++;
+        value->len = i - value->at;
+    }
+    *at = i;
+    return true;
+}
+
+static bool
+read_element(const char *base, Http1Span text, Element *element)
+{
+    const uint32_t end = text.at + text.len;
+    uint32_t i = text.at;
+
+    *element = (Element){0};
+    for (;;) {
+        Http1Span name, value, *place = NULL;
+        i = skip_space(base, i, end);
+        if (i < end && base[i] != ';') {
+            if (!read_pair(base, &i, end, &name, &value))
+                return false;
+            if (http1_is_word(base + name.at, name.len, "for"))
+                place = &element->node;
+            else if (http1_is_word(base + name.at, name.len, "proto"))
+                place = &element->proto;
+            else if (http1_is_word(base + name.at, name.len, "host"))
+                place = &element->host;
+            if (place && place->at) /* no parameter may stand twice */
+                return false;
+            if (place)
+                *place = value;
+            i = skip_space(base, i, end);
+        }
+        if (i == end)
+            return true;
+        if (base[i++] != ';')
+            return false;
+    }
+}
+
+static void
+read_standard(Forwarded *said, const Http1Head *head, const char *base,
+              const Networks *trusted)
+{
+    Members m = members_of(head, base, HTTP1_FORWARDED);
+    Http1Span text;
+    Element element;
+
+    while (previous(&m, &text) && read_element(base, text, &element)) {
+        said->scheme = scheme_of(base, element.proto);
+        said->host = host_of(base, element.host);
+        if (!step(said, base + element.node.at, element.node.len, trusted))
+            return;
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Together */
+
+/* The name in name[:port], and the port, 0 if there is none. */
+static uint32_t
+name_len(const char *base, Http1Span host, uint16_t *port)
+{
+    const char *text = base + host.at;
+    uint32_t i = host.len;
+    while (i > 0 && is_digit(text[i - 1]))
+        i--;
+    *port = 0;
+    /* A colon in brackets has a bracket behind it, not digits and the end. */
+    if (i == 0 || text[i - 1] != ':')
+        return host.len;
+    *port = port_of(base, (Http1Span){host.at + i, host.len - i});
+    return i - 1;
+}
+
+/* Scheme, host and port must make one URL. The port that stands in the host
+ * is what the client typed, so it wins. */
+static void
+settle(Forwarded *said, const Http1Head *head, const char *base)
+{
+    const bool https = said->scheme && strcmp(said->scheme, "https") == 0;
+    const uint16_t usual = https ? 443 : 80;
+    uint16_t in_host;
+
+    /* The usual port of the other scheme is not the client's: a proxy in the
+     * middle speaks of itself. */
+    if (said->port == (https ? 80 : 443))
+        said->port = 0;
+    said->renamed = said->host.len > 0;
+    if (!said->renamed && !said->scheme && !said->port)
+        return;
+    if (!said->renamed)
+        said->host = head->host;
+    said->name_len = name_len(base, said->host, &in_host);
+    if (in_host)
+        said->port = in_host;
+    else if (!said->port)
+        said->port = usual;
+    said->port_missing = said->host.len > 0 && !in_host && said->port != usual;
+}
+
+void
+forwarded_read(Forwarded *said, ForwardedFamily family, const Http1Head *head,
+               const char *base, const Networks *trusted, const Address *peer)
+{
+    *said = (Forwarded){.client = *peer};
+    switch (family) {
+    case FORWARDED_X:
+        read_x(said, head, base, trusted);
+        break;
+    case FORWARDED_STANDARD:
+        read_standard(said, head, base, trusted);
+        break;
+    case FORWARDED_OFF:
+        return;
+    }
+    settle(said, head, base);
+}

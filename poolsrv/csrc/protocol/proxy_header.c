@@ -1,0 +1,143 @@
+/* The PROXY protocol: see proxy_header.h. */
+#include "protocol/proxy_header.h"
+
+#include <arpa/inet.h>
+#include <string.h>
+
+#include "protocol/lex.h"
+
+/* ------------------------------------------------------------------------
+ * Version 1: "PROXY" SP "TCP4" SP source SP destination SP port SP port CRLF */
+
+#define V1_LONGEST 107 /* with CRLF, by the specification */
+#define V1_WORDS 6
+
+/* Addresses as inet_ntop writes them, ports without leading zeros: what
+ * another reader could take for something else is refused. */
+static bool
+read_end(Address *end, uint8_t family, const char *host, const char *port)
+{
+    uint8_t bytes[16];
+    const size_t digits = strlen(port);
+    const int64_t number = digits > 5 ? -1 : http1_decimal(port, digits);
+    if (inet_pton(family, host, bytes) != 1 || number < 0 ||
+        number > UINT16_MAX || (port[0] == '0' && digits > 1))
+        return false;
+    *end = address_of(family, bytes, (uint16_t)number);
+    return true;
+}
+
+static ProxyResult
+parse_v1(const char *bytes, size_t size, size_t *length, Address *client)
+{
+    char line[V1_LONGEST];
+    char *words[V1_WORDS], *rest = line;
+    Address destination;
+    uint8_t family;
+    int count = 0;
+    const size_t room = size < V1_LONGEST ? size : V1_LONGEST;
+    const char *lf = memchr(bytes, '\n', room);
+
+    if (lf == NULL)
+        return room == V1_LONGEST ? PROXY_BAD : PROXY_PARTIAL;
+    *length = (size_t)(lf - bytes) + 1;
+    if (lf[-1] != '\r' || memchr(bytes, '\0', *length))
+        return PROXY_BAD;
+    memcpy(line, bytes, *length);
+    line[*length - 2] = '\0';
+    while (rest && count < V1_WORDS) {
+        words[count++] = rest;
+        rest = strchr(rest, ' ');
+        if (rest)
+            *rest++ = '\0';
+    }
+    /* What follows UNKNOWN is to be ignored. */
+    if (count >= 2 && strcmp(words[1], "UNKNOWN") == 0) {
+        *client = (Address){.family = AF_UNSPEC};
+        return PROXY_DONE;
+    }
+    if (count != V1_WORDS || rest)
+        return PROXY_BAD;
+    if (strcmp(words[1], "TCP4") == 0)
+        family = AF_INET;
+    else if (strcmp(words[1], "TCP6") == 0)
+        family = AF_INET6;
+    else
+        return PROXY_BAD;
+    if (!read_end(&destination, family, words[3], words[5]) ||
+        !read_end(client, family, words[2], words[4]))
+        return PROXY_BAD;
+    return PROXY_DONE;
+}
+
+/* ------------------------------------------------------------------------
+ * Version 2: signature, version and command, family and transport, length of
+ * what follows (addresses, then TLVs, which are skipped) */
+
+#define V2_HEAD 16
+#define V2_LOCAL 0x20
+#define V2_PROXY 0x21
+
+static ProxyResult
+parse_v2(const char *bytes, size_t size, size_t *length, Address *client)
+{
+    const uint8_t *head = (const uint8_t *)bytes;
+    const uint8_t *source = head + V2_HEAD;
+    uint16_t port, room;
+
+    if (size < V2_HEAD)
+        return PROXY_PARTIAL;
+    room = (uint16_t)(head[14] << 8 | head[15]);
+    *length = V2_HEAD + (size_t)room;
+    if ((head[12] != V2_LOCAL && head[12] != V2_PROXY) ||
+        *length > PROXY_LONGEST)
+        return PROXY_BAD;
+    if (size < *length)
+        return PROXY_PARTIAL;
+    if (head[12] == V2_LOCAL)
+        return PROXY_DONE;
+    switch (head[13]) {
+    case 0x11: /* TCP over IPv4: two addresses, two ports */
+        if (room < 12)
+            return PROXY_BAD;
+        memcpy(&port, source + 8, sizeof port);
+        *client = address_of(AF_INET, source, ntohs(port));
+        return PROXY_DONE;
+    case 0x21: /* TCP over IPv6 */
+        if (room < 36)
+            return PROXY_BAD;
+        memcpy(&port, source + 32, sizeof port);
+        *client = address_of(AF_INET6, source, ntohs(port));
+        return PROXY_DONE;
+    case 0x31: /* Unix stream: two paths of 108 bytes, of the proxy's machine */
+        if (room < 216)
+            return PROXY_BAD;
+        /* fall through */
+    case 0x00:
+        *client = (Address){.family = AF_UNSPEC};
+        return PROXY_DONE;
+    default: /* datagrams do not carry HTTP/1 */
+        return PROXY_BAD;
+    }
+}
+
+/* Do the bytes start as `mark` does, as far as both go? */
+static bool
+starts(const char *bytes, size_t size, const char *mark, size_t mark_size)
+{
+    return memcmp(bytes, mark, size < mark_size ? size : mark_size) == 0;
+}
+
+ProxyResult
+proxy_parse(const char *bytes, size_t size, size_t *length, Address *client)
+{
+    static const char v1[] = "PROXY ";
+    static const char v2[] = "\r\n\r\n\0\r\nQUIT\n";
+
+    *length = 0;
+    if (starts(bytes, size, v1, sizeof v1 - 1))
+        return parse_v1(bytes, size, length, client);
+    if (starts(bytes, size, v2, sizeof v2 - 1))
+        return parse_v2(bytes, size, length, client);
+    return PROXY_BAD;
+}

@@ -1,0 +1,41 @@
+/* What the binding files share. The only header that includes Python.h; it
+ * and module.c are the only places that look at Python's version.
+ *
+ * A binding converts, calls pure C and converts back. All state hangs on the
+ * module object: the core must load in a sub-interpreter with its own GIL and
+ * on a free-threaded build.
+ */
+#ifndef POOLSRV_CORE_H
+#define POOLSRV_CORE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "common/scoreboard.h"
+
+typedef struct {
+    PyTypeObject *scoreboard_type;
+    PyTypeObject *dispatcher_type;
+    PyTypeObject *reactor_type;
+    PyTypeObject *input_type;
+    PyTypeObject *start_response_type;
+    PyTypeObject *file_wrapper_type;
+} CoreState;
+
+extern struct PyModuleDef core_module;
+
+CoreState *core_state_of(PyTypeObject *type);
+
+/* Each adds its type (and constants) to the module: 0, or -1 and exception. */
+int core_add_scoreboard(PyObject *module, CoreState *state);
+int core_add_dispatcher(PyObject *module, CoreState *state);
+int core_add_reactor(PyObject *module, CoreState *state);
+int core_add_request(PyObject *module, CoreState *state);
+
+/* The mapping inside a _core.Scoreboard; TypeError if it is none. */
+Scoreboard *core_scoreboard(CoreState *state, PyObject *object);
+
+/* A type from its spec, kept in *place and added to the module. */
+int core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place);
+
+#endif

@@ -1,0 +1,352 @@
+/* Binding: _core.Dispatcher, the supervisor's loop. */
+#include "python/core.h"
+
+#include "common/clock.h"
+#include "supervisor/dispatch.h"
+
+#define EVENT_ROOM 32
+
+typedef struct {
+    PyObject_HEAD Dispatch *dispatch;
+    PyObject *board; /* keeps the mapping alive */
+    DispatchEvent *events;
+    uint32_t slot_count;
+} DispatcherObject;
+
+static uint64_t
+nanoseconds(double seconds)
+{
+    return (uint64_t)(seconds * 1e9);
+}
+
+/* The descriptors of a sequence of ints; NULL and exception. */
+static int *
+descriptors(PyObject *sequence, Py_ssize_t *count)
+{
+    PyObject *fast = PySequence_Fast(sequence, "listeners must be a sequence");
+    Py_ssize_t i;
+    int *fds;
+    if (fast == NULL)
+        return NULL;
+    *count = PySequence_Fast_GET_SIZE(fast);
+    fds = PyMem_Calloc((size_t)*count + 1, sizeof *fds);
+    if (fds == NULL)
+        PyErr_NoMemory();
+    for (i = 0; fds && i < *count; i++) {
+        fds[i] = PyObject_AsFileDescriptor(PySequence_Fast_GET_ITEM(fast, i));
+        if (fds[i] < 0) {
+            PyMem_Free(fds);
+            fds = NULL;
+        }
+    }
+    Py_DECREF(fast);
+    return fds;
+}
+
+static PyObject *
+dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {
+        "board",         "listeners",  "header_timeout", "keep_alive_timeout",
+        "queue_timeout", "queue_size", "overtaking",     NULL};
+    CoreState *state = core_state_of(type);
+    PyObject *board, *listeners;
+    double header, keep_alive, queue;
+    unsigned queue_size, overtaking;
+    Scoreboard *scoreboard;
+    DispatcherObject *self;
+    DispatchLimits limits;
+    Py_ssize_t count;
+    int *fds;
+
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(
+            args, keywords, "OO$dddII:Dispatcher", names, &board, &listeners,
+            &header, &keep_alive, &queue, &queue_size, &overtaking))
+        return NULL;
+    scoreboard = core_scoreboard(state, board);
+    if (scoreboard == NULL)
+        return NULL;
+    self = (DispatcherObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->board = Py_NewRef(board);
+    self->slot_count = scoreboard->slot_count;
+    self->events = PyMem_New(DispatchEvent, EVENT_ROOM);
+    if (self->events == NULL) {
+        Py_DECREF(self);
+        return PyErr_NoMemory();
+    }
+    fds = descriptors(listeners, &count);
+    if (fds == NULL) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    limits = (DispatchLimits){.header_timeout = nanoseconds(header),
+                              .keep_alive_timeout = nanoseconds(keep_alive),
+                              .queue_timeout = nanoseconds(queue),
+                              .queue_size = queue_size,
+                              .overtaking = overtaking};
+    self->dispatch = dispatch_new(scoreboard, &limits, fds, (uint32_t)count);
+    PyMem_Free(fds);
+    if (self->dispatch == NULL) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+dispatcher_dealloc(DispatcherObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    if (self->dispatch)
+        dispatch_free(self->dispatch);
+    PyMem_Free(self->events);
+    Py_XDECREF(self->board);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static int
+check_open(DispatcherObject *self)
+{
+    if (self->dispatch)
+        return 0;
+    PyErr_SetString(PyExc_ValueError, "the dispatcher is closed");
+    return -1;
+}
+
+static int
+check_slot(DispatcherObject *self, unsigned slot)
+{
+    if (check_open(self) < 0)
+        return -1;
+    if (slot < self->slot_count)
+        return 0;
+    PyErr_Format(PyExc_IndexError, "slot %u of %u", slot, self->slot_count);
+    return -1;
+}
+
+static PyObject *
+none_or_errno(int result)
+{
+    if (result < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+dispatcher_channel(DispatcherObject *self, PyObject *args)
+{
+    unsigned slot;
+    int ours, theirs;
+    if (!PyArg_ParseTuple(args, "Iii:channel", &slot, &ours, &theirs) ||
+        check_slot(self, slot) < 0)
+        return NULL;
+    return none_or_errno(dispatch_channel(self->dispatch, slot, ours, theirs));
+}
+
+static PyObject *
+dispatcher_enable(DispatcherObject *self, PyObject *args)
+{
+    unsigned slot;
+    int on;
+    if (!PyArg_ParseTuple(args, "Ip:enable", &slot, &on) ||
+        check_slot(self, slot) < 0)
+        return NULL;
+    dispatch_enable(self->dispatch, slot, on);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+dispatcher_reclaim(DispatcherObject *self, PyObject *value)
+{
+    unsigned long slot = PyLong_AsUnsignedLong(value);
+    if ((slot == (unsigned long)-1 && PyErr_Occurred()) ||
+        check_slot(self, (unsigned)slot) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLong(
+        dispatch_reclaim(self->dispatch, (uint32_t)slot));
+}
+
+static PyObject *
+dispatcher_watch(DispatcherObject *self, PyObject *args)
+{
+    int fd;
+    unsigned token;
+    if (!PyArg_ParseTuple(args, "iI:watch", &fd, &token) ||
+        check_open(self) < 0)
+        return NULL;
+    return none_or_errno(dispatch_watch(self->dispatch, fd, token));
+}
+
+static PyObject *
+dispatcher_unwatch(DispatcherObject *self, PyObject *value)
+{
+    int fd = PyObject_AsFileDescriptor(value);
+    if (fd < 0 || check_open(self) < 0)
+        return NULL;
+    return none_or_errno(dispatch_unwatch(self->dispatch, fd));
+}
+
+static PyObject *
+dispatcher_close(DispatcherObject *self, PyObject *Py_UNUSED(none))
+{
+    if (self->dispatch)
+        dispatch_free(self->dispatch);
+    self->dispatch = NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+dispatcher_stop(DispatcherObject *self, PyObject *Py_UNUSED(none))
+{
+    if (check_open(self) < 0)
+        return NULL;
+    dispatch_stop(self->dispatch);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+event_object(const DispatchEvent *event)
+{
+    if (event->kind == DISPATCH_FOREIGN)
+        return Py_BuildValue("(I)", event->token);
+    if (event->kind == DISPATCH_DRAINED)
+        return PyTuple_New(0);
+    return Py_BuildValue("(IiN)", event->slot, (int)event->word,
+                         PyUnicode_DecodeUTF8(event->text,
+                                              (Py_ssize_t)strlen(event->text),
+                                              "backslashreplace"));
+}
+
+static PyObject *
+event_list(const DispatchEvent *events, int count)
+{
+    PyObject *list = PyList_New(count);
+    int i;
+    for (i = 0; list && i < count; i++) {
+        PyObject *item = event_object(&events[i]);
+        if (item == NULL)
+            Py_CLEAR(list);
+        else
+            PyList_SET_ITEM(list, i, item);
+    }
+    return list;
+}
+
+static PyObject *
+dispatcher_hear(DispatcherObject *self, PyObject *value)
+{
+    unsigned long slot = PyLong_AsUnsignedLong(value);
+    if ((slot == (unsigned long)-1 && PyErr_Occurred()) ||
+        check_slot(self, (unsigned)slot) < 0)
+        return NULL;
+    return event_list(self->events,
+                      (int)dispatch_hear(self->dispatch, (uint32_t)slot,
+                                         self->events, EVENT_ROOM));
+}
+
+static PyObject *
+dispatcher_wait(DispatcherObject *self, PyObject *value)
+{
+    uint64_t deadline = 0;
+    int n;
+
+    if (check_open(self) < 0)
+        return NULL;
+    if (value != Py_None) {
+        double at = PyFloat_AsDouble(value);
+        if (at == -1.0 && PyErr_Occurred())
+            return NULL;
+        deadline = at > 0 ? nanoseconds(at) : 1;
+    }
+    Py_BEGIN_ALLOW_THREADS n =
+        dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
+    Py_END_ALLOW_THREADS if (n < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    return event_list(self->events, n);
+}
+
+static PyObject *
+dispatcher_bell(DispatcherObject *self, void *Py_UNUSED(closure))
+{
+    if (check_open(self) < 0)
+        return NULL;
+    return PyLong_FromLong(dispatch_bell(self->dispatch));
+}
+
+static PyObject *
+dispatcher_queued(DispatcherObject *self, void *Py_UNUSED(closure))
+{
+    if (check_open(self) < 0)
+        return NULL;
+    return PyLong_FromUnsignedLong(dispatch_queued(self->dispatch));
+}
+
+static PyGetSetDef dispatcher_getset[] = {
+    {"bell", (getter)dispatcher_bell, NULL,
+     "The eventfd by which workers tell that a thread is free.", NULL},
+    {"queued", (getter)dispatcher_queued, NULL,
+     "Connections that wait for a free thread.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef dispatcher_methods[] = {
+    {"channel", (PyCFunction)dispatcher_channel, METH_VARARGS,
+     "channel(slot, ours, theirs): both ends of a slot's channel, which stay "
+     "the caller's."},
+    {"enable", (PyCFunction)dispatcher_enable, METH_VARARGS,
+     "enable(slot, on): may the slot get work?"},
+    {"reclaim", (PyCFunction)dispatcher_reclaim, METH_O,
+     "Queue again what was sent to a slot and never received; how many."},
+    {"hear", (PyCFunction)dispatcher_hear, METH_O,
+     "hear(slot): the words of a slot that wait() has not told yet, as it "
+     "does; "
+     "call it before the slot is buried."},
+    {"watch", (PyCFunction)dispatcher_watch, METH_VARARGS,
+     "watch(fd, token): wait() also tells when fd is readable."},
+    {"unwatch", (PyCFunction)dispatcher_unwatch, METH_O, "Undo watch()."},
+    {"stop", (PyCFunction)dispatcher_stop, METH_NOARGS,
+     "Accept what waits, then never again; close what is idle."},
+    {"close", (PyCFunction)dispatcher_close, METH_NOARGS,
+     "Close all it holds: at the end, and in a forked child, whose copies do "
+     "not matter to the parent. No other method may follow."},
+    {"wait", (PyCFunction)dispatcher_wait, METH_O,
+     "wait(deadline): run until something needs policy, or until the monotonic "
+     "time `deadline` in seconds (None: no limit).\n\n"
+     "Returns a list of (token,) for readable watched descriptors, (slot, "
+     "word, "
+     "text) for what workers say, and () once when stopped and nothing waits "
+     "for a thread any more."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot dispatcher_slots[] = {
+    {Py_tp_doc,
+     "Dispatcher(board, listeners, *, header_timeout, keep_alive_timeout, "
+     "queue_timeout, queue_size, overtaking)\n\n"
+     "Accepts, parks and dispatches connections; times in seconds."},
+    {Py_tp_new, dispatcher_new},
+    {Py_tp_dealloc, dispatcher_dealloc},
+    {Py_tp_methods, dispatcher_methods},
+    {Py_tp_getset, dispatcher_getset},
+    {0, NULL},
+};
+
+static PyType_Spec dispatcher_spec = {
+    .name = "poolsrv._core.Dispatcher",
+    .basicsize = sizeof(DispatcherObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = dispatcher_slots,
+};
+
+int
+core_add_dispatcher(PyObject *module, CoreState *state)
+{
+    if (PyModule_AddIntConstant(module, "WORD_READY", CHANNEL_READY) < 0 ||
+        PyModule_AddIntConstant(module, "WORD_FAILED", CHANNEL_FAILED) < 0)
+        return -1;
+    return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
+}

@@ -1,0 +1,136 @@
+/* The module poolsrv._core: its types, in the order they need each other. */
+#include "python/core.h"
+
+#include <errno.h>
+
+#include "common/channel.h"
+
+int
+core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
+{
+    PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (type == NULL)
+        return -1;
+    *place = (PyTypeObject *)type;
+    return PyModule_AddType(module, *place);
+}
+
+CoreState *
+core_state_of(PyTypeObject *type)
+{
+    PyObject *module = PyType_GetModuleByDef(type, &core_module);
+    return module ? PyModule_GetState(module) : NULL;
+}
+
+static PyObject *
+core_scoreboard_create(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    unsigned slots, threads;
+    int fd;
+    if (!PyArg_ParseTuple(args, "II:scoreboard_create", &slots, &threads))
+        return NULL;
+    if (slots == 0 || slots > 4096 || threads == 0 || threads > 4096) {
+        PyErr_SetString(PyExc_ValueError,
+                        "slots and threads must be between 1 and 4096");
+        return NULL;
+    }
+    fd = scoreboard_create(slots, threads);
+    if (fd < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    return PyLong_FromLong(fd);
+}
+
+static PyObject *
+core_say(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *text;
+    Py_ssize_t size;
+    int fd, kind;
+    if (!PyArg_ParseTuple(args, "iiy#:say", &fd, &kind, &text, &size))
+        return NULL;
+    if (channel_say(fd, (ChannelKind)kind, text, (size_t)size) < 0)
+        return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef core_methods[] = {
+    {"say", core_say, METH_VARARGS,
+     "say(channel, word, text): tell the supervisor; text beyond 16000 bytes "
+     "is cut."},
+    {"scoreboard_create", core_scoreboard_create, METH_VARARGS,
+     "scoreboard_create(slots, threads): the descriptor of a new memfd.\n\n"
+     "The caller owns it."},
+    {NULL, NULL, 0, NULL},
+};
+
+static int
+core_exec(PyObject *module)
+{
+    CoreState *state = PyModule_GetState(module);
+    if (core_add_scoreboard(module, state) < 0 ||
+        core_add_dispatcher(module, state) < 0 ||
+        core_add_request(module, state) < 0 ||
+        core_add_reactor(module, state) < 0)
+        return -1;
+    return 0;
+}
+
+#define EACH_TYPE(X)       \
+    X(scoreboard_type)     \
+    X(dispatcher_type)     \
+    X(reactor_type)        \
+    X(input_type)          \
+    X(start_response_type) \
+    X(file_wrapper_type)
+
+static int
+core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    CoreState *state = PyModule_GetState(module);
+#define X(type) Py_VISIT(state->type);
+    EACH_TYPE(X)
+#undef X
+    return 0;
+}
+
+static int
+core_clear(PyObject *module)
+{
+    CoreState *state = PyModule_GetState(module);
+#define X(type) Py_CLEAR(state->type);
+    EACH_TYPE(X)
+#undef X
+    return 0;
+}
+
+static void
+core_free(void *module)
+{
+    core_clear(module);
+}
+
+static PyModuleDef_Slot core_slots[] = {
+    {Py_mod_exec, core_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
+    {0, NULL},
+};
+
+struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "poolsrv._core",
+    .m_doc = "The hot path: dispatching sockets, serving HTTP, counting.",
+    .m_size = sizeof(CoreState),
+    .m_methods = core_methods,
+    .m_slots = core_slots,
+    .m_traverse = core_traverse,
+    .m_clear = core_clear,
+    .m_free = core_free,
+};
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&core_module);
+}

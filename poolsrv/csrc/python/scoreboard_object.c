@@ -1,0 +1,464 @@
+/* Binding: _core.Scoreboard, FIELDS and BUCKETS. */
+#include "python/core.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+
+typedef enum { ROW_SUPERVISOR, ROW_SLOT, ROW_WORKER, ROW_THREAD } Row;
+
+typedef struct {
+    Row row;
+    const char *name, *kind, *unit, *metric, *label, *help;
+    uint16_t index, words;
+} Field;
+
+#define FIELD(row_, type, field, kind_, words_, unit_, metric_, label_, help_) \
+    {.row = (row_),                                                            \
+     .name = #field,                                                           \
+     .kind = #kind_,                                                           \
+     .unit = (unit_),                                                          \
+     .metric = (metric_),                                                      \
+     .label = (label_),                                                        \
+     .help = (help_),                                                          \
+     .index = offsetof(type, field) / sizeof(Word),                            \
+     .words = (words_)},
+#define SUPERVISOR(...) FIELD(ROW_SUPERVISOR, SupervisorRow, __VA_ARGS__)
+#define SLOT(...) FIELD(ROW_SLOT, SlotRow, __VA_ARGS__)
+#define WORKER(...) FIELD(ROW_WORKER, WorkerRow, __VA_ARGS__)
+#define THREAD(...) FIELD(ROW_THREAD, ThreadRow, __VA_ARGS__)
+
+static const Field fields[] = {
+    SCOREBOARD_SUPERVISOR_FIELDS(SUPERVISOR) //
+    SCOREBOARD_SLOT_FIELDS(SLOT)             //
+    SCOREBOARD_WORKER_FIELDS(WORKER)         //
+    SCOREBOARD_THREAD_FIELDS(THREAD)         //
+};
+
+#undef FIELD
+#undef SUPERVISOR
+#undef SLOT
+#undef WORKER
+#undef THREAD
+
+#define FIELD_COUNT (sizeof fields / sizeof fields[0])
+
+static const char *const row_names[] = {"supervisor", "slot", "worker",
+                                        "thread"};
+
+/* Words of a row: where its last field ends. */
+static size_t
+row_words(Row row)
+{
+    size_t i, words = 0;
+    for (i = 0; i < FIELD_COUNT; i++)
+        if (fields[i].row == row)
+            words = (size_t)fields[i].index + fields[i].words;
+    return words;
+}
+
+typedef struct {
+    PyObject_HEAD Scoreboard board;
+} ScoreboardObject;
+
+Scoreboard *
+core_scoreboard(CoreState *state, PyObject *object)
+{
+    if (!PyObject_TypeCheck(object, state->scoreboard_type)) {
+        PyErr_Format(PyExc_TypeError, "a Scoreboard is needed, not %.100s",
+                     Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    return &((ScoreboardObject *)object)->board;
+}
+
+static PyObject *
+scoreboard_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"fd", NULL};
+    ScoreboardObject *self;
+    int fd;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "i:Scoreboard", names,
+                                     &fd))
+        return NULL;
+    self = (ScoreboardObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    if (scoreboard_attach(&self->board, fd) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static void
+scoreboard_dealloc(ScoreboardObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    scoreboard_detach(&self->board);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+words_tuple(const Word *words, size_t count)
+{
+    size_t i;
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    if (tuple == NULL)
+        return NULL;
+    for (i = 0; i < count; i++) {
+        /* A thread's gauge is a signed share: keep its sign. */
+        PyObject *value = PyLong_FromLongLong((long long)word_get(&words[i]));
+        if (value == NULL) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, value);
+    }
+    return tuple;
+}
+
+static int
+slot_index(ScoreboardObject *self, PyObject *value, uint32_t *slot)
+{
+    unsigned long number = PyLong_AsUnsignedLong(value);
+    if (number == (unsigned long)-1 && PyErr_Occurred())
+        return -1;
+    if (number >= self->board.slot_count) {
+        PyErr_Format(PyExc_IndexError, "slot %lu of %u", number,
+                     self->board.slot_count);
+        return -1;
+    }
+    *slot = (uint32_t)number;
+    return 0;
+}
+
+static PyObject *
+scoreboard_supervisor(ScoreboardObject *self, PyObject *Py_UNUSED(none))
+{
+    return words_tuple((Word *)(void *)self->board.supervisor,
+                       row_words(ROW_SUPERVISOR));
+}
+
+static PyObject *
+scoreboard_slot(ScoreboardObject *self, PyObject *value)
+{
+    uint32_t slot;
+    if (slot_index(self, value, &slot) < 0)
+        return NULL;
+    return words_tuple((Word *)(void *)&self->board.slots[slot],
+                       row_words(ROW_SLOT));
+}
+
+static PyObject *
+scoreboard_worker(ScoreboardObject *self, PyObject *value)
+{
+    uint32_t slot;
+    if (slot_index(self, value, &slot) < 0)
+        return NULL;
+    return words_tuple((Word *)(void *)&self->board.workers[slot],
+                       row_words(ROW_WORKER));
+}
+
+static PyObject *
+scoreboard_load(ScoreboardObject *self, PyObject *value)
+{
+    uint32_t slot;
+    if (slot_index(self, value, &slot) < 0)
+        return NULL;
+    return Py_BuildValue("ii", (int)atomic_load(&self->board.loads[slot].load),
+                         (int)atomic_load(&self->board.loads[slot].limit));
+}
+
+static PyObject *
+scoreboard_totals(ScoreboardObject *self, PyObject *args)
+{
+    size_t words = row_words(ROW_THREAD), i;
+    size_t busy = offsetof(ThreadRow, busy_time) / sizeof(Word);
+    Word sums[sizeof(ThreadRow) / sizeof(Word)];
+    PyObject *value;
+    unsigned long long now;
+    uint32_t slot, thread;
+
+    if (!PyArg_ParseTuple(args, "OK:totals", &value, &now) ||
+        slot_index(self, value, &slot) < 0)
+        return NULL;
+    memset(sums, 0, sizeof sums);
+    for (thread = 0; thread <= self->board.thread_count; thread++) {
+        ThreadRow *row = scoreboard_thread(&self->board, slot, thread);
+        uint64_t since;
+        for (i = 0; i < words; i++)
+            word_add(&sums[i], word_get((Word *)(void *)row + i));
+        /* Last: a request that ends meanwhile is counted later, not twice. */
+        since = word_get(&row->current.since);
+        if (since && now > since)
+            word_add(&sums[busy], now - since);
+    }
+    return words_tuple(sums, words);
+}
+
+static PyObject *
+scoreboard_busy(ScoreboardObject *self, PyObject *value)
+{
+    uint32_t slot, thread;
+    long busy = 0;
+    if (slot_index(self, value, &slot) < 0)
+        return NULL;
+    for (thread = 0; thread < self->board.thread_count; thread++)
+        busy += word_get(&scoreboard_thread(&self->board, slot, thread)
+                              ->current.since) != 0;
+    return PyLong_FromLong(busy);
+}
+
+static PyObject *
+text(const char *field, size_t size)
+{
+    /* Another process may be writing: the copy ends inside the field. */
+    return PyBytes_FromStringAndSize(field, (Py_ssize_t)strnlen(field, size));
+}
+
+static PyObject *
+scoreboard_current(ScoreboardObject *self, PyObject *value)
+{
+    uint32_t slot, thread;
+    PyObject *list;
+    if (slot_index(self, value, &slot) < 0)
+        return NULL;
+    list = PyList_New(0);
+    if (list == NULL)
+        return NULL;
+    for (thread = 0; thread < self->board.thread_count; thread++) {
+        const Current *now =
+            &scoreboard_thread(&self->board, slot, thread)->current;
+        uint64_t since = word_get(&now->since);
+        PyObject *item;
+        int failed;
+        if (since == 0)
+            continue;
+        item = Py_BuildValue("IIKKNNN", thread,
+                             (unsigned)atomic_load(&((Current *)now)->state),
+                             (unsigned long long)since,
+                             (unsigned long long)word_get(&now->ready),
+                             text(now->method, sizeof now->method),
+                             text(now->path, sizeof now->path),
+                             text(now->request_id, sizeof now->request_id));
+        failed = item == NULL || PyList_Append(list, item) < 0;
+        Py_XDECREF(item);
+        if (failed) {
+            Py_DECREF(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* The word that (row, slot, field, word, thread) names; NULL and exception. */
+static Word *
+find_word(ScoreboardObject *self, const char *row, unsigned slot,
+          const char *field, unsigned word, unsigned thread)
+{
+    size_t i;
+    for (i = 0; i < FIELD_COUNT; i++) {
+        const Field *f = &fields[i];
+        Word *first;
+        if (strcmp(row_names[f->row], row) != 0 || strcmp(f->name, field) != 0)
+            continue;
+        if (word >= f->words || slot >= self->board.slot_count ||
+            thread >= self->board.thread_count)
+            break;
+        switch (f->row) {
+        case ROW_SUPERVISOR:
+            first = (Word *)(void *)self->board.supervisor;
+            break;
+        case ROW_SLOT:
+            first = (Word *)(void *)&self->board.slots[slot];
+            break;
+        case ROW_WORKER:
+            first = (Word *)(void *)&self->board.workers[slot];
+            break;
+        case ROW_THREAD:
+        default:
+            first =
+                (Word *)(void *)scoreboard_thread(&self->board, slot, thread);
+        }
+        return first + f->index + word;
+    }
+    PyErr_Format(PyExc_KeyError, "no word %s.%s[%u] in slot %u, thread %u", row,
+                 field, word, slot, thread);
+    return NULL;
+}
+
+static Word *
+parse_word(ScoreboardObject *self, PyObject *args, PyObject *keywords,
+           long long *value)
+{
+    static char *names[] = {"row",  "slot",   "field", "value",
+                            "word", "thread", NULL};
+    const char *row, *field;
+    unsigned slot, word = 0, thread = 0;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIsL|II", names, &row,
+                                     &slot, &field, value, &word, &thread))
+        return NULL;
+    return find_word(self, row, slot, field, word, thread);
+}
+
+static PyObject *
+scoreboard_set(ScoreboardObject *self, PyObject *args, PyObject *keywords)
+{
+    long long value;
+    Word *word = parse_word(self, args, keywords, &value);
+    if (word == NULL)
+        return NULL;
+    word_set(word, (uint64_t)value);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+scoreboard_add(ScoreboardObject *self, PyObject *args, PyObject *keywords)
+{
+    long long value;
+    Word *word = parse_word(self, args, keywords, &value);
+    if (word == NULL)
+        return NULL;
+    word_add(word, (uint64_t)value);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+scoreboard_bury_method(ScoreboardObject *self, PyObject *value)
+{
+    uint32_t slot;
+    if (slot_index(self, value, &slot) < 0)
+        return NULL;
+    scoreboard_bury(&self->board, slot, clock_now());
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+scoreboard_slot_count(ScoreboardObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(self->board.slot_count);
+}
+
+static PyObject *
+scoreboard_thread_count(ScoreboardObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromUnsignedLong(self->board.thread_count);
+}
+
+static PyGetSetDef scoreboard_getset[] = {
+    {"slot_count", (getter)scoreboard_slot_count, NULL, "Slots.", NULL},
+    {"thread_count", (getter)scoreboard_thread_count, NULL,
+     "Request threads of each slot.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMethodDef scoreboard_methods[] = {
+    {"supervisor", (PyCFunction)scoreboard_supervisor, METH_NOARGS,
+     "The words of the supervisor's row, in the order of FIELDS."},
+    {"slot", (PyCFunction)scoreboard_slot, METH_O,
+     "The words of a slot's row."},
+    {"worker", (PyCFunction)scoreboard_worker, METH_O,
+     "The words of a worker's row."},
+    {"load", (PyCFunction)scoreboard_load, METH_O,
+     "(load, limit) of a slot: requests reserved or running, and the most."},
+    {"totals", (PyCFunction)scoreboard_totals, METH_VARARGS,
+     "totals(slot, now): the thread rows of a slot, added up; busy_time counts "
+     "running requests up to `now` (monotonic nanoseconds)."},
+    {"busy", (PyCFunction)scoreboard_busy, METH_O,
+     "How many threads of a slot are in a request."},
+    {"current", (PyCFunction)scoreboard_current, METH_O,
+     "Running requests of a slot: (thread, state, since, ready, method, path, "
+     "request_id); times in monotonic nanoseconds."},
+    {"set", (PyCFunction)(void (*)(void))scoreboard_set,
+     METH_VARARGS | METH_KEYWORDS,
+     "set(row, slot, field, value, word=0, thread=0)"},
+    {"add", (PyCFunction)(void (*)(void))scoreboard_add,
+     METH_VARARGS | METH_KEYWORDS,
+     "add(row, slot, field, value, word=0, thread=0)"},
+    {"bury", (PyCFunction)scoreboard_bury_method, METH_O,
+     "Fold what ran in a slot whose process has ended; zero its gauges."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot scoreboard_slots[] = {
+    {Py_tp_doc, "Scoreboard(fd): the shared table of counters, mapped.\n\n"
+                "Raises OSError (EINVAL) if fd is no scoreboard."},
+    {Py_tp_new, scoreboard_new},
+    {Py_tp_dealloc, scoreboard_dealloc},
+    {Py_tp_methods, scoreboard_methods},
+    {Py_tp_getset, scoreboard_getset},
+    {0, NULL},
+};
+
+static PyType_Spec scoreboard_spec = {
+    .name = "poolsrv._core.Scoreboard",
+    .basicsize = sizeof(ScoreboardObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = scoreboard_slots,
+};
+
+static PyObject *
+fields_tuple(void)
+{
+    size_t i;
+    PyObject *tuple = PyTuple_New(FIELD_COUNT);
+    if (tuple == NULL)
+        return NULL;
+    for (i = 0; i < FIELD_COUNT; i++) {
+        const Field *f = &fields[i];
+        PyObject *item = Py_BuildValue("sssiissss", row_names[f->row], f->name,
+                                       f->kind, (int)f->index, (int)f->words,
+                                       f->unit, f->metric, f->label, f->help);
+        if (item == NULL) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
+    }
+    return tuple;
+}
+
+static PyObject *
+buckets_tuple(void)
+{
+    static const uint64_t bounds[] = SCOREBOARD_BUCKETS;
+    size_t i;
+    PyObject *tuple = PyTuple_New(SCOREBOARD_BUCKET_COUNT);
+    if (tuple == NULL)
+        return NULL;
+    for (i = 0; i < SCOREBOARD_BUCKET_COUNT; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(bounds[i]);
+        if (value == NULL) {
+            Py_DECREF(tuple);
+            return NULL;
+        }
+        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, value);
+    }
+    return tuple;
+}
+
+/* Add and give away; `value` may be NULL with an exception set. */
+static int
+add_constant(PyObject *module, const char *name, PyObject *value)
+{
+    int result = value ? PyModule_AddObjectRef(module, name, value) : -1;
+    Py_XDECREF(value);
+    return result;
+}
+
+int
+core_add_scoreboard(PyObject *module, CoreState *state)
+{
+    if (add_constant(module, "FIELDS", fields_tuple()) < 0 ||
+        add_constant(module, "BUCKETS", buckets_tuple()) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_IDLE", THREAD_IDLE) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_APPLICATION",
+                                THREAD_APPLICATION) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_READING", THREAD_READING) < 0 ||
+        PyModule_AddIntConstant(module, "THREAD_WRITING", THREAD_WRITING) < 0)
+        return -1;
+    return core_add_type(module, &scoreboard_spec, &state->scoreboard_type);
+}

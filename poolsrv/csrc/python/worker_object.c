@@ -1,0 +1,550 @@
+/* Binding: _core.Reactor, a worker's threads and its application. */
+#include "python/core.h"
+
+#include <sys/random.h>
+
+#include "common/clock.h"
+#include "python/wsgi/wsgi.h"
+
+#include <sys/resource.h>
+
+/* What a thread keeps of its buffer for answers. */
+#define OUT_KEPT 262144
+
+#ifdef Py_GIL_DISABLED
+#define PARALLEL true
+#else
+#define PARALLEL false
+#endif
+
+typedef struct {
+    PyObject_HEAD Serve *serve;
+    PyObject *board; /* keeps the mapping alive */
+    App app;
+    Context **contexts; /* [thread_count], of threads that serve */
+    uint32_t thread_count;
+    uint32_t serving; /* threads inside serve() */
+} ReactorObject;
+
+/* ------------------------------------------------------------------------
+ * One request */
+
+typedef struct {
+    uint64_t cpu;
+    long switches;
+} Usage;
+
+/* The thread's clock, because getrusage knows of a running thread's time only
+ * up to the last tick of the kernel, 4 ms back at worst: most calls took none.
+ */
+static Usage
+usage(void)
+{
+    struct rusage u;
+    struct timespec t;
+    getrusage(RUSAGE_THREAD, &u);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return (Usage){
+        .cpu = (uint64_t)t.tv_sec * CLOCK_SECOND + (uint64_t)t.tv_nsec,
+        .switches = u.ru_nvcsw,
+    };
+}
+
+/* Tell the log about the exception that is set, and clear it. */
+static void
+report(Context *x)
+{
+    const Current *current = &x->thread->row->current;
+    PyObject *type, *value, *traceback, *done;
+
+    if (x->request->refusal) {
+        /* The client's doing: no error of the application's. */
+        serve_note(x->thread->serve, NOTE_DEBUG,
+                   "request %s: its body could not be read, %d %s",
+                   x->request_id, x->request->refusal,
+                   serve_phrase(x->request->refusal));
+        PyErr_Clear();
+        return;
+    }
+    word_add(x->thread->row->failed, 1);
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback && value)
+        PyException_SetTraceback(value, traceback);
+    done =
+        PyObject_CallFunction(x->app->on_error, "Osss", value ? value : Py_None,
+                              x->request_id, current->method, current->path);
+    if (done == NULL)
+        PyErr_WriteUnraisable(x->app->on_error);
+    Py_XDECREF(done);
+    Py_XDECREF(type);
+    Py_XDECREF(value);
+    Py_XDECREF(traceback);
+}
+
+static void
+call(Context *x)
+{
+    PyObject *arguments[3] = {NULL, NULL, NULL};
+    StartResponse *sr = NULL;
+    PyObject *result = NULL;
+    int outcome = -1;
+
+    x->input = input_new(x);
+    arguments[1] = x->input ? environ_new(x) : NULL;
+    sr = arguments[1] ? start_response_new(x) : NULL;
+    arguments[2] = (PyObject *)sr;
+    if (sr)
+        result = PyObject_Vectorcall(x->app->callable, arguments + 1,
+                                     2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    if (result)
+        outcome = response_send(x, sr, result);
+    if (outcome != 0)
+        report(x);
+    if (outcome < 0)
+        response_fail(x, sr);
+    Py_XDECREF(result);
+    if (x->input) {
+        input_end(x->input);
+        Py_CLEAR(x->input);
+    }
+    Py_XDECREF(arguments[1]);
+    if (sr) {
+        x->body_size = sr->sent;
+        start_response_end(sr);
+    }
+}
+
+static void
+serve_application(void *argument, Thread *t, Conn *c, Request *r)
+{
+    App *app = argument;
+    Context *x = t->context;
+    const bool measured = schedule_runs(serve_schedule(t->serve), &t->meter);
+    const uint64_t start = t->now;
+    Usage before = {0, 0}, after = {0, 0};
+    uint64_t wall;
+    void *garbage;
+
+    if (measured)
+        before = usage();
+    x->conn = c;
+    x->request = r;
+    x->client = c->item.client;
+    x->body_size = 0;
+    PyEval_RestoreThread(x->tstate);
+    while ((garbage = serve_garbage_pop(t->serve)) != NULL)
+        Py_DECREF((PyObject *)garbage);
+    call(x);
+    x->tstate = PyEval_SaveThread();
+
+    t->now = clock_now();
+    wall = t->now - start;
+    if (measured)
+        after = usage();
+    schedule_ran(serve_schedule(t->serve), &t->meter, wall, measured,
+                 after.cpu - before.cpu, after.switches - before.switches);
+    word_add(t->row->application_time, wall);
+    c->more = !c->keep;
+    if (x->out.size) {
+        serve_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
+        x->out.size = 0;
+    }
+    if (x->out.capacity > OUT_KEPT)
+        buffer_clear(&x->out); /* one large answer must not stay for ever */
+    if (app->access_log >= 0)
+        access_log(x, clock_now() - c->began);
+}
+
+/* ------------------------------------------------------------------------
+ * A thread's context */
+
+static void
+context_free(Context *x)
+{
+    Py_ssize_t i;
+    for (i = 0; x->templates && i < x->template_count; i++)
+        Py_XDECREF(x->templates[i]);
+    PyMem_Free(x->templates);
+    Py_XDECREF(x->start_response);
+    environ_context_clear(x);
+    buffer_clear(&x->out);
+    PyMem_Free(x);
+}
+
+static Context *
+context_new(ReactorObject *self, PyObject *errors)
+{
+    Context *x = PyMem_Calloc(1, sizeof *x);
+    Py_ssize_t i;
+    if (x == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+    x->app = &self->app;
+    x->template_count = PyTuple_GET_SIZE(self->app.templates);
+    x->templates =
+        PyMem_Calloc((size_t)x->template_count + 1, sizeof *x->templates);
+    if (x->templates == NULL) {
+        PyErr_NoMemory();
+        goto failed;
+    }
+    for (i = 0; i < x->template_count; i++) {
+        x->templates[i] = PyDict_Copy(PyTuple_GET_ITEM(self->app.templates, i));
+        if (x->templates[i] == NULL ||
+            environ_template_init(&self->app.keys, x->templates[i]) < 0 ||
+            PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0)
+            goto failed;
+    }
+    return x;
+failed:
+    context_free(x);
+    return NULL;
+}
+
+static PyObject *
+reactor_serve(ReactorObject *self, PyObject *args)
+{
+    unsigned index;
+    PyObject *errors;
+    Context *x;
+
+    if (!PyArg_ParseTuple(args, "IO:serve", &index, &errors))
+        return NULL;
+    if (index >= self->thread_count || self->contexts[index]) {
+        PyErr_Format(PyExc_ValueError, "thread %u: there is none, or it serves",
+                     index);
+        return NULL;
+    }
+    x = context_new(self, errors);
+    if (x == NULL)
+        return NULL;
+    self->contexts[index] = x;
+    self->serving++;
+    x->thread = serve_thread_at(self->serve, index);
+    Py_INCREF(self);
+    x->tstate = PyEval_SaveThread();
+    serve_thread(self->serve, index, x);
+    PyEval_RestoreThread(x->tstate);
+    self->serving--;
+    self->contexts[index] = NULL;
+    context_free(x);
+    Py_DECREF(self);
+    Py_RETURN_NONE;
+}
+
+/* ------------------------------------------------------------------------
+ * The main thread's part */
+
+static PyObject *
+notes_list(Serve *serve)
+{
+    PyObject *list = PyList_New(0);
+    Note note;
+    while (list && serve_note_pop(serve, &note)) {
+        PyObject *item = Py_BuildValue(
+            "(iN)", (int)note.level,
+            PyUnicode_DecodeUTF8(note.text, (Py_ssize_t)strlen(note.text),
+                                 "backslashreplace"));
+        if (item == NULL || PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
+static PyObject *
+reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
+{
+    WatchResult result;
+    PyObject *notes;
+    void *garbage;
+
+    Py_BEGIN_ALLOW_THREADS result = serve_watch(self->serve);
+    Py_END_ALLOW_THREADS while ((garbage = serve_garbage_pop(self->serve)) !=
+                                NULL) Py_DECREF((PyObject *)garbage);
+    notes = notes_list(self->serve);
+    if (notes == NULL)
+        return NULL;
+    return Py_BuildValue("(NN)", PyBool_FromLong(result == WATCH_DRAINED),
+                         notes);
+}
+
+static PyObject *
+reactor_drain(ReactorObject *self, PyObject *Py_UNUSED(none))
+{
+    serve_drain(self->serve);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+reactor_request_id(ReactorObject *self, PyObject *value)
+{
+    const unsigned long index = PyLong_AsUnsignedLong(value);
+    if (index == (unsigned long)-1 && PyErr_Occurred())
+        return NULL;
+    if (index >= self->thread_count || self->contexts[index] == NULL)
+        return PyUnicode_FromString("");
+    return PyUnicode_FromString(self->contexts[index]->request_id);
+}
+
+/* ------------------------------------------------------------------------
+ * Making it */
+
+static uint64_t
+nanoseconds(double seconds)
+{
+    return (uint64_t)(seconds * 1e9);
+}
+
+static int
+parse_limits(PyObject *dict, ServeLimits *limits)
+{
+    static char *names[] = {"request_line",       "request_fields",
+                            "request_field_size", "request_head",
+                            "request_body",       "body_buffer",
+                            "response_buffer",    "keep_alive_requests",
+                            "header_timeout",     "body_timeout",
+                            "send_timeout",       "keep_alive_timeout",
+                            "body_rate",          "send_rate",
+                            "buffering",          NULL};
+    PyObject *none = PyTuple_New(0);
+    unsigned long long body, body_buffer, response_buffer;
+    unsigned long long body_rate, send_rate;
+    double header, body_time, send, keep_alive;
+    int good, buffering;
+
+    if (none == NULL)
+        return -1;
+    good = PyArg_ParseTupleAndKeywords(
+        none, dict, "$IIIIKKKIddddKKp:limits", names, &limits->head.line,
+        &limits->head.fields, &limits->head.field_size, &limits->head.head,
+        &body, &body_buffer, &response_buffer, &limits->keep_alive_requests,
+        &header, &body_time, &send, &keep_alive, &body_rate, &send_rate,
+        &buffering);
+    Py_DECREF(none);
+    if (!good)
+        return -1;
+    limits->body_limit = body ? body : UINT64_MAX;
+    limits->body_buffer = body_buffer;
+    limits->response_buffer = response_buffer;
+    limits->header_timeout = nanoseconds(header);
+    limits->body_timeout = nanoseconds(body_time);
+    limits->send_timeout = nanoseconds(send);
+    limits->keep_alive_timeout = nanoseconds(keep_alive);
+    limits->body_rate = body_rate;
+    limits->send_rate = send_rate;
+    limits->buffering = buffering;
+    return 0;
+}
+
+static int
+parse_forwarded(const char *name, ForwardedFamily *family)
+{
+    if (strcmp(name, "x-forwarded") == 0)
+        *family = FORWARDED_X;
+    else if (strcmp(name, "forwarded") == 0)
+        *family = FORWARDED_STANDARD;
+    else if (strcmp(name, "off") == 0)
+        *family = FORWARDED_OFF;
+    else {
+        PyErr_Format(PyExc_ValueError, "no such family of fields: %s", name);
+        return -1;
+    }
+    return 0;
+}
+
+/* A tuple of (family, bits, bytes). */
+static int
+parse_networks(PyObject *tuple, Networks *networks)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    Network *items = PyMem_Calloc((size_t)count + 1, sizeof *items);
+    Py_ssize_t i;
+
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *networks = (Networks){.items = items};
+    for (i = 0; i < count; i++) {
+        const char *bytes;
+        Py_ssize_t size;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(tuple, i), "bby#:trusted",
+                              &items[i].family, &items[i].bits, &bytes, &size))
+            return -1;
+        if ((size_t)size != address_size(items[i].family) ||
+            items[i].bits > size * 8) {
+            PyErr_SetString(PyExc_ValueError, "not a network");
+            return -1;
+        }
+        memcpy(items[i].bytes, bytes, (size_t)size);
+        networks->count++;
+    }
+    return 0;
+}
+
+static PyObject *
+reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"board",       "slot",         "channel",
+                            "bell",        "lifeline",     "signals",
+                            "application", "templates",    "on_error",
+                            "limits",      "server_field", "date_field",
+                            "forwarded",   "trusted",      "proxy_protocol",
+                            "access_log",  "access_json",  NULL};
+    CoreState *state = core_state_of(type);
+    ServeOptions options = {.parallel = PARALLEL};
+    PyObject *board, *application, *templates, *on_error, *limits, *trusted;
+    const char *forwarded;
+    int server_field, date_field, proxy_protocol, access_log_fd, access_json;
+    ReactorObject *self;
+
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(
+            args, keywords, "OI$iiiiOO!OO!ppsO!pip:Reactor", names, &board,
+            &options.slot, &options.channel, &options.bell, &options.lifeline,
+            &options.signals, &application, &PyTuple_Type, &templates,
+            &on_error, &PyDict_Type, &limits, &server_field, &date_field,
+            &forwarded, &PyTuple_Type, &trusted, &proxy_protocol,
+            &access_log_fd, &access_json))
+        return NULL;
+    options.board = core_scoreboard(state, board);
+    if (options.board == NULL || parse_limits(limits, &options.limits) < 0)
+        return NULL;
+    if (options.slot >= options.board->slot_count) {
+        PyErr_SetString(PyExc_IndexError, "no such slot");
+        return NULL;
+    }
+    self = (ReactorObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    options.thread_count = options.board->thread_count;
+    options.application = serve_application;
+    options.argument = &self->app;
+    self->thread_count = options.thread_count;
+    self->board = Py_NewRef(board);
+    self->app.state = state;
+    self->app.callable = Py_NewRef(application);
+    self->app.templates = Py_NewRef(templates);
+    self->app.on_error = Py_NewRef(on_error);
+    self->app.server_field = server_field;
+    self->app.date_field = date_field;
+    self->app.access_log = access_log_fd;
+    self->app.access_json = access_json;
+    if (getrandom(&self->app.id_prefix, sizeof self->app.id_prefix, 0) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto failed;
+    }
+    self->contexts = PyMem_Calloc(self->thread_count, sizeof(Context *));
+    if (self->contexts == NULL) {
+        PyErr_NoMemory();
+        goto failed;
+    }
+    if (environ_keys_init(&self->app.keys) < 0 ||
+        parse_forwarded(forwarded, &self->app.forwarded) < 0 ||
+        parse_networks(trusted, &self->app.trusted) < 0)
+        goto failed;
+    self->app.believed = forwarded_fields(self->app.forwarded);
+    options.trusted = self->app.trusted;
+    options.proxy_protocol = proxy_protocol;
+    self->serve = serve_new(&options);
+    if (self->serve == NULL) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto failed;
+    }
+    return (PyObject *)self;
+failed:
+    Py_DECREF(self);
+    return NULL;
+}
+
+static int
+reactor_traverse(ReactorObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->board);
+    Py_VISIT(self->app.callable);
+    Py_VISIT(self->app.templates);
+    Py_VISIT(self->app.on_error);
+    return 0;
+}
+
+static int
+reactor_clear(ReactorObject *self)
+{
+    Py_CLEAR(self->app.callable);
+    Py_CLEAR(self->app.templates);
+    Py_CLEAR(self->app.on_error);
+    return 0;
+}
+
+/* A thread that serves holds a reference: nobody serves any more. */
+static void
+reactor_dealloc(ReactorObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    reactor_clear(self);
+    if (self->serve)
+        serve_free(self->serve);
+    environ_keys_clear(&self->app.keys);
+    PyMem_Free((void *)self->app.trusted.items);
+    PyMem_Free(self->contexts);
+    Py_XDECREF(self->board);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyMethodDef reactor_methods[] = {
+    {"serve", (PyCFunction)reactor_serve, METH_VARARGS,
+     "serve(index, errors): be request thread `index` until the worker is "
+     "done.\n\n`errors` becomes wsgi.errors of its requests."},
+    {"watch", (PyCFunction)reactor_watch, METH_NOARGS,
+     "The main thread's wait: (drained, notes).\n\n"
+     "Returns at a signal, when there are notes to log (level, text), or, with "
+     "drained true, when nothing is left and the threads are ending."},
+    {"drain", (PyCFunction)reactor_drain, METH_NOARGS,
+     "Hand idle connections back, finish what runs, take nothing new."},
+    {"request_id", (PyCFunction)reactor_request_id, METH_O,
+     "The id of the request that thread `index` serves or served last."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot reactor_slots[] = {
+    {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
+                "application, templates, on_error, limits, server_field, "
+                "date_field, forwarded, trusted, proxy_protocol, access_log, "
+                "access_json)\n\n"
+                "A worker: reads requests, calls the application on threads, "
+                "writes answers. Descriptors stay the caller's."},
+    {Py_tp_new, reactor_new},
+    {Py_tp_traverse, reactor_traverse},
+    {Py_tp_clear, reactor_clear},
+    {Py_tp_dealloc, reactor_dealloc},
+    {Py_tp_methods, reactor_methods},
+    {0, NULL},
+};
+
+static PyType_Spec reactor_spec = {
+    .name = "poolsrv._core.Reactor",
+    .basicsize = sizeof(ReactorObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = reactor_slots,
+};
+
+int
+core_add_request(PyObject *module, CoreState *state)
+{
+    if (core_add_input(module, state) < 0)
+        return -1;
+    if (core_add_start_response(module, state) < 0)
+        return -1;
+    return core_add_file_wrapper(module, state);
+}
+
+int
+core_add_reactor(PyObject *module, CoreState *state)
+{
+    return core_add_type(module, &reactor_spec, &state->reactor_type);
+}

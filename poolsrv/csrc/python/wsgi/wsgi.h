@@ -1,0 +1,167 @@
+/* What the bindings of one request share: environ.c, input.c, start_response.c,
+ * response.c, file_wrapper.c, access_log.c and worker_object.c. Everything here runs with
+ * the GIL, on the thread that serves. */
+#ifndef POOLSRV_REQUEST_H
+#define POOLSRV_REQUEST_H
+
+#include "python/core.h"
+#include "protocol/forwarded.h"
+#include "worker/worker.h"
+
+#define VALUE_CACHE                                                         \
+    256               /* longest field value that is kept for the next time \
+                       */
+#define NAME_CACHE 64 /* names that http1.h does not list */
+#define ADDRESS_CACHE 64
+#define PORT_CACHE 256
+
+#define REQUEST_ID_SIZE 24
+
+/* environ keys that every request sets, made once. X(member, key) */
+#define ENVIRON_KEYS(X)                   \
+    X(request_method, "REQUEST_METHOD")   \
+    X(path_info, "PATH_INFO")             \
+    X(query_string, "QUERY_STRING")       \
+    X(request_uri, "REQUEST_URI")         \
+    X(server_protocol, "SERVER_PROTOCOL") \
+    X(script_name, "SCRIPT_NAME")         \
+    X(server_name, "SERVER_NAME")         \
+    X(server_port, "SERVER_PORT")         \
+    X(url_scheme, "wsgi.url_scheme")      \
+    X(remote_addr, "REMOTE_ADDR")         \
+    X(remote_port, "REMOTE_PORT")         \
+    X(content_type, "CONTENT_TYPE")       \
+    X(content_length, "CONTENT_LENGTH")   \
+    X(wsgi_input, "wsgi.input")           \
+    X(request_id, "poolsrv.request_id")
+
+typedef struct {
+#define X(member, key) PyObject *member;
+    ENVIRON_KEYS(X)
+#undef X
+    PyObject *fields[HTTP1_KNOWN_COUNT]; /* HTTP_..., by Http1FieldId */
+    PyObject *cookie_join, *field_join;  /* "; " and ", " */
+    PyObject *exc_info;                  /* the name of that argument */
+} EnvironKeys;
+
+/* One worker's application, shared by its threads. */
+typedef struct {
+    CoreState *state;
+    PyObject *callable;
+    PyObject
+        *templates; /* tuple of dicts, one a listener, without wsgi.errors */
+    PyObject *on_error; /* called with the exception and (id, method, path) */
+    EnvironKeys keys;
+    uint64_t id_prefix;        /* of request ids, random */
+    bool server_field;         /* send `Server:` */
+    bool date_field;           /* send `Date:` */
+    ForwardedFamily forwarded; /* what trusted proxies speak */
+    Networks trusted;          /* proxies; the items are ours */
+    uint64_t believed;         /* fields of trusted peers, HTTP1_BIT each */
+    int access_log;            /* descriptor, or -1 */
+    bool access_json;
+} App;
+
+/* A growing buffer for what is sent. */
+typedef struct {
+    char *data;
+    size_t size, capacity;
+} Buffer;
+
+/* What start_response was told, and how far the answer has come. */
+typedef struct {
+    PyObject_HEAD vectorcallfunc vectorcall;
+    struct Context *context; /* NULL: its request is over */
+    Buffer head;             /* status line and fields */
+    int64_t content_length;  /* as the application says; -1: it does not */
+    int64_t sent;            /* body bytes so far */
+    uint16_t status;
+    bool called, head_sent;
+    bool chunked;
+    bool has_date, has_server;
+    bool closes; /* the application asked for Connection: close */
+} StartResponse;
+
+/* One serving thread's own things. No lock: nobody else touches them. */
+typedef struct Context {
+    App *app;
+    Thread *thread;
+    Conn *conn;
+    Request *request;
+    Address client; /* who sent the request, by the best that is known */
+    PyThreadState *tstate;
+    PyObject **templates; /* [listeners] with this thread's wsgi.errors */
+    Py_ssize_t template_count;
+    StartResponse *start_response; /* kept for the next request if it is free */
+    PyObject *input;
+    Buffer out;
+    int64_t body_size; /* of the last answer, for the access log */
+    bool access_lost;  /* its last line could not be written */
+    uint64_t sequence;
+    char request_id[REQUEST_ID_SIZE + 1];
+    char date[40]; /* "Date: ...\r\n" */
+    uint64_t date_second;
+    PyObject *values[HTTP1_KNOWN_COUNT]; /* the last value of each field */
+    PyObject *target;                    /* and of the request target */
+    struct {
+        char name[48];
+        uint32_t size;
+        PyObject *key;
+    } names[NAME_CACHE];
+    struct {
+        Address address;
+        PyObject *text;
+    } addresses[ADDRESS_CACHE];
+    struct {
+        uint16_t port;
+        PyObject *text;
+    } ports[PORT_CACHE];
+} Context;
+
+int buffer_reserve(Buffer *b, size_t more);
+int buffer_add(Buffer *b, const char *data, size_t size);
+int buffer_add_number(Buffer *b, uint64_t number);
+void buffer_clear(Buffer *b);
+
+/* environ.c: a new dict for the context's request; NULL and exception. */
+PyObject *environ_new(Context *x);
+/* A listener's template with all keys that every request sets, so that a copy
+ * has room for them and for some fields: growing it would cost as much again.
+ */
+int environ_template_init(const EnvironKeys *keys, PyObject *template);
+int environ_keys_init(EnvironKeys *keys);
+void environ_keys_clear(EnvironKeys *keys);
+void environ_context_clear(Context *x);
+
+/* input.c: wsgi.input over the request's body. */
+PyObject *input_new(Context *x);
+/* The request is over: further reads raise ValueError. */
+void input_end(PyObject *input);
+int core_add_input(PyObject *module, CoreState *state);
+
+#define ADD_LITERAL(b, text) buffer_add((b), (text), sizeof(text) - 1)
+
+/* start_response.c */
+StartResponse *start_response_new(Context *x);
+void start_response_end(StartResponse *sr);
+int core_add_start_response(PyObject *module, CoreState *state);
+
+/* file_wrapper.c */
+/* The file of a wsgi.file_wrapper; borrowed. */
+PyObject *file_wrapper_file(PyObject *wrapper);
+int core_add_file_wrapper(PyObject *module, CoreState *state);
+
+/* response.c */
+/* The write() that start_response returns. */
+PyObject *response_write(PyObject *start_response, PyObject *data);
+
+/* Send what the application returned; takes care of close(). 0; 1 and
+ * exception if only close() failed; -1 and exception if the application did. */
+int response_send(Context *x, StartResponse *sr, PyObject *result);
+/* The application failed: 500 if nothing was sent yet, else cut the answer. */
+void response_fail(Context *x, StartResponse *sr);
+
+/* access_log.c: one line in the access log, if there is one. */
+void access_log(Context *x, uint64_t took);
+
+#endif

@@ -1,0 +1,87 @@
+/* The supervisor's loop: accept, park, dispatch, take back.
+ *
+ * Pure C, one thread, one wait. A connection that the supervisor holds is
+ * either parked (nothing to read) or queued (a request waits, and all workers
+ * are full); both cost a `Held` of 96 bytes and no buffer, because the
+ * supervisor never reads a byte of a request, it only looks. What needs policy
+ * comes back to the caller as an event.
+ */
+#ifndef POOLSRV_DISPATCH_H
+#define POOLSRV_DISPATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/channel.h"
+#include "common/scoreboard.h"
+
+typedef struct {
+    uint64_t header_timeout; /* nanoseconds, like all times here */
+    uint64_t keep_alive_timeout;
+    uint64_t queue_timeout;
+    uint32_t queue_size;
+    /* By how many times its own usual duration a queued request may be
+     * overtaken by shorter ones; 0: by none. */
+    uint32_t overtaking;
+} DispatchLimits;
+
+typedef enum {
+    DISPATCH_FOREIGN, /* a watched descriptor is readable: `token` */
+    DISPATCH_WORD,    /* a worker said something: `slot`, `word`, `text` */
+    DISPATCH_DRAINED, /* stopped, and all that came has a thread: said once */
+} DispatchEventKind;
+
+typedef struct {
+    DispatchEventKind kind;
+    uint32_t token;
+    uint32_t slot;
+    ChannelKind word;
+    char text[CHANNEL_TEXT + 1];
+} DispatchEvent;
+
+typedef struct Dispatch Dispatch;
+
+/* `listeners` stay the caller's. NULL and errno if it cannot be made. */
+Dispatch *dispatch_new(Scoreboard *board, const DispatchLimits *limits,
+                       const int *listeners, uint32_t listener_count);
+
+/* Close every connection it holds, and itself. */
+void dispatch_free(Dispatch *d);
+
+/* Both ends of a slot's channel; they stay the caller's. 0, or -1 and errno. */
+int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
+
+/* May the slot get work? `theirs` is what the worker shares with us. */
+void dispatch_enable(Dispatch *d, uint32_t slot, bool on);
+
+/* Queue again what was sent to the slot and never received. How many. */
+uint32_t dispatch_reclaim(Dispatch *d, uint32_t slot);
+
+/* What the slot has said and nobody has heard yet: words are written to
+ * `events`, how many is returned; what it handed back is taken. Before a slot
+ * is buried, so that its last words are not lost. */
+uint32_t dispatch_hear(Dispatch *d, uint32_t slot, DispatchEvent *events,
+                       uint32_t room);
+
+/* A descriptor of the caller's whose readability is an event. */
+int dispatch_watch(Dispatch *d, int fd, uint32_t token);
+int dispatch_unwatch(Dispatch *d, int fd);
+
+/* The eventfd by which a worker says that a thread is free (dispatch owns). */
+int dispatch_bell(const Dispatch *d);
+
+/* Accept what waits in the listeners, then never again; close connections
+ * as they fall idle. What is queued is still dispatched; DISPATCH_DRAINED says
+ * when, and what comes back with a request after that is refused. */
+void dispatch_stop(Dispatch *d);
+
+/* Connections that wait for a thread. */
+uint32_t dispatch_queued(const Dispatch *d);
+
+/* Run until something needs the caller or `deadline` (0: none) has passed.
+ * How many events were written (0 at the deadline or on a signal), or -1 and
+ * errno. */
+int dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
+                  uint32_t room);
+
+#endif

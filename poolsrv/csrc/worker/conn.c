@@ -1,0 +1,249 @@
+/* Connections of a worker: owned, counted, opened, closed and handed back.
+ * What is said on them is in exchange.c. Pure C.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "worker/worker_internal.h"
+
+void
+conn_request_free(Conn *c)
+{
+    if (c->request) {
+        request_clear(c->request);
+        free(c->request);
+        c->request = NULL;
+    }
+}
+
+/* Give the connection a Request of its own with the bytes of `r`. */
+Request *
+conn_adopt(Serve *s, Conn *c, Request *r)
+{
+    const uint32_t size = r->size - r->start;
+    /* The parser may be inside one more. */
+    const uint32_t fields = r->head.count < s->o.limits.head.fields
+                                ? r->head.count + 1
+                                : r->head.count;
+    Request *own;
+    if (r == c->request)
+        return r;
+    own = malloc(sizeof *own);
+    if (own == NULL)
+        return NULL;
+    if (request_init(own, &s->o.limits.head, request_larger(size))) {
+        free(own);
+        return NULL;
+    }
+    memcpy(own->buffer, r->buffer + r->start, size);
+    memcpy(own->fields, r->fields, fields * sizeof *own->fields);
+    own->head = r->head;
+    own->head.fields = own->fields;
+    own->size = size;
+    c->request = own;
+    return own;
+}
+
+/* ------------------------------------------------------------------------
+ * Being owned, counted, opened and closed */
+
+bool
+conn_release(Serve *s, Conn *c)
+{
+    uint64_t word;
+    if (!c->registered) {
+        struct epoll_event e = {
+            .events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET,
+            .data.u64 = (atomic_load(&c->word) >> CONN_BITS << 32) | c->index,
+        };
+        c->registered = true;
+        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0) {
+            shutdown(c->fd, SHUT_RDWR); /* reads as the client's end */
+            return false;
+        }
+    }
+    word = atomic_load(&c->word);
+    for (;;) {
+        if (word & CONN_EVENT) {
+            if (atomic_compare_exchange_weak(&c->word, &word,
+                                             word & ~CONN_EVENT)) {
+                c->drained = false;
+                return false;
+            }
+        } else if (atomic_compare_exchange_weak(&c->word, &word,
+                                                word & ~CONN_OWNED)) {
+            return true;
+        }
+    }
+}
+
+/* Have these bytes emptied the socket? Less than there was room for has, but
+ * the client's end may lie behind them, and it comes with no further event. */
+bool
+conn_is_all(const Conn *c, size_t n, size_t room)
+{
+    return n < room && !(atomic_load(&c->word) & CONN_ENDS);
+}
+
+void
+conn_uncount(Serve *s, Conn *c)
+{
+    if (!c->counted)
+        return;
+    c->counted = false;
+    serve_unload(s, 1);
+}
+
+void
+conn_count(Serve *s, Conn *c)
+{
+    if (!c->counted) {
+        c->counted = true;
+        atomic_fetch_add(&s->line->load, 1);
+    }
+}
+
+static Conn *
+conn_place(Serve *s)
+{
+    const uint32_t made = atomic_load(&s->conn_count);
+    Conn *block, *c;
+    uint32_t i;
+
+    if (s->free == NULL) {
+        if (made / CONN_BLOCK >= CONN_BLOCKS)
+            return NULL;
+        block = calloc(CONN_BLOCK, sizeof *block);
+        if (block == NULL)
+            return NULL;
+        for (i = CONN_BLOCK; i-- > 0;) {
+            block[i].index = made + i;
+            block[i].fd = -1;
+            atomic_init(&block[i].word, CONN_OWNED);
+            block[i].next = s->free;
+            s->free = &block[i];
+        }
+        s->blocks[made / CONN_BLOCK] = block;
+        atomic_store(&s->conn_count, made + CONN_BLOCK);
+    }
+    c = s->free;
+    s->free = c->next;
+    return c;
+}
+
+/* Owned, and counted in the load already. `fd` is the connection's. */
+Conn *
+conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
+{
+    Conn *c;
+    pthread_mutex_lock(&s->lock);
+    c = conn_place(s);
+    pthread_mutex_unlock(&s->lock);
+    if (c == NULL) {
+        close(fd);
+        atomic_fetch_sub(&s->line->held, 1);
+        serve_unload(s, 1);
+        return NULL;
+    }
+    c->fd = fd;
+    c->item = *item;
+    c->ready = item->since;
+    c->state = CONN_IDLE;
+    c->counted = true;
+    c->next = NULL;
+    c->registered = c->drained = c->keep = c->gone = false;
+    c->unread = c->more = c->broken = false;
+    atomic_fetch_add(&s->live, 1);
+    word_add(&t->row->connections[SEEN_IDLE], 1);
+    return c;
+}
+
+/* The place is free again. The last one to leave a draining worker tells the
+ * main thread. */
+static void
+conn_leave(Serve *s, Thread *t, Conn *c)
+{
+    const uint64_t word = atomic_load(&c->word);
+    conn_request_free(c);
+    output_discard(s, c);
+    word_add(&t->row->connections[SEEN_IDLE], (uint64_t)-1);
+    conn_uncount(s, c);
+    atomic_fetch_sub(&s->line->held, 1);
+    close(c->fd);
+    c->fd = -1;
+    c->state = CONN_FREE;
+    word_set(&c->deadline, 0);
+    /* A new generation, still owned: events on their way are for nobody. */
+    atomic_store(&c->word, ((word >> CONN_BITS) + 1) << CONN_BITS | CONN_OWNED);
+    pthread_mutex_lock(&s->lock);
+    c->next = s->free;
+    s->free = c;
+    pthread_mutex_unlock(&s->lock);
+    if (atomic_fetch_sub(&s->live, 1) == 1 && atomic_load(&s->draining))
+        serve_ring(s->bell);
+}
+
+/* Another process may hold the same connection's descriptor (a child that the
+ * application forked, the message in which it was handed back): closing ours
+ * does not take it out of our epoll set. */
+static void
+conn_forget(Serve *s, Conn *c)
+{
+    if (c->registered)
+        epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+}
+
+/* An answer that is cut short must not look complete, which one without a
+ * length does when the connection just ends. A reset also frees what the kernel
+ * keeps for a client that does not read: megabytes, for as long as it likes. */
+static void
+conn_reset(const Conn *c)
+{
+    const struct linger none = {.l_onoff = 1};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+}
+
+void
+conn_close(Serve *s, Thread *t, Conn *c)
+{
+    if (c->broken || c->gone)
+        conn_reset(c);
+    conn_forget(s, c);
+    conn_leave(s, t, c);
+}
+
+void
+conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t n, uint64_t now)
+{
+    ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK, .count = n}};
+    uint32_t i;
+
+    if (n == 0)
+        return;
+    for (i = 0; i < n; i++) {
+        Conn *c = conns[i];
+        m.fds[i] = c->fd;
+        m.items[i] = c->item;
+        m.items[i].request_waits = c->ready != 0;
+        m.items[i].since = c->ready ? c->ready : now;
+    }
+    if (!s->orphan && channel_send(s->o.channel, &m) < 0) {
+        /* The channel is full: the sweep tries again a little later. Edges
+         * that we forget meanwhile the supervisor will see for itself. */
+        for (i = 0; i < n; i++) {
+            conn_uncount(s, conns[i]);
+            word_set(&conns[i]->deadline, now + IDLE_GRACE / 16);
+            while (!conn_release(s, conns[i]))
+                ;
+        }
+        serve_arm(s);
+        return;
+    }
+    for (i = 0; i < n; i++)
+        conn_close(s, t, conns[i]);
+}

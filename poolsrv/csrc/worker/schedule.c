@@ -1,0 +1,170 @@
+/* How many threads of a worker should be awake. Pure C; see schedule.h. */
+#include "worker/schedule.h"
+
+/* Shorter calls are not measured: they would not be worth a second thread,
+ * whose waking alone takes some 10 us. */
+#define LONG_CALL UINT64_C(100000)
+/* After a long call, so many are measured. */
+#define MEASURED_CALLS 64
+/* While they do not block, one of so many: to measure a Flask page of 170 us
+ * cost 1 to 2 % of it. */
+#define MEASURED_EACH 8
+/* A mean blocked time from which waking others pays. */
+#define BLOCKED_ENOUGH 50000
+/* And one below which they hardly do. */
+#define BLOCKED_LITTLE (BLOCKED_ENOUGH / 16)
+#define LEASE UINT64_C(1000000000)
+/* A computing thread keeps the GIL, which Python gives to another after 5 ms
+ * at the earliest: after two such turns the others get their share. */
+#define COMPUTING_ENOUGH UINT64_C(10000000)
+/* Work that may wait in a worker of a fast application. */
+#define BACKLOG_TIME 1000000
+#define BACKLOG_MOST 64
+/* From here on the way through the supervisor's queue, for nearly each request
+ * of a full server, costs less than a tenth. */
+#define COMPUTING_LONG (2 * SCHEDULE_LONG)
+
+/* In `calls`. */
+#define ONE_BEGUN (UINT64_C(1) << 32)
+
+static uint32_t
+load32(const _Atomic uint32_t *word)
+{
+    return atomic_load_explicit((_Atomic uint32_t *)word, memory_order_relaxed);
+}
+
+/* Threads may overwrite each other's sample; a mean survives that. */
+static uint32_t
+mean_add(_Atomic uint32_t *mean, uint64_t sample)
+{
+    int64_t old = load32(mean);
+    int64_t new = sample > UINT32_MAX ? UINT32_MAX : (int64_t)sample;
+    new = old + (new - old) / 16;
+    atomic_store_explicit(mean, (uint32_t)new, memory_order_relaxed);
+    return (uint32_t)new;
+}
+
+static void
+set_mode(Schedule *s, ScheduleMode mode)
+{
+    atomic_store_explicit(&s->mode, mode, memory_order_relaxed);
+}
+
+void
+schedule_init(Schedule *s, int32_t threads, bool parallel)
+{
+    *s = (Schedule){.parallel = parallel, .threads = threads};
+    set_mode(s, parallel ? SCHEDULE_MANY : SCHEDULE_FEW);
+}
+
+bool
+schedule_runs(Schedule *s, ScheduleMeter *meter)
+{
+    const uint64_t before = atomic_fetch_add_explicit(&s->calls, ONE_BEGUN + 1,
+                                                      memory_order_relaxed);
+    meter->call = (uint32_t)((before + ONE_BEGUN) >> 32);
+    meter->alone = (uint32_t)before == 0;
+    if (!meter->alone || meter->measure == 0 ||
+        (meter->skipped++ % MEASURED_EACH != 0 &&
+         load32(&s->blocked) < BLOCKED_LITTLE))
+        return false;
+    return true;
+}
+
+void
+schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
+             uint64_t cpu, long switches)
+{
+    const uint64_t before =
+        atomic_fetch_sub_explicit(&s->calls, 1, memory_order_relaxed);
+    /* The only one at its end, as at its beginning, and none began between. */
+    const bool alone = meter->alone && (uint32_t)before == 1 &&
+                       (uint32_t)(before >> 32) == meter->call;
+    /* Others had its processor: that makes a call no longer. */
+    const bool preempted = measured && switches == 0 && cpu < wall;
+    uint64_t blocked = 0;
+
+    /* Beside another it may have waited for the GIL; but those that block are
+     * never alone, and what they wait for is their length. */
+    if (schedule_wakes(s) || (alone && (measured || wall <= LONG_CALL)))
+        mean_add(&s->mean, preempted ? cpu : wall);
+    if (wall > LONG_CALL) {
+        if (meter->measure == 0)
+            meter->skipped = 0;
+        meter->measure = MEASURED_CALLS;
+    } else if (meter->measure) {
+        meter->measure--;
+    }
+    if (measured && !alone)
+        return; /* it may have waited for another's GIL */
+    if (measured && switches > 0 && wall > cpu)
+        blocked = wall - cpu;
+    if (!measured && (wall > LONG_CALL || load32(&s->blocked) == 0))
+        return; /* it tells nothing, or nothing new */
+    if (mean_add(&s->blocked, blocked) > BLOCKED_ENOUGH)
+        set_mode(s, SCHEDULE_MANY);
+}
+
+bool
+schedule_wakes(const Schedule *s)
+{
+    return load32(&s->mode) == SCHEDULE_MANY;
+}
+
+/* MANY ends unless the process idles: see schedule.h. */
+static void
+renew(Schedule *s, const ScheduleView *view, uint64_t now)
+{
+    const bool idle = s->lease && (view->cpu - s->cpu) < LEASE / 3;
+    if (s->lease > now || view->cpu == 0) /* the mode is newer than the view */
+        return;
+    if (s->lease && !idle) {
+        atomic_store_explicit(&s->blocked, 0, memory_order_relaxed);
+        set_mode(s, SCHEDULE_FEW);
+        s->lease = 0;
+        return;
+    }
+    s->lease = now + LEASE;
+    s->cpu = view->cpu;
+}
+
+int32_t
+schedule_limit(const Schedule *s, int32_t stuck)
+{
+    const uint32_t mean = load32(&s->mean);
+    const bool one = !s->parallel && !schedule_wakes(s);
+    uint32_t more = 0;
+    /* Long calls that compute are served one at a time, so one that runs and
+     * one for its end are enough: the others have their turn in the common
+     * queue, where any worker finds them. Whatever hangs takes its place with
+     * it. */
+    if (one && mean > COMPUTING_LONG)
+        return stuck + 2 < s->threads ? stuck + 2 : s->threads;
+    /* What is sent while calls block has its turn in the worker, not in the
+     * common queue: only if they are so short that it makes no difference. */
+    if (mean && (s->parallel || one || !schedule_queues(s)))
+        more = BACKLOG_TIME / mean;
+    return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
+}
+
+bool
+schedule_queues(const Schedule *s)
+{
+    return load32(&s->mean) > SCHEDULE_LONG;
+}
+
+TickDecision
+schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
+{
+    if (!s->parallel && load32(&s->mode) == SCHEDULE_MANY)
+        renew(s, view, now);
+    if (!view->polled && view->occupied == s->threads && schedule_wakes(s))
+        return TICK_STAND_IN;
+    if (view->polled || view->stuck == 0 || view->stuck < view->busy)
+        return TICK_NOTHING; /* somebody looks, or soon will */
+    if (view->asleep)
+        set_mode(s, SCHEDULE_MANY);
+    if (!view->asleep && view->longest < COMPUTING_ENOUGH && !s->parallel)
+        return TICK_NOTHING;
+    return view->parked ? TICK_WAKE : TICK_STAND_IN;
+}

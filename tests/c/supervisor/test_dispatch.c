@@ -1,0 +1,1208 @@
+/* The supervisor's loop between real clients and workers that are only the
+ * other end of a channel: who gets what, what waits, and what is let go. */
+#define _GNU_SOURCE
+#include "supervisor/dispatch.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "check.h"
+#include "common/clock.h"
+#include "descriptors.h"
+
+#define LONG_TIME (60 * CLOCK_SECOND)
+#define DEADLINE (5 * CLOCK_SECOND)
+#define TURN CLOCK_MILLISECOND
+
+/* As in dispatch.c and the label of the field `closed`. */
+enum {
+    BY_CLIENT,
+    BY_KEEP_ALIVE,
+    BY_HEADER,
+    BY_QUEUE_TIMEOUT,
+    BY_QUEUE_FULL,
+    EVICTED,
+    STOPPING
+};
+
+enum { SLOTS = 3, THREADS = 4, ROOM = 3, MOST_EVENTS = 16 };
+
+typedef struct {
+    Scoreboard board;
+    Dispatch *dispatch;
+    int listeners[2]; /* TCP and Unix */
+    in_port_t port;
+    struct sockaddr_un path; /* in the abstract namespace */
+    socklen_t path_size;
+    int ours[SLOTS], theirs[SLOTS];
+    DispatchEvent events[MOST_EVENTS]; /* all that it has said */
+    uint32_t event_count;
+} Server;
+
+static const DispatchLimits patient = {.header_timeout = LONG_TIME,
+                                       .keep_alive_timeout = LONG_TIME,
+                                       .queue_timeout = LONG_TIME,
+                                       .queue_size = 1000,
+                                       .overtaking = 10};
+
+static Server *
+server_open(const DispatchLimits *limits)
+{
+    Server *s = calloc(1, sizeof *s);
+    struct sockaddr_in a = {.sin_family = AF_INET,
+                            .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof a;
+    const int fd = scoreboard_create(SLOTS, THREADS);
+    CHECK(s != NULL && scoreboard_attach(&s->board, fd) == 0);
+    close(fd);
+
+    s->listeners[0] =
+        socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    CHECK(bind(s->listeners[0], (struct sockaddr *)&a, size) == 0);
+    CHECK(listen(s->listeners[0], 1000) == 0);
+    CHECK(getsockname(s->listeners[0], (struct sockaddr *)&a, &size) == 0);
+    s->port = a.sin_port;
+
+    s->listeners[1] =
+        socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    s->path.sun_family = AF_UNIX;
+    CHECK(bind(s->listeners[1], (struct sockaddr *)&s->path,
+               sizeof(sa_family_t)) == 0); /* the kernel finds a name */
+    s->path_size = sizeof s->path;
+    CHECK(getsockname(s->listeners[1], (struct sockaddr *)&s->path,
+                      &s->path_size) == 0);
+    CHECK(listen(s->listeners[1], 1000) == 0);
+
+    s->dispatch = dispatch_new(&s->board, limits, s->listeners, 2);
+    CHECK(s->dispatch != NULL);
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        int pair[2];
+        CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+        s->ours[i] = pair[0];
+        s->theirs[i] = pair[1];
+        CHECK(dispatch_channel(s->dispatch, i, pair[0], pair[1]) == 0);
+    }
+    return s;
+}
+
+static void
+server_close(Server *s)
+{
+    dispatch_free(s->dispatch);
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        close(s->ours[i]);
+        close(s->theirs[i]);
+    }
+    close(s->listeners[0]);
+    close(s->listeners[1]);
+    scoreboard_detach(&s->board);
+    free(s);
+}
+
+/* Slot i has a worker of which loads[i] threads are taken; -1: none. */
+static void
+workers(Server *s, const int32_t loads[SLOTS])
+{
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        atomic_store(&s->board.loads[i].load, loads[i]);
+        atomic_store(&s->board.loads[i].limit, THREADS);
+        dispatch_enable(s->dispatch, i, loads[i] >= 0);
+    }
+}
+
+/* As a worker whose request is done. */
+static void
+end_request(Server *s, uint32_t slot)
+{
+    const uint64_t one = 1;
+    atomic_fetch_sub(&s->board.loads[slot].load, 1);
+    CHECK(write(dispatch_bell(s->dispatch), &one, sizeof one) == sizeof one);
+}
+
+static int32_t
+load(const Server *s, uint32_t slot)
+{
+    return s->board.loads[slot].load;
+}
+
+static uint64_t
+closed(const Server *s, int why)
+{
+    return word_get(&s->board.supervisor->closed[why]);
+}
+
+static uint64_t
+count(const Word *word)
+{
+    return word_get(word);
+}
+
+/* Run the loop for a turn. */
+static void
+turn(Server *s)
+{
+    const int n = dispatch_wait(s->dispatch, clock_now() + TURN,
+                                s->events + s->event_count, ROOM);
+    CHECK(n >= 0 && n <= ROOM);
+    s->event_count += (uint32_t)n;
+    CHECK(s->event_count + ROOM <= MOST_EVENTS);
+}
+
+/* Run it until the fact has come about. */
+#define UNTIL(s, fact)                                       \
+    do {                                                     \
+        const uint64_t end = clock_now() + DEADLINE;         \
+        while (!(fact)) {                                    \
+            CHECK(clock_now() < end && "still not: " #fact); \
+            turn(s);                                         \
+        }                                                    \
+    } while (0)
+
+/* ------------------------------------------------------------------------
+ * Clients and what workers have received */
+
+static int
+connects(const Server *s)
+{
+    const struct sockaddr_in a = {.sin_family = AF_INET,
+                                  .sin_port = s->port,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(fd >= 0 && connect(fd, (const void *)&a, sizeof a) == 0);
+    return fd;
+}
+
+static void
+asks(int fd)
+{
+    CHECK(send(fd, "GET / HTTP/1.1\r\n\r\n", 18, MSG_NOSIGNAL) == 18);
+}
+
+static int
+connects_and_asks(const Server *s)
+{
+    const int fd = connects(s);
+    asks(fd);
+    return fd;
+}
+
+/* What takes so long, as the workers have seen. */
+#define SLOW "GET /slow HTTP/1.1\r\n\r\n"
+
+static void
+slow_takes(Server *s, uint64_t nanoseconds)
+{
+    forecast_learn(s->board.forecast, "GET", 3, "/slow", 5, nanoseconds);
+}
+
+static int
+connects_and_asks_slow(const Server *s)
+{
+    const int fd = connects(s);
+    CHECK(send(fd, SLOW, strlen(SLOW), MSG_NOSIGNAL) == (ssize_t)strlen(SLOW));
+    return fd;
+}
+
+static uint16_t
+port_of(int fd)
+{
+    struct sockaddr_in a;
+    socklen_t size = sizeof a;
+    CHECK(getsockname(fd, (struct sockaddr *)&a, &size) == 0);
+    return ntohs(a.sin_port);
+}
+
+/* Does the client see the end of the connection, without an answer? */
+static bool
+sees_the_end(int client)
+{
+    char byte;
+    return recv(client, &byte, 1, MSG_DONTWAIT) == 0;
+}
+
+static bool
+reads_503(int client)
+{
+    char answer[1024] = "";
+    size_t size = 0;
+    ssize_t n;
+    while ((n = recv(client, answer + size, sizeof answer - 1 - size, 0)) > 0) {
+        size += (size_t)n;
+    }
+    CHECK(n == 0); /* the whole of it, and no reset */
+    return strncmp(answer, "HTTP/1.1 503 ", 13) == 0 &&
+           strstr(answer, "\r\nRetry-After: ") &&
+           strstr(answer, "\r\nConnection: close\r\n");
+}
+
+/* All that came for a slot; the caller closes it. */
+typedef struct {
+    ChannelItem item;
+    int fd;
+} Got;
+
+static uint32_t
+receives(Server *s, uint32_t slot, Got *got, uint32_t room)
+{
+    ChannelMessage m;
+    uint32_t n = 0;
+    while (channel_receive(s->theirs[slot], &m) > 0) {
+        CHECK(m.header.kind == CHANNEL_DISPATCH);
+        for (uint32_t i = 0; i < m.header.count; i++) {
+            CHECK(n < room);
+            got[n++] = (Got){m.items[i], m.fds[i]};
+        }
+    }
+    return n;
+}
+
+/* The one connection that came for a slot. */
+static Got
+receives_one(Server *s, uint32_t slot)
+{
+    Got got;
+    CHECK(receives(s, slot, &got, 1) == 1);
+    return got;
+}
+
+/* Is it this client that came for the slot, alone? */
+static bool
+receives_from(Server *s, uint32_t slot, int client)
+{
+    const Got got = receives_one(s, slot);
+    close(got.fd);
+    return got.item.client.port == port_of(client);
+}
+
+static void
+hands_back(Server *s, uint32_t slot, Got got, bool request_waits)
+{
+    ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK, .count = 1},
+                        .items = {got.item},
+                        .fds = {got.fd}};
+    m.items[0].request_waits = request_waits;
+    m.items[0].requests++;
+    CHECK(channel_send(s->theirs[slot], &m) == 0);
+    close(got.fd);
+    atomic_fetch_sub(&s->board.loads[slot].load, 1);
+    atomic_fetch_sub(&s->board.loads[slot].held, 1);
+}
+
+/* A connection that slot 0 has answered once and handed back. */
+static int
+has_been_served(Server *s)
+{
+    const uint64_t before = count(s->board.supervisor->handed_back);
+    const int client = connects_and_asks(s);
+    UNTIL(s, load(s, 0) == 1);
+    const Got got = receives_one(s, 0);
+    char request[18];
+    CHECK(recv(got.fd, request, sizeof request, 0) == sizeof request);
+    hands_back(s, 0, got, false);
+    UNTIL(s, count(s->board.supervisor->handed_back) == before + 1);
+    return client;
+}
+
+/* ------------------------------------------------------------------------
+ * Who gets what */
+
+static void
+test_the_most_free_threads_first_then_the_fewest_connections(void)
+{
+    Server *s = server_open(&patient);
+    static const uint32_t order[] = {1, 2, 1, 0, 2, 1};
+    int clients[sizeof order / sizeof order[0]];
+    workers(s, (int32_t[]){3, 1, 2});
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        const int32_t before = load(s, order[i]);
+        clients[i] = connects_and_asks(s);
+        UNTIL(s, count(s->board.supervisor->dispatched) == i + 1);
+        CHECK(load(s, order[i]) == before + 1);
+        CHECK(receives_from(s, order[i], clients[i]));
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        CHECK(load(s, i) == THREADS);
+    }
+    for (size_t i = 0; i < sizeof order / sizeof order[0]; i++) {
+        close(clients[i]);
+    }
+    server_close(s);
+}
+
+static void
+test_a_place_is_taken_when_it_is_given(void)
+{
+    Server *s = server_open(&patient);
+    int clients[SLOTS * THREADS + 1];
+    workers(s, (int32_t[]){0, 0, 0});
+    for (size_t i = 0; i < sizeof clients / sizeof clients[0]; i++) {
+        clients[i] = connects_and_asks(s);
+    }
+    UNTIL(s, dispatch_queued(s->dispatch) == 1); /* no worker has read one */
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        Got got[THREADS];
+        CHECK(load(s, i) == THREADS && s->board.loads[i].held == THREADS);
+        CHECK(receives(s, i, got, THREADS) == THREADS);
+        for (uint32_t n = 0; n < THREADS; n++) {
+            close(got[n].fd);
+        }
+    }
+    CHECK(count(s->board.supervisor->dispatched) == SLOTS * THREADS);
+    CHECK(count(s->board.supervisor->queue_length) == 1);
+    CHECK(s->board.notice->turn == count(s->board.supervisor->queue_since));
+    for (size_t i = 0; i < sizeof clients / sizeof clients[0]; i++) {
+        close(clients[i]);
+    }
+    server_close(s);
+}
+
+static void
+test_a_worker_learns_who_the_client_is(void)
+{
+    Server *s = server_open(&patient);
+    const int tcp = connects(s);
+    const int local = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    const uint32_t loopback = htonl(INADDR_LOOPBACK);
+    const uint64_t before = clock_now();
+    Got got;
+    workers(s, (int32_t[]){0, -1, -1});
+
+    asks(tcp);
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    CHECK(got.item.client.family == AF_INET && got.item.listener == 0);
+    CHECK(got.item.client.port == port_of(tcp) && got.item.requests == 0);
+    CHECK(memcmp(got.item.client.bytes, &loopback, sizeof loopback) == 0);
+    CHECK(got.item.since >= before && got.item.since <= clock_now());
+    CHECK(descriptors_close_on_exec(got.fd));
+    CHECK(fcntl(got.fd, F_GETFL) & O_NONBLOCK);
+    close(got.fd);
+
+    CHECK(connect(local, (struct sockaddr *)&s->path, s->path_size) == 0);
+    asks(local);
+    UNTIL(s, load(s, 0) == 2);
+    got = receives_one(s, 0);
+    CHECK(got.item.client.family == AF_UNIX && got.item.listener == 1);
+    close(got.fd);
+    close(tcp);
+    close(local);
+    server_close(s);
+}
+
+static void
+test_who_is_disabled_gets_nothing(void)
+{
+    Server *s = server_open(&patient);
+    int client;
+    workers(s, (int32_t[]){3, -1, -1});
+    client = connects_and_asks(s);
+    UNTIL(s, count(s->board.supervisor->dispatched) == 1);
+    CHECK(receives_from(s, 0, client));
+    close(client);
+    server_close(s);
+}
+
+static void
+test_what_waits_goes_in_the_order_it_came(void)
+{
+    Server *s = server_open(&patient);
+    int clients[3];
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    for (uint32_t i = 0; i < 3; i++) {
+        clients[i] = connects_and_asks(s);
+        UNTIL(s, dispatch_queued(s->dispatch) == i + 1);
+    }
+    CHECK(count(s->board.supervisor->queue_since) > 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        end_request(s, 0);
+        UNTIL(s, load(s, 0) == THREADS);
+        CHECK(receives_from(s, 0, clients[i]));
+        close(clients[i]);
+    }
+    UNTIL(s, count(s->board.supervisor->queue_since) == 0);
+    CHECK(s->board.notice->turn == 0);
+    server_close(s);
+}
+
+static void
+test_a_worker_that_comes_gets_what_waits(void)
+{
+    Server *s = server_open(&patient);
+    int client;
+    workers(s, (int32_t[]){-1, -1, -1});
+    client = connects_and_asks(s);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    dispatch_enable(s->dispatch, 2, true);
+    atomic_store(&s->board.loads[2].load, 0);
+    UNTIL(s, load(s, 2) == 1);
+    CHECK(receives_from(s, 2, client));
+    close(client);
+    server_close(s);
+}
+
+static void
+test_a_full_channel_loses_nothing(void)
+{
+    enum { MANY = 400 };
+    Server *s = server_open(&patient);
+    const int small = 1;
+    static int clients[MANY];
+    static Got got[MANY];
+    uint32_t n = 0;
+    CHECK(setsockopt(s->ours[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small) ==
+          0);
+    workers(s, (int32_t[]){0, -1, -1});
+    atomic_store(&s->board.loads[0].limit, MANY);
+    for (int i = 0; i < MANY; i++) {
+        clients[i] = connects_and_asks(s);
+    }
+    UNTIL(s, count(s->board.supervisor->accepted) == MANY);
+    CHECK(dispatch_queued(s->dispatch) > 0);
+    CHECK(load(s, 0) + (int32_t)dispatch_queued(s->dispatch) == MANY);
+    UNTIL(s, (n += receives(s, 0, got + n, MANY - n)) == MANY);
+    CHECK(load(s, 0) == MANY && s->board.loads[0].held == MANY);
+    CHECK(count(s->board.supervisor->dispatched) == MANY);
+    for (int i = 0; i < MANY; i++) {
+        CHECK(i == 0 || got[i].item.since >= got[i - 1].item.since);
+        close(got[i].fd);
+        close(clients[i]);
+    }
+    server_close(s);
+}
+
+/* ------------------------------------------------------------------------
+ * What comes back */
+
+static void
+test_an_idle_connection_is_parked_and_its_next_request_goes_to_the_best(void)
+{
+    Server *s = server_open(&patient);
+    int client;
+    Got got;
+    workers(s, (int32_t[]){0, -1, -1});
+    client = has_been_served(s);
+    UNTIL(s, count(s->board.supervisor->parked) == 1);
+    CHECK(load(s, 0) == 0 && s->board.loads[0].held == 0);
+
+    workers(s, (int32_t[]){3, -1, 1});
+    asks(client);
+    UNTIL(s, load(s, 2) == 2);
+    got = receives_one(s, 2);
+    CHECK(got.item.client.port == port_of(client) && got.item.requests == 1);
+    UNTIL(s, count(s->board.supervisor->parked) == 0);
+    close(got.fd);
+    close(client);
+    server_close(s);
+}
+
+static void
+test_one_handed_back_with_a_request_keeps_its_place(void)
+{
+    Server *s = server_open(&patient);
+    int first, second;
+    Got got;
+    workers(s, (int32_t[]){0, -1, -1});
+    first = connects_and_asks(s);
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    atomic_store(&s->board.loads[0].load, THREADS + 1);
+    second = connects_and_asks(s);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    hands_back(s, 0, got, true);
+    UNTIL(s, dispatch_queued(s->dispatch) == 2);
+    end_request(s, 0);
+    UNTIL(s, load(s, 0) == THREADS && dispatch_queued(s->dispatch) == 1);
+    CHECK(receives_from(s, 0, first));
+    end_request(s, 0);
+    UNTIL(s, dispatch_queued(s->dispatch) == 0);
+    CHECK(receives_from(s, 0, second));
+    close(first);
+    close(second);
+    server_close(s);
+}
+
+/* Until so many wait, one more than before. */
+static void
+waits(Server *s, uint32_t number)
+{
+    UNTIL(s, dispatch_queued(s->dispatch) == number);
+}
+
+/* One after the other while all threads are taken: `s` asks for what is short,
+ * `l` for what is long. Where nobody waits, nobody is judged. */
+static void
+wait_in_line(Server *s, const char *kinds, int *clients)
+{
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    for (uint32_t i = 0; kinds[i]; i++) {
+        clients[i] =
+            kinds[i] == 'l' ? connects_and_asks_slow(s) : connects_and_asks(s);
+        waits(s, i + 1);
+    }
+}
+
+static void
+close_all(const int *fds, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        close(fds[i]);
+    }
+}
+
+static void
+test_short_requests_overtake_long_ones(void)
+{
+    Server *s = server_open(&patient);
+    int clients[5];
+    slow_takes(s, LONG_TIME);
+    wait_in_line(s, "sllss", clients);
+    /* And among their like, first come, first served. */
+    for (uint32_t i = 0; i < 5; i++) {
+        static const size_t order[] = {0, 3, 4, 1, 2};
+        if (i == 4) /* the last place is held: see below */
+            atomic_store(&s->board.loads[0].load, THREADS - 1);
+        end_request(s, 0);
+        waits(s, 4 - i);
+        CHECK(receives_from(s, 0, clients[order[i]]));
+    }
+    CHECK(count(s->board.supervisor->overtook) == 2);
+    close_all(clients, 5);
+    server_close(s);
+}
+
+/* `first` has waited for so long already; who is served next? */
+static bool
+is_overtaken(const DispatchLimits *limits, uint64_t waited)
+{
+    Server *s = server_open(limits);
+    int first, before, second;
+    bool overtaken;
+    Got got;
+    slow_takes(s, CLOCK_MILLISECOND);
+    workers(s, (int32_t[]){0, -1, -1});
+    first = connects_and_asks_slow(s);
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    workers(s, (int32_t[]){THREADS + 1, -1, -1});
+    before = connects_and_asks(s); /* where nobody waits, nobody is judged */
+    waits(s, 1);
+    got.item.since -= waited;
+    hands_back(s, 0, got, true);
+    waits(s, 2);
+    second = connects_and_asks(s);
+    waits(s, 3);
+    end_request(s, 0);
+    waits(s, 2);
+    got = receives_one(s, 0);
+    if (got.item.client.port == port_of(before)) {
+        close(got.fd);
+        end_request(s, 0);
+        waits(s, 1);
+        got = receives_one(s, 0);
+    }
+    overtaken = got.item.client.port == port_of(second);
+    CHECK(overtaken || got.item.client.port == port_of(first));
+    close(got.fd);
+    close(first);
+    close(before);
+    close(second);
+    server_close(s);
+    return overtaken;
+}
+
+static void
+test_nobody_is_overtaken_for_ever(void)
+{
+    DispatchLimits strict = patient, hasty = patient, generous = patient;
+    strict.overtaking = 0;
+    hasty.queue_timeout = CLOCK_SECOND;
+    generous.overtaking = hasty.overtaking = 1000000;
+    CHECK(is_overtaken(&generous, CLOCK_SECOND));
+    CHECK(!is_overtaken(&patient, CLOCK_SECOND));
+    CHECK(!is_overtaken(&strict, 0));
+    /* Nor until its time is up: half of that is the most. */
+    CHECK(!is_overtaken(&hasty, CLOCK_SECOND - CLOCK_SECOND / 4));
+}
+
+/* The last free place is for short requests, if such come, until as much time
+ * has passed as lies between two long ones that are spread evenly. */
+static void
+test_long_requests_are_spread(void)
+{
+    Server *s = server_open(&patient);
+    int clients[5], brief;
+    slow_takes(s, LONG_TIME);
+    wait_in_line(s, "sslll", clients);
+    atomic_store(&s->board.loads[0].load, 1); /* three places are free */
+    waits(s, 2);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 2 && load(s, 0) == THREADS);
+    end_request(s, 0);
+    end_request(s, 0);
+    waits(s, 1);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
+    brief = connects_and_asks(s);
+    UNTIL(s, load(s, 0) == THREADS);
+    CHECK(dispatch_queued(s->dispatch) == 1);
+    close(brief);
+    close_all(clients, 5);
+    server_close(s);
+}
+
+/* The time between two passes by itself: nothing else happens. */
+static void
+test_a_long_request_is_held_off_for_a_while_only(void)
+{
+    Server *s = server_open(&patient);
+    int clients[4];
+    slow_takes(s, 10 * CLOCK_MILLISECOND);
+    wait_in_line(s, "ssll", clients);
+    atomic_store(&s->board.loads[0].load, 0);
+    UNTIL(s, load(s, 0) == THREADS);
+    CHECK(dispatch_queued(s->dispatch) == 0);
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* So long that what is held off by it alone outlasts the test. */
+#define FOR_EVER (100 * LONG_TIME)
+
+/* One of two long requests has been sent on; the other is held off. */
+static void
+hold_one_off(Server *s, int clients[4])
+{
+    slow_takes(s, FOR_EVER);
+    wait_in_line(s, "ssll", clients);
+    atomic_store(&s->board.loads[0].load, 0);
+    waits(s, 1);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
+}
+
+static void
+test_nothing_is_held_off_where_nothing_runs(void)
+{
+    Server *s = server_open(&patient);
+    int clients[4];
+    hold_one_off(s, clients);
+    atomic_store(&s->board.loads[0].limit, 1); /* the only thread */
+    atomic_store(&s->board.loads[0].load, 0);
+    turn(s);
+    CHECK(dispatch_queued(s->dispatch) == 0);
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* The free place would be for nobody: who comes now comes behind it. */
+static void
+test_who_cannot_be_overtaken_any_more_is_not_held_off(void)
+{
+    Server *s = server_open(&patient);
+    int clients[4], old;
+    Got got;
+    slow_takes(s, FOR_EVER);
+    workers(s, (int32_t[]){0, -1, -1});
+    old = connects_and_asks_slow(s);
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    got.item.since -= patient.queue_timeout * 3 / 4;
+    hold_one_off(s, clients);
+    atomic_store(&s->board.loads[0].load, THREADS); /* one of them its own */
+    hands_back(s, 0, got, true);
+    UNTIL(s, count(s->board.supervisor->handed_back) == 1);
+    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS);
+    close(old);
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* Nor does it wait for anything to happen. */
+static void
+test_nothing_is_held_off_where_no_short_request_comes(void)
+{
+    Server *s = server_open(&patient);
+    Got got[THREADS];
+    int clients[4];
+    hold_one_off(s, clients);
+    CHECK(receives(s, 0, got, THREADS) == THREADS - 1);
+    CHECK(dispatch_watch(s->dispatch, s->theirs[0], 0) == 0);
+    CHECK(dispatch_wait(s->dispatch, clock_now() + DEADLINE, s->events, ROOM) ==
+          1);
+    CHECK(receives_from(s, 0, clients[3]));
+    for (size_t i = 0; i < THREADS - 1; i++) {
+        close(got[i].fd);
+    }
+    close_all(clients, 4);
+    server_close(s);
+}
+
+/* Clocks agree, but a worker's word is only a word. */
+static void
+test_nobody_waits_since_tomorrow(void)
+{
+    Server *s = server_open(&patient);
+    Got got;
+    const int client = connects_and_asks(s);
+    workers(s, (int32_t[]){0, -1, -1});
+    UNTIL(s, load(s, 0) == 1);
+    got = receives_one(s, 0);
+    got.item.since = clock_now() + LONG_TIME;
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    hands_back(s, 0, got, true);
+    atomic_store(&s->board.loads[0].load, THREADS);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    CHECK(count(s->board.supervisor->queue_since) <= clock_now());
+    close(client);
+    server_close(s);
+}
+
+static void
+test_what_a_dead_worker_had_not_received_goes_to_another(void)
+{
+    Server *s = server_open(&patient);
+    int clients[3];
+    Got got[3];
+    workers(s, (int32_t[]){0, -1, -1});
+    for (int i = 0; i < 3; i++) {
+        clients[i] = connects_and_asks(s);
+        UNTIL(s, load(s, 0) == i + 1);
+    }
+    CHECK(channel_say(s->ours[0], CHANNEL_READY, "", 0) == 0); /* no batch */
+    workers(s, (int32_t[]){-1, 0, -1});
+    CHECK(dispatch_reclaim(s->dispatch, 0) == 3);
+    CHECK(dispatch_reclaim(s->dispatch, 0) == 0);
+    CHECK(count(s->board.supervisor->reclaimed) == 3);
+    UNTIL(s, load(s, 1) == 3);
+    CHECK(receives(s, 1, got, 3) == 3);
+    for (int i = 0; i < 3; i++) {
+        CHECK(got[i].item.client.port == port_of(clients[i]));
+        close(got[i].fd);
+        close(clients[i]);
+    }
+    server_close(s);
+}
+
+/* ------------------------------------------------------------------------
+ * What is let go */
+
+static void
+test_a_client_that_leaves_without_a_word(void)
+{
+    Server *s = server_open(&patient);
+    const int client = connects(s);
+    UNTIL(s, count(s->board.supervisor->parked) == 1);
+    close(client);
+    UNTIL(s, closed(s, BY_CLIENT) == 1);
+    UNTIL(s, count(s->board.supervisor->parked) == 0);
+    server_close(s);
+}
+
+/* It has said all it wants to say, and listens. */
+static void
+test_a_client_that_ends_its_side_after_the_request(void)
+{
+    Server *s = server_open(&patient);
+    const int client = connects(s);
+    workers(s, (int32_t[]){0, -1, -1});
+    UNTIL(s, count(s->board.supervisor->parked) == 1);
+    asks(client);
+    CHECK(shutdown(client, SHUT_WR) == 0);
+    UNTIL(s, load(s, 0) == 1);
+    CHECK(receives_from(s, 0, client));
+    CHECK(closed(s, BY_CLIENT) == 0);
+    close(client);
+    server_close(s);
+}
+
+static void
+test_a_client_that_sends_nothing_in_time(void)
+{
+    DispatchLimits limits = patient;
+    limits.header_timeout = CLOCK_MILLISECOND;
+    Server *s = server_open(&limits);
+    const int client = connects(s);
+    UNTIL(s, closed(s, BY_HEADER) == 1);
+    CHECK(sees_the_end(client));
+    close(client);
+    server_close(s);
+}
+
+static void
+test_a_connection_that_is_idle_for_too_long(void)
+{
+    DispatchLimits limits = patient;
+    limits.keep_alive_timeout = CLOCK_MILLISECOND;
+    Server *s = server_open(&limits);
+    workers(s, (int32_t[]){0, -1, -1});
+    const int client = has_been_served(s);
+    UNTIL(s, closed(s, BY_KEEP_ALIVE) == 1);
+    CHECK(sees_the_end(client));
+    CHECK(closed(s, BY_HEADER) == 0);
+    close(client);
+    server_close(s);
+}
+
+static void
+test_a_request_that_waits_for_too_long_is_refused(void)
+{
+    DispatchLimits limits = patient;
+    limits.queue_timeout = CLOCK_MILLISECOND;
+    Server *s = server_open(&limits);
+    const int held = descriptors_open();
+    const int client = connects_and_asks(s);
+    UNTIL(s, closed(s, BY_QUEUE_TIMEOUT) == 1);
+    CHECK(dispatch_queued(s->dispatch) == 0);
+    CHECK(reads_503(client));
+    close(client);
+    UNTIL(s, descriptors_open() == held);
+    server_close(s);
+}
+
+/* A body of which nobody will ever read a byte must not turn the answer into
+ * a reset. */
+static void
+test_a_refused_client_may_go_on_sending(void)
+{
+    DispatchLimits limits = patient;
+    limits.queue_size = 0;
+    Server *s = server_open(&limits);
+    const int held = descriptors_open();
+    const int client = connects_and_asks(s);
+    UNTIL(s, closed(s, BY_QUEUE_FULL) == 1);
+    for (int i = 0; i < 10; i++) {
+        asks(client);
+        turn(s);
+    }
+    CHECK(reads_503(client));
+    close(client);
+    UNTIL(s, descriptors_open() == held);
+    CHECK(closed(s, BY_CLIENT) == 0);
+    server_close(s);
+}
+
+static void
+test_the_queue_has_an_end(void)
+{
+    DispatchLimits limits = patient;
+    limits.queue_size = 2;
+    Server *s = server_open(&limits);
+    int clients[3];
+    for (uint32_t i = 0; i < 2; i++) {
+        clients[i] = connects_and_asks(s);
+        UNTIL(s, dispatch_queued(s->dispatch) == i + 1);
+    }
+    clients[2] = connects(s);
+    UNTIL(s, count(s->board.supervisor->parked) == 1);
+    asks(clients[2]);
+    UNTIL(s, closed(s, BY_QUEUE_FULL) == 1);
+    CHECK(reads_503(clients[2]));
+    CHECK(dispatch_queued(s->dispatch) == 2);
+    for (int i = 0; i < 3; i++) {
+        close(clients[i]);
+    }
+    server_close(s);
+}
+
+/* However many come at once: only those that must wait are in the queue. */
+static void
+test_nobody_is_refused_whom_a_thread_is_free_for(void)
+{
+    enum { WAIT = 2, MORE = 3 };
+    DispatchLimits limits = patient;
+    limits.queue_size = WAIT;
+    Server *s = server_open(&limits);
+    int clients[THREADS + WAIT + MORE];
+    Got got[THREADS];
+    workers(s, (int32_t[]){0, -1, -1});
+    for (size_t i = 0; i < THREADS + WAIT + MORE; i++) {
+        clients[i] = connects_and_asks(s);
+    }
+    UNTIL(s, closed(s, BY_QUEUE_FULL) == MORE);
+    CHECK(dispatch_queued(s->dispatch) == WAIT);
+    CHECK(receives(s, 0, got, THREADS) == THREADS);
+    for (size_t i = 0; i < THREADS; i++) {
+        CHECK(got[i].item.client.port == port_of(clients[i]));
+        close(got[i].fd);
+    }
+    for (size_t i = THREADS + WAIT; i < THREADS + WAIT + MORE; i++) {
+        CHECK(reads_503(clients[i])); /* the last to come */
+    }
+    close_all(clients, THREADS + WAIT + MORE);
+    server_close(s);
+}
+
+/* ------------------------------------------------------------------------
+ * Without descriptors */
+
+static void
+test_accepting_goes_on_when_there_are_descriptors_again(void)
+{
+    Server *s = server_open(&patient);
+    const int clients[] = {connects(s), connects(s)};
+    const Word *errors = s->board.supervisor->accept_errors;
+    const struct rlimit before = descriptors_leave(0);
+    uint64_t tried;
+    UNTIL(s, count(errors) > 0);
+    tried = count(errors);
+    turn(s); /* sleeps: trying at once would keep a processor busy */
+    CHECK(count(errors) == tried);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    UNTIL(s, count(s->board.supervisor->accepted) == 2);
+    close(clients[0]);
+    close(clients[1]);
+    server_close(s);
+}
+
+static void
+test_idle_connections_make_room_for_new_ones(void)
+{
+    Server *s = server_open(&patient);
+    struct rlimit before;
+    int idle, client;
+    workers(s, (int32_t[]){0, -1, -1});
+    idle = has_been_served(s);
+    client = connects(s);
+    before = descriptors_leave(0);
+    UNTIL(s, count(s->board.supervisor->accepted) == 2);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    CHECK(closed(s, EVICTED) == 1);
+    CHECK(sees_the_end(idle));
+    close(idle);
+    close(client);
+    server_close(s);
+}
+
+/* ------------------------------------------------------------------------
+ * Events */
+
+static void
+test_words_become_events_however_many(void)
+{
+    Server *s = server_open(&patient);
+    enum { WORDS = 2 * ROOM + 1 };
+    for (int i = 0; i < WORDS; i++) {
+        const char text[] = {(char)('a' + i), '\0'};
+        CHECK(channel_say(s->theirs[1], CHANNEL_FAILED, text, 1) == 0);
+    }
+    UNTIL(s, s->event_count == WORDS);
+    for (int i = 0; i < WORDS; i++) {
+        const DispatchEvent *e = &s->events[i];
+        CHECK(e->kind == DISPATCH_WORD && e->slot == 1);
+        CHECK(e->word == CHANNEL_FAILED);
+        CHECK(e->text[0] == 'a' + i && e->text[1] == '\0');
+    }
+    server_close(s);
+}
+
+static void
+test_a_watched_descriptor_is_an_event_while_it_is_readable(void)
+{
+    Server *s = server_open(&patient);
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    CHECK(dispatch_watch(s->dispatch, ends[0], 42) == 0);
+    turn(s);
+    CHECK(s->event_count == 0);
+    CHECK(write(ends[1], "x", 1) == 1);
+    UNTIL(s, s->event_count == 1);
+    CHECK(s->events[0].kind == DISPATCH_FOREIGN && s->events[0].token == 42);
+    UNTIL(s, s->event_count == 2); /* nobody has read it */
+    CHECK(dispatch_unwatch(s->dispatch, ends[0]) == 0);
+    turn(s);
+    CHECK(s->event_count == 2);
+    CHECK(dispatch_unwatch(s->dispatch, ends[0]) == -1 && errno == ENOENT);
+    close(ends[0]);
+    close(ends[1]);
+    server_close(s);
+}
+
+/* What a worker said before it ended explains its end. */
+static void
+test_words_come_before_the_news_that_a_process_has_ended(void)
+{
+    Server *s = server_open(&patient);
+    int ends[2];
+    CHECK(pipe2(ends, O_CLOEXEC) == 0);
+    CHECK(dispatch_watch(s->dispatch, ends[0], 42) == 0);
+    CHECK(write(ends[1], "x", 1) == 1);
+    CHECK(channel_say(s->theirs[1], CHANNEL_FAILED, "why", 3) == 0);
+    UNTIL(s, s->event_count == 2);
+    CHECK(s->events[0].kind == DISPATCH_WORD);
+    CHECK(s->events[1].kind == DISPATCH_FOREIGN);
+    close(ends[0]);
+    close(ends[1]);
+    server_close(s);
+}
+
+/* ------------------------------------------------------------------------
+ * The end */
+
+static void
+test_a_stop_closes_what_is_idle_and_serves_what_has_come(void)
+{
+    Server *s = server_open(&patient);
+    int idle, silent, asked, waiting, late;
+    workers(s, (int32_t[]){0, -1, -1});
+    idle = has_been_served(s);
+    silent = connects(s);
+    asked = connects(s);
+    UNTIL(s, count(s->board.supervisor->parked) == 3);
+    workers(s, (int32_t[]){THREADS, -1, -1});
+    waiting = connects_and_asks(s);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    asks(asked);                 /* nobody has looked yet */
+    late = connects_and_asks(s); /* nobody has accepted it yet */
+
+    dispatch_stop(s->dispatch);
+    CHECK(sees_the_end(idle) && sees_the_end(silent));
+    CHECK(closed(s, STOPPING) == 2);
+    CHECK(dispatch_queued(s->dispatch) == 3);
+    CHECK(s->board.notice->stopping);
+    for (int i = 0; i < 3; i++) {
+        turn(s);
+        CHECK(s->event_count == 0); /* not drained yet */
+        end_request(s, 0);
+        UNTIL(s, load(s, 0) == THREADS);
+        close(receives_one(s, 0).fd);
+    }
+    UNTIL(s, s->event_count == 1);
+    CHECK(s->events[0].kind == DISPATCH_DRAINED);
+    turn(s);
+    CHECK(s->event_count == 1); /* said once */
+    close(idle);
+    close(silent);
+    close(asked);
+    close(waiting);
+    close(late);
+    server_close(s);
+}
+
+static void
+test_what_comes_back_after_the_end_is_let_go(void)
+{
+    Server *s = server_open(&patient);
+    int idle, asking;
+    Got got[2];
+    workers(s, (int32_t[]){0, -1, -1});
+    idle = connects_and_asks(s);
+    asking = connects_and_asks(s);
+    UNTIL(s, load(s, 0) == 2);
+    CHECK(receives(s, 0, got, 2) == 2);
+    CHECK(got[0].item.client.port == port_of(idle));
+    dispatch_stop(s->dispatch);
+    UNTIL(s, s->event_count == 1);
+    hands_back(s, 0, got[0], false);
+    hands_back(s, 0, got[1], true);
+    UNTIL(s, closed(s, STOPPING) == 2);
+    CHECK(reads_503(asking));
+    close(idle);
+    close(asking);
+    server_close(s);
+}
+
+/* It was sent in the hope of quick answers, and its worker is stuck. */
+static void
+test_what_may_come_back_is_waited_for(void)
+{
+    Server *s = server_open(&patient);
+    int clients[THREADS + 1];
+    Got got[THREADS + 1];
+    workers(s, (int32_t[]){0, -1, -1});
+    atomic_store(&s->board.loads[0].limit, THREADS + 1);
+    for (size_t i = 0; i <= THREADS; i++) {
+        clients[i] = connects_and_asks(s);
+    }
+    UNTIL(s, load(s, 0) == THREADS + 1);
+    CHECK(receives(s, 0, got, THREADS + 1) == THREADS + 1);
+    dispatch_stop(s->dispatch);
+    turn(s);
+    CHECK(s->event_count == 0);
+    dispatch_enable(s->dispatch, 1, true);
+    atomic_store(&s->board.loads[1].load, 0);
+    hands_back(s, 0, got[THREADS], true);
+    UNTIL(s, s->event_count == 1);
+    CHECK(s->events[0].kind == DISPATCH_DRAINED);
+    CHECK(receives_from(s, 1, clients[THREADS]));
+    for (size_t i = 0; i < THREADS; i++) {
+        close(got[i].fd);
+    }
+    close_all(clients, THREADS + 1);
+    server_close(s);
+}
+
+static void
+test_nobody_is_accepted_after_a_stop(void)
+{
+    Server *s = server_open(&patient);
+    int client;
+    dispatch_stop(s->dispatch);
+    dispatch_stop(s->dispatch); /* twice is once */
+    UNTIL(s, s->event_count == 1);
+    client = connects_and_asks(s);
+    turn(s);
+    CHECK(count(s->board.supervisor->accepted) == 0);
+    close(client);
+    server_close(s);
+}
+
+static void
+test_freeing_closes_whatever_it_holds(void)
+{
+    Server *s = server_open(&patient);
+    int clients[200];
+    for (int i = 0; i < 200; i++) {
+        clients[i] = i % 2 ? connects(s) : connects_and_asks(s);
+    }
+    UNTIL(s, count(s->board.supervisor->accepted) == 200);
+    server_close(s); /* the descriptors are counted by RUN */
+    for (int i = 0; i < 200; i++) {
+        close(clients[i]);
+    }
+}
+
+int
+main(void)
+{
+    RUN(test_the_most_free_threads_first_then_the_fewest_connections);
+    RUN(test_a_place_is_taken_when_it_is_given);
+    RUN(test_a_worker_learns_who_the_client_is);
+    RUN(test_who_is_disabled_gets_nothing);
+    RUN(test_what_waits_goes_in_the_order_it_came);
+    RUN(test_a_worker_that_comes_gets_what_waits);
+    RUN(test_a_full_channel_loses_nothing);
+    RUN(test_an_idle_connection_is_parked_and_its_next_request_goes_to_the_best);
+    RUN(test_one_handed_back_with_a_request_keeps_its_place);
+    RUN(test_short_requests_overtake_long_ones);
+    RUN(test_nobody_is_overtaken_for_ever);
+    RUN(test_long_requests_are_spread);
+    RUN(test_a_long_request_is_held_off_for_a_while_only);
+    RUN(test_nothing_is_held_off_where_nothing_runs);
+    RUN(test_who_cannot_be_overtaken_any_more_is_not_held_off);
+    RUN(test_nothing_is_held_off_where_no_short_request_comes);
+    RUN(test_nobody_waits_since_tomorrow);
+    RUN(test_what_a_dead_worker_had_not_received_goes_to_another);
+    RUN(test_a_client_that_leaves_without_a_word);
+    RUN(test_a_client_that_ends_its_side_after_the_request);
+    RUN(test_a_client_that_sends_nothing_in_time);
+    RUN(test_a_connection_that_is_idle_for_too_long);
+    RUN(test_a_request_that_waits_for_too_long_is_refused);
+    RUN(test_a_refused_client_may_go_on_sending);
+    RUN(test_the_queue_has_an_end);
+    RUN(test_nobody_is_refused_whom_a_thread_is_free_for);
+    RUN(test_accepting_goes_on_when_there_are_descriptors_again);
+    RUN(test_idle_connections_make_room_for_new_ones);
+    RUN(test_words_become_events_however_many);
+    RUN(test_a_watched_descriptor_is_an_event_while_it_is_readable);
+    RUN(test_words_come_before_the_news_that_a_process_has_ended);
+    RUN(test_a_stop_closes_what_is_idle_and_serves_what_has_come);
+    RUN(test_what_comes_back_after_the_end_is_let_go);
+    RUN(test_what_may_come_back_is_waited_for);
+    RUN(test_nobody_is_accepted_after_a_stop);
+    RUN(test_freeing_closes_whatever_it_holds);
+    return 0;
+}

@@ -1,0 +1,554 @@
+/* Every allocation of a worker and of the supervisor's loop fails in turn.
+ *
+ * A scene is played until none is left that could fail: first with that one
+ * allocation failing, then with all after it failing too. Each time there is
+ * no crash and no leak (the sanitizers see to that), the client gets the right
+ * answer, a beginning of it or a 500, and the worker is empty afterwards,
+ * drains and ends. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/un.h>
+
+#include "worker/allocation.h"
+#include "check.h"
+#include "common/clock.h"
+#include "descriptors.h"
+#include "supervisor/dispatch.h"
+#include "worker/worker.h"
+
+/* Seconds until a scene that hangs is killed. */
+#define PATIENCE 30
+
+static void
+pair(int type, int *ours, int *theirs)
+{
+    int ends[2];
+    CHECK(socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends) == 0);
+    *ours = ends[0];
+    *theirs = ends[1];
+}
+
+/* What poll says of it, within so many milliseconds. */
+static short
+wait_for(int fd, short events, int milliseconds)
+{
+    struct pollfd p = {.fd = fd, .events = events};
+    CHECK(poll(&p, 1, milliseconds) >= 0);
+    return p.revents;
+}
+
+/* ------------------------------------------------------------------------
+ * A worker */
+
+typedef struct {
+    Scoreboard board;
+    Serve *serve;
+    pthread_t request_thread, main_thread;
+    int memory, bell, lifeline, signals, signal_end;
+    int ours, theirs; /* the channel */
+} Worker;
+
+/* Sent by "/large": more than a socket takes, so that some of it waits. */
+static char large[400000];
+static _Atomic int owners;
+
+static void
+drop_garbage(Serve *s)
+{
+    while (serve_garbage_pop(s) != NULL) {
+        owners--;
+    }
+}
+
+static void
+send_large(Thread *t, Conn *c, const char *head)
+{
+    bool kept;
+    owners++;
+    serve_send(t, c, head, strlen(head), large, sizeof large, &owners, &kept);
+    if (!kept) {
+        owners--;
+    }
+}
+
+static void
+send_file(Thread *t, Conn *c, const char *head)
+{
+    const int fd = memfd_create("file", MFD_CLOEXEC);
+    CHECK(fd >= 0 && write(fd, "a file\n", 7) == 7);
+    if (serve_send(t, c, head, strlen(head), NULL, 0, NULL, NULL) == 0) {
+        serve_send_file(t, c, fd, 0, 7);
+    } else {
+        close(fd);
+    }
+}
+
+/* The application: the size of the body, then what the path asks for. */
+static void
+application(void *argument, Thread *t, Conn *c, Request *r)
+{
+    const char *path = r->buffer + r->start + r->head.path.at;
+    const char *words;
+    char head[40], piece[100];
+    ssize_t got = 0;
+
+    CHECK(argument == NULL);
+    drop_garbage(t->serve);
+    if (r->streaming) {
+        do {
+            got = serve_read_body(t, c, r, piece, sizeof piece, &words);
+        } while (got > 0);
+    }
+    CHECK(got == 0);
+    c->status = 200;
+    c->keep = serve_may_keep(t->serve, c, r);
+    snprintf(head, sizeof head, "answer %d\n", (int)r->body_size);
+    if (strncmp(path, "/large", 6) == 0) {
+        send_large(t, c, head);
+    } else if (strncmp(path, "/file", 5) == 0) {
+        send_file(t, c, head);
+    } else {
+        serve_send(t, c, head, strlen(head), NULL, 0, NULL, NULL);
+    }
+    t->now = clock_now();
+}
+
+static void *
+request_thread(void *argument)
+{
+    Worker *w = argument;
+    serve_thread(w->serve, 0, NULL);
+    return NULL;
+}
+
+static void *
+main_thread(void *argument)
+{
+    Worker *w = argument;
+    WatchResult result;
+    do {
+        Note note;
+        char byte;
+        result = serve_watch(w->serve);
+        if (result == WATCH_SIGNAL) {
+            CHECK(read(w->signals, &byte, 1) == 1);
+            serve_drain(w->serve);
+        }
+        while (serve_note_pop(w->serve, &note)) {
+            CHECK(note.level == NOTE_DEBUG);
+        }
+        drop_garbage(w->serve);
+    } while (result != WATCH_DRAINED);
+    return NULL;
+}
+
+static void
+worker_open(Worker *w)
+{
+    w->memory = scoreboard_create(1, 1);
+    CHECK(w->memory >= 0 && scoreboard_attach(&w->board, w->memory) == 0);
+    w->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->lifeline = eventfd(0, EFD_CLOEXEC);
+    CHECK(w->bell >= 0 && w->lifeline >= 0);
+    pair(SOCK_STREAM, &w->signals, &w->signal_end);
+    pair(SOCK_SEQPACKET, &w->ours, &w->theirs);
+}
+
+static void
+worker_close(Worker *w)
+{
+    const int all[] = {w->memory,     w->bell, w->lifeline, w->signals,
+                       w->signal_end, w->ours, w->theirs};
+    scoreboard_detach(&w->board);
+    for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
+        close(all[i]);
+    }
+}
+
+/* False if there was no memory for it. */
+static bool
+worker_start(Worker *w, bool streamed)
+{
+    const ServeOptions options = {
+        .board = &w->board,
+        .thread_count = 1,
+        .channel = w->theirs,
+        .bell = w->bell,
+        .lifeline = w->lifeline,
+        .signals = w->signals,
+        .limits = {.head = {.line = 8190,
+                            .field_size = 8190,
+                            .fields = 100,
+                            .head = 65535},
+                   .header_timeout = PATIENCE * CLOCK_SECOND,
+                   .body_timeout = PATIENCE * CLOCK_SECOND,
+                   .send_timeout = PATIENCE * CLOCK_SECOND,
+                   .keep_alive_timeout = PATIENCE * CLOCK_SECOND,
+                   .body_limit = 100000,
+                   .body_buffer = 3000,
+                   .response_buffer = 1 << 20,
+                   .buffering = !streamed},
+        .application = application,
+    };
+    w->serve = serve_new(&options);
+    if (w->serve == NULL) {
+        CHECK(errno == ENOMEM);
+        return false;
+    }
+    CHECK(pthread_create(&w->request_thread, NULL, request_thread, w) == 0);
+    CHECK(pthread_create(&w->main_thread, NULL, main_thread, w) == 0);
+    return true;
+}
+
+/* Drain it. It hands back what is idle and has nothing left. */
+static void
+worker_end(Worker *w)
+{
+    ChannelMessage m;
+    CHECK(write(w->signal_end, "", 1) == 1);
+    CHECK(pthread_join(w->main_thread, NULL) == 0);
+    CHECK(pthread_join(w->request_thread, NULL) == 0);
+    serve_free(w->serve);
+    while (channel_receive(w->ours, &m) > 0) {
+        for (uint32_t i = 0; i < m.header.count; i++) {
+            close(m.fds[i]);
+        }
+    }
+    CHECK(owners == 0);
+    CHECK(atomic_load(&w->board.loads[0].load) == 0);
+    CHECK(atomic_load(&w->board.loads[0].held) == 0);
+    for (uint32_t state = 0; state < 4; state++) {
+        uint64_t seen = 0; /* each row adds and takes off, in sum nothing */
+        for (uint32_t thread = 0; thread < 2; thread++) {
+            seen += word_get(&w->board.threads[thread].connections[state]);
+        }
+        CHECK(seen == 0);
+    }
+}
+
+/* ------------------------------------------------------------------------
+ * Its client */
+
+#define PIECES 4
+
+typedef struct {
+    const char *name;
+    const char *send[PIECES];
+    const char *answer;
+    size_t large; /* so many bytes of `large` follow, then */
+    const char *answer_after;
+    bool streamed;
+} Scene;
+
+#define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
+#define POST "POST / HTTP/1.1\r\nHost: a\r\n"
+#define CHUNKED POST "Transfer-Encoding: chunked\r\n"
+#define B10 "0123456789"
+#define B100 B10 B10 B10 B10 B10 B10 B10 B10 B10 B10
+#define B1000 B100 B100 B100 B100 B100 B100 B100 B100 B100 B100
+#define FIELD "X: " B1000 B1000 B1000 B1000 B1000 B1000 B1000 B1000 B100 "\r\n"
+
+static const Scene scenes[] = {
+    {"small", {GET("/")}, "answer 0\n", 0, "", false},
+    {"head in pieces",
+     {"GET / HT", "TP/1.1\r\nHost: a\r\nX: " B1000 B100,
+      "\r\nY: " B1000 B1000 "\r\n", "\r\n"},
+     "answer 0\n",
+     0,
+     "",
+     false},
+    {"body",
+     {POST "Content-Length: 1020\r\n\r\n" B10, B1000, B10 GET("/")},
+     "answer 1020\n",
+     0,
+     "answer 0\n",
+     false},
+    {"chunks",
+     {CHUNKED "\r\n", "3e8\r\n" B1000, "\r\n64\r\n" B100 "\r\n",
+      "0\r\n\r\n" GET("/") GET("/")},
+     "answer 1100\n",
+     0,
+     "answer 0\nanswer 0\n",
+     false},
+    {"chunks and more at once",
+     {CHUNKED "\r\n1\r\n0\r\n0\r\n\r\n" GET("/") GET("/")},
+     "answer 1\n",
+     0,
+     "answer 0\nanswer 0\n",
+     false},
+    {"spooled",
+     {POST "Content-Length: 4000\r\n\r\n", B1000, B1000 B1000 B1000},
+     "answer 4000\n",
+     0,
+     "",
+     false},
+    {"spooled chunks",
+     {CHUNKED "\r\n7d0\r\n" B1000, B1000 "\r\n7d0\r\n", B1000 B1000 "\r\n",
+      "0\r\n\r\n"},
+     "answer 4000\n",
+     0,
+     "",
+     false},
+    {"streamed",
+     {POST "Content-Length: 1020\r\n\r\n" B10, B1000, B10 GET("/")},
+     "answer 1020\n",
+     0,
+     "answer 0\n",
+     true},
+    {"streamed chunks",
+     {CHUNKED "X: " B100 B10, "\r\n\r\n", "3e8\r\n" B1000,
+      "\r\n0\r\n\r\n" GET("/")},
+     "answer 1000\n",
+     0,
+     "answer 0\n",
+     true},
+    {"streamed chunks behind a head that fills its buffer",
+     /* 1024 bytes */
+     {CHUNKED "X: " B100 B10,
+      B100 B100 B100 B100 B100 B100 B100 B100 B10 B10 B10 B10 B10 "012\r\n\r\n",
+      "3e8\r\n" B1000, "\r\n0\r\n\r\n" GET("/")},
+     "answer 1000\n",
+     0,
+     "answer 0\n",
+     true},
+    {"streamed chunks behind a head of the largest size",
+     {CHUNKED FIELD FIELD FIELD FIELD FIELD FIELD FIELD FIELD
+      "\r\n1\r\n0\r\n0\r\n\r\n",
+      GET("/large") CHUNKED FIELD FIELD FIELD FIELD FIELD FIELD FIELD FIELD
+      "\r\n1\r\n0\r\n0\r\n\r\n" POST "Content-Length: 1000\r\n\r\n" B1000},
+     "answer 1\nanswer 0\n",
+     sizeof large,
+     "answer 1\nanswer 1000\n",
+     true},
+    {"file", {GET("/file")}, "answer 0\na file\n", 0, "", false},
+    {"large",
+     {GET("/large") GET("/file")},
+     "answer 0\n",
+     sizeof large,
+     "answer 0\na file\n",
+     false},
+};
+
+/* Send the worker a connection, as the supervisor does. The client's end. */
+static int
+connect_to(Worker *w)
+{
+    static ChannelMessage m;
+    const int small = 4096;
+    int client, end;
+    pair(SOCK_STREAM, &client, &end);
+    CHECK(setsockopt(end, SOL_SOCKET, SO_SNDBUF, &small, sizeof small) == 0);
+    m.header = (ChannelHeader){.kind = CHANNEL_DISPATCH, .count = 1};
+    m.items[0] = (ChannelItem){.since = clock_now()};
+    m.fds[0] = end;
+    atomic_fetch_add(&w->board.loads[0].load, 1);
+    atomic_fetch_add(&w->board.loads[0].held, 1);
+    CHECK(channel_send(w->ours, &m) == 0);
+    close(end);
+    return client;
+}
+
+/* Send the pieces, each when the worker has taken the one before. */
+static void
+send_pieces(int client, const char *const *pieces)
+{
+    for (size_t i = 0; i < PIECES && pieces[i] != NULL; i++) {
+        int left;
+        CHECK(ioctl(client, SIOCOUTQ, &left) == 0);
+        while (left != 0 && wait_for(client, POLLRDHUP, 1) == 0) {
+            CHECK(ioctl(client, SIOCOUTQ, &left) == 0);
+        }
+        send(client, pieces[i], strlen(pieces[i]), MSG_NOSIGNAL);
+    }
+}
+
+/* As much of it as was read. */
+static bool
+is_refusal(const char *got, size_t size)
+{
+    static const char start[] = "HTTP/1.1 500 ";
+    return strncmp(got, start,
+                   size < sizeof start - 1 ? size : sizeof start - 1) == 0;
+}
+
+/* Read `size` bytes, fewer if the connection ends before. */
+static size_t
+receive(int client, char *to, size_t size)
+{
+    size_t got = 0;
+    ssize_t n;
+    do {
+        n = recv(client, to + got, size - got, 0);
+        got += n > 0 ? (size_t)n : 0;
+    } while (n > 0 && got < size);
+    return got;
+}
+
+/* The answers are those of the scene; if memory failed they may end early. */
+static void
+check_answers(const Scene *scene, int client)
+{
+    static char expected[sizeof large + 100], got[sizeof expected];
+    size_t size, same = 0;
+    char *end = stpcpy(expected, scene->answer);
+    end = mempcpy(end, large, scene->large);
+    end = stpcpy(end, scene->answer_after);
+    size = receive(client, got, (size_t)(end - expected));
+    while (same < size && got[same] == expected[same]) {
+        same++;
+    }
+    CHECK(same == size ||
+          (allocation_failed() && is_refusal(got + same, size - same)));
+    CHECK(same == (size_t)(end - expected) || allocation_failed());
+}
+
+static void
+play(const Scene *scene)
+{
+    Worker w;
+    worker_open(&w);
+    if (worker_start(&w, scene->streamed)) {
+        const int client = connect_to(&w);
+        send_pieces(client, scene->send);
+        check_answers(scene, client);
+        if (allocation_failed()) { /* it may wait for us to have read a 500 */
+            shutdown(client, SHUT_RDWR);
+        }
+        worker_end(&w);
+        close(client);
+    }
+    worker_close(&w);
+}
+
+/* ------------------------------------------------------------------------
+ * The supervisor's loop */
+
+/* So many that the table of connections grows twice. */
+#define CLIENTS 140
+
+static int
+listener_open(struct sockaddr_un *address, socklen_t *size)
+{
+    const int fd =
+        socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    *address = (struct sockaddr_un){.sun_family = AF_UNIX};
+    *size = sizeof *address;
+    CHECK(fd >= 0);
+    /* The kernel chooses an abstract name. */
+    CHECK(bind(fd, (struct sockaddr *)address, sizeof(sa_family_t)) == 0);
+    CHECK(getsockname(fd, (struct sockaddr *)address, size) == 0);
+    CHECK(listen(fd, CLIENTS) == 0);
+    return fd;
+}
+
+static void
+turn(Dispatch *d)
+{
+    DispatchEvent event;
+    CHECK(dispatch_wait(d, clock_now() + CLOCK_MILLISECOND, &event, 1) == 0);
+}
+
+/* Accept them all, dispatch some and take those back. */
+static void
+circulate(Dispatch *d, Scoreboard *board, const int *clients)
+{
+    uint32_t closed = 0;
+    dispatch_enable(d, 0, true);
+    atomic_store(&board->loads[0].limit, 10);
+    do {
+        turn(d);
+    } while (word_get(board->supervisor->accepted) < CLIENTS);
+    dispatch_enable(d, 0, false);
+    dispatch_reclaim(d, 0);
+    turn(d);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        closed += wait_for(clients[i], POLLRDHUP, 0) != 0;
+    }
+    CHECK(closed == 0 || allocation_failed());
+    CHECK(dispatch_queued(d) + word_get(board->supervisor->parked) + closed ==
+          CLIENTS);
+}
+
+static void
+play_supervisor(const Scene *none)
+{
+    const DispatchLimits limits = {.header_timeout = PATIENCE * CLOCK_SECOND,
+                                   .keep_alive_timeout =
+                                       PATIENCE * CLOCK_SECOND,
+                                   .queue_timeout = PATIENCE * CLOCK_SECOND,
+                                   .queue_size = CLIENTS};
+    struct sockaddr_un address;
+    socklen_t size;
+    const int listener = listener_open(&address, &size);
+    int clients[CLIENTS];
+    Worker w;
+    Dispatch *d;
+
+    CHECK(none == NULL);
+    worker_open(&w);
+    for (size_t i = 0; i < CLIENTS; i++) {
+        clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        CHECK(connect(clients[i], (struct sockaddr *)&address, size) == 0);
+        CHECK(i % 2 == 0 || send(clients[i], "G", 1, 0) == 1);
+    }
+    d = dispatch_new(&w.board, &limits, &listener, 1);
+    if (d == NULL) {
+        CHECK(errno == ENOMEM);
+    } else if (dispatch_channel(d, 0, w.ours, w.theirs) < 0) {
+        CHECK(errno == ENOMEM);
+    } else {
+        circulate(d, &w.board, clients);
+    }
+    if (d != NULL) {
+        dispatch_free(d);
+    }
+    for (size_t i = 0; i < CLIENTS; i++) {
+        close(clients[i]);
+    }
+    close(listener);
+    worker_close(&w);
+}
+
+/* ------------------------------------------------------------------------ */
+
+static void
+sweep(void (*play_it)(const Scene *), const Scene *scene, const char *name)
+{
+    const Failing ways[] = {FAIL_ONCE, FAIL_ON};
+    for (size_t i = 0; i < 2; i++) {
+        const int held = descriptors_open();
+        long number = -1;
+        do {
+            alarm(PATIENCE);
+            allocation_fail(++number, ways[i]);
+            play_it(scene);
+            if (descriptors_open() != held) {
+                fprintf(stderr, "%s, allocation %ld: descriptors leak\n", name,
+                        number);
+                abort();
+            }
+        } while (allocation_failed());
+        allocation_restore();
+        alarm(0);
+        printf("%s: %ld allocations\n", name, number);
+        CHECK(number > 0);
+    }
+}
+
+int
+main(void)
+{
+    memset(large, 'x', sizeof large);
+    sweep(play_supervisor, NULL, "supervisor");
+    for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++) {
+        sweep(play, &scenes[i], scenes[i].name);
+    }
+    return 0;
+}

@@ -1,0 +1,439 @@
+/* Answers and their slow readers, without their time: the clock is the test's
+ * own, and while it goes on the reader takes what it takes. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <linux/sockios.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "worker/worker_internal.h"
+
+/* Seconds until a test that hangs is killed. */
+#define PATIENCE 60
+
+#define STEP (100 * CLOCK_MILLISECOND)
+/* The kernel doubles it. A Unix socket is writable again when three quarters
+ * are free: that is every 15 s for a reader of 10 KB a second, and every 7.5 s
+ * for one of 20. */
+#define SEND_BUFFER 100000
+#define ANSWER 2000000
+#define TIMEOUT (10 * CLOCK_SECOND)
+
+/* ------------------------------------------------------------------------
+ * The reader and its time */
+
+static uint64_t now = 1000 * CLOCK_SECOND;
+static struct {
+    int fd;
+    size_t rate; /* bytes a second, of ten steps */
+    size_t taken;
+} reader;
+
+int __real_poll(struct pollfd *fds, nfds_t count, int timeout);
+int __wrap_poll(struct pollfd *fds, nfds_t count, int timeout);
+int __wrap_clock_gettime(clockid_t clock, struct timespec *t);
+
+int
+__wrap_clock_gettime(clockid_t clock, struct timespec *t)
+{
+    CHECK(clock == CLOCK_MONOTONIC || clock == CLOCK_THREAD_CPUTIME_ID);
+    *t = (struct timespec){.tv_sec = (time_t)(now / CLOCK_SECOND),
+                           .tv_nsec = (long)(now % CLOCK_SECOND)};
+    return 0;
+}
+
+/* Up to so many bytes; false if there are none. */
+static bool
+take(size_t size)
+{
+    static char buffer[SEND_BUFFER];
+    ssize_t n;
+    CHECK(size <= sizeof buffer);
+    n = size ? recv(reader.fd, buffer, size, MSG_DONTWAIT) : 0;
+    reader.taken += n > 0 ? (size_t)n : 0;
+    return n > 0;
+}
+
+static void
+pass(void)
+{
+    now += STEP;
+    take(reader.rate / 10);
+}
+
+int
+__wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
+{
+    const uint64_t end = now + (uint64_t)timeout * CLOCK_MILLISECOND;
+    int n;
+    while ((n = __real_poll(fds, count, 0)) == 0 && now < end) {
+        pass();
+    }
+    return n;
+}
+
+/* ------------------------------------------------------------------------
+ * A worker with one connection */
+
+typedef struct {
+    Scoreboard board;
+    Serve *serve;
+    Thread *thread;
+    Conn *conn;
+    int memory, channel[2];
+    int quiet[2]; /* nothing is ever to be read from them */
+} Worker;
+
+/* In pieces of so many bytes. */
+static void
+generate(Thread *t, Conn *c, size_t size)
+{
+    static const char piece[10000];
+    size_t left;
+    for (left = ANSWER; left != 0 && !c->gone; left -= size) {
+        serve_send(t, c, NULL, 0, piece, size, NULL, NULL);
+        serve_wait_writable(t, c);
+    }
+}
+
+/* So much has the reader got since the last look. */
+static size_t
+got(void)
+{
+    const size_t before = reader.taken;
+    while (take(SEND_BUFFER)) {
+    }
+    return reader.taken - before;
+}
+
+/* What an application gives in pieces, and when it is sent. */
+static void
+pieces(Thread *t, Conn *c)
+{
+    static const char piece[PIECES_MOST];
+    CHECK(serve_send(t, c, piece, 100, NULL, 0, NULL, NULL) == 0);
+    serve_sent_piece(t);
+    CHECK(got() == 100); /* the first, at once */
+
+    CHECK(serve_put_off(t, c, piece, 10) && serve_put_off(t, c, piece, 20));
+    CHECK(got() == 0);
+    output_tick(t->serve);
+    CHECK(got() == 30); /* the tick */
+    output_tick(t->serve);
+    CHECK(got() == 0);
+
+    CHECK(serve_put_off(t, c, piece, 10));
+    CHECK(serve_put_off(t, c, piece, sizeof piece - 10));
+    CHECK(!serve_put_off(t, c, piece, 1)); /* there is enough */
+    CHECK(serve_send(t, c, piece, 1, NULL, 0, NULL, NULL) == 0);
+    CHECK(got() == sizeof piece + 1);
+
+    CHECK(serve_put_off(t, c, piece, 5));
+    CHECK(serve_send(t, c, NULL, 0, piece, 1000, NULL, NULL) == 0);
+    CHECK(got() == 1005); /* a large one, behind those that waited */
+
+    CHECK(serve_put_off(t, c, piece, 7));
+    CHECK(serve_send(t, c, piece, 3, NULL, 0, NULL, NULL) == 0);
+    CHECK(got() == 10); /* the end, and no more than one packet with it */
+
+    pass();
+    CHECK(!serve_put_off(t, c, piece, 1)); /* after a pause, at once */
+    serve_sent_piece(t);
+    CHECK(serve_put_off(t, c, piece, 9)); /* and nobody sends these */
+}
+
+/* The socket takes less than what waited. */
+static void
+pieces_of_a_slow_reader(Thread *t, Conn *c)
+{
+    static const char piece[PIECES_MOST];
+    serve_sent_piece(t);
+    while (c->out == NULL) {
+        output_tick(t->serve);
+        if (!serve_put_off(t, c, piece, 1000)) {
+            CHECK(serve_send(t, c, piece, 1000, NULL, 0, NULL, NULL) == 0);
+        }
+    }
+    CHECK(!serve_put_off(t, c, piece, 1)); /* it would overtake them */
+}
+
+static void
+application(void *argument, Thread *t, Conn *c, Request *r)
+{
+    static const char list[ANSWER];
+    const char kind = r->buffer[r->start + r->head.path.at + 1];
+    int fd;
+    CHECK(argument == NULL);
+    c->status = 200;
+    c->keep = serve_may_keep(t->serve, c, r);
+    switch (kind) {
+    case 'l':
+        serve_send(t, c, NULL, 0, list, sizeof list, NULL, NULL);
+        break;
+    case 'f':
+        fd = memfd_create("file", MFD_CLOEXEC);
+        CHECK(fd >= 0 && ftruncate(fd, ANSWER) == 0);
+        serve_send_file(t, c, fd, 0, ANSWER);
+        break;
+    case 'p':
+        pieces(t, c);
+        break;
+    case 's':
+        pieces_of_a_slow_reader(t, c);
+        break;
+    case 'b':
+        serve_sent_piece(t);
+        CHECK(serve_put_off(t, c, list, 10));
+        c->gone = true;
+        break;
+    default:
+        generate(t, c, kind == 't' ? 10 : 10000);
+    }
+}
+
+static void
+connect_by_unix(int *server, int *client)
+{
+    int ends[2];
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0,
+                     ends) == 0);
+    *server = ends[0];
+    *client = ends[1];
+}
+
+static void
+connect_by_tcp(int *server, int *client)
+{
+    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = {.sin_family = AF_INET,
+                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t size = sizeof address;
+    *client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    CHECK(bind(listener, (struct sockaddr *)&address, size) == 0);
+    CHECK(listen(listener, 1) == 0);
+    CHECK(getsockname(listener, (struct sockaddr *)&address, &size) == 0);
+    CHECK(connect(*client, (struct sockaddr *)&address, size) == 0);
+    *server = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    CHECK(*server >= 0);
+    close(listener);
+}
+
+/* The reader asks for it and is served. */
+static void
+worker_open(Worker *w, char kind, uint64_t least, uint64_t buffer,
+            void (*connect_by)(int *, int *))
+{
+    ServeOptions options = {
+        .board = &w->board,
+        .thread_count = 1,
+        .limits = {.head = {.line = 8190,
+                            .field_size = 8190,
+                            .fields = 100,
+                            .head = 65535},
+                   .send_timeout = TIMEOUT,
+                   .send_rate = least,
+                   .keep_alive_timeout = TIMEOUT,
+                   .response_buffer = buffer},
+        .application = application,
+    };
+    const ChannelItem item = {.since = now};
+    const int size = SEND_BUFFER;
+    char request[] = "GET /. HTTP/1.1\r\nHost: a\r\n\r\n";
+    int fd;
+    request[5] = kind;
+    w->memory = scoreboard_create(1, 1);
+    CHECK(w->memory >= 0 && scoreboard_attach(&w->board, w->memory) == 0);
+    w->quiet[0] = eventfd(0, EFD_CLOEXEC);
+    w->quiet[1] = eventfd(0, EFD_CLOEXEC);
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->channel) ==
+          0);
+    options.lifeline = w->quiet[0];
+    options.bell = options.signals = w->quiet[1];
+    options.channel = w->channel[1];
+    w->serve = serve_new(&options);
+    CHECK(w->serve != NULL);
+    w->thread = serve_thread_at(w->serve, 0);
+    w->thread->now = now;
+    connect_by(&fd, &reader.fd);
+    CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
+    reader.taken = 0;
+    CHECK(send(reader.fd, request, strlen(request), 0) ==
+          (ssize_t)strlen(request));
+    w->conn = conn_open(w->serve, w->thread, fd, &item);
+    CHECK(w->conn != NULL);
+    conn_run(w->serve, w->thread, w->conn);
+}
+
+/* What the main thread does with it, as its time is over. */
+static void
+expire(Worker *w)
+{
+    CHECK(!(atomic_fetch_or(&w->conn->word, CONN_OWNED) & CONN_OWNED));
+    conn_expire(w->serve, &w->serve->main, w->conn, now);
+}
+
+static bool
+is_open(const Worker *w)
+{
+    return w->conn->fd >= 0;
+}
+
+/* It has events, or gave way. */
+static Conn *
+ready(Worker *w)
+{
+    Conn *c = w->serve->ready;
+    w->serve->ready = NULL;
+    return c ? c : serve_poll(w->serve, w->thread, 0).first;
+}
+
+/* Until the answer is with the kernel, or the connection closed. */
+static void
+worker_write(Worker *w)
+{
+    while (is_open(w) && w->conn->state == CONN_WRITING) {
+        pass();
+        if (ready(w)) {
+            conn_run(w->serve, w->thread, w->conn);
+        } else if (word_get(&w->conn->deadline) <= now) {
+            expire(w);
+        }
+    }
+}
+
+/* How often --send-timeout has closed it. */
+static uint64_t
+worker_close(Worker *w)
+{
+    const uint64_t cut = word_get(&w->thread->row->limited[LIMIT_SEND]) +
+                         word_get(&w->serve->main.row->limited[LIMIT_SEND]);
+    serve_free(w->serve);
+    scoreboard_detach(&w->board);
+    close(w->memory);
+    close(w->quiet[0]);
+    close(w->quiet[1]);
+    close(w->channel[0]);
+    close(w->channel[1]);
+    close(reader.fd);
+    return cut;
+}
+
+/* ------------------------------------------------------------------------ */
+
+typedef struct {
+    const char *name;
+    char kind;       /* list, file, generator, or one of tiny pieces */
+    uint64_t buffer; /* --response-buffer */
+    uint64_t least;  /* --send-min-rate */
+    size_t rate;     /* of the reader */
+    bool whole;      /* it gets all of it */
+} Case;
+
+static const Case cases[] = {
+    {"steady reader of a list", 'l', 65536, 4096, 10000, true},
+    {"steady reader of a file", 'f', 65536, 4096, 10000, true},
+    {"steady reader of a generator", 'g', 65536, 4096, 10000, true},
+    {"the same, tiny pieces", 't', 65536, 4096, 10000, true},
+    {"the same, no buffer", 'g', 0, 4096, 10000, true},
+    {"the same, neither", 't', 0, 4096, 10000, true},
+    {"the same, at any rate", 'g', 65536, 0, 10000, true},
+    /* It takes something all the time, and that is enough without a thread. */
+    {"trickling reader of a list", 'l', 65536, 100000, 20000, true},
+    {"trickling reader of a file", 'f', 65536, 100000, 20000, true},
+    {"trickling reader of a generator", 'g', 65536, 100000, 20000, false},
+    {"the same, tiny pieces", 't', 65536, 100000, 20000, false},
+    {"the same, no buffer", 'g', 0, 100000, 20000, false},
+    {"the same, neither", 't', 0, 100000, 20000, false},
+    {"the same, a large buffer", 'g', ANSWER / 2, 100000, 20000, false},
+    {"no reader of a list", 'l', 65536, 4096, 0, false},
+    {"no reader of a file", 'f', 65536, 4096, 0, false},
+    {"no reader of a generator", 'g', 65536, 4096, 0, false},
+    {"the same, at any rate", 'g', 65536, 0, 0, false},
+};
+
+static void
+play(const Case *it)
+{
+    const uint64_t began = now;
+    bool whole;
+    uint64_t cut, took;
+    Worker w;
+    reader.rate = it->rate;
+    worker_open(&w, it->kind, it->least, it->buffer, connect_by_unix);
+    worker_write(&w);
+    whole = is_open(&w);
+    took = now - began;
+    if (whole) {
+        while (take(SEND_BUFFER)) {
+        }
+        CHECK(reader.taken == ANSWER);
+    }
+    cut = worker_close(&w);
+    printf("%s: %s after %d s\n", it->name, whole ? "all" : "cut",
+           (int)(took / CLOCK_SECOND));
+    CHECK(whole == it->whole && cut == !whole);
+    /* Tricklers, with a fifth of the rate, earn a little. */
+    CHECK(whole || (took >= TIMEOUT && took < 2 * TIMEOUT));
+}
+
+/* TCP tells as well, in its own time, that a reader takes something, long
+ * before the socket is writable again. */
+static void
+play_tcp(void)
+{
+    int kept, left;
+    Worker w;
+    reader.rate = 0;
+    worker_open(&w, 'l', 4096, 65536, connect_by_tcp);
+    CHECK(w.conn->state == CONN_WRITING);
+    CHECK(ioctl(w.conn->fd, SIOCOUTQ, &kept) == 0);
+    do {
+        take(1000);
+        CHECK(ioctl(w.conn->fd, SIOCOUTQ, &left) == 0);
+    } while (left == kept);
+    expire(&w);
+    CHECK(is_open(&w));
+    while (is_open(&w)) { /* what is on its way may still count */
+        expire(&w);
+    }
+    CHECK(worker_close(&w) == 1);
+}
+
+/* None is left for the answer that the thread gives next, to somebody else. */
+static void
+play_pieces(char kind, size_t rest)
+{
+    Worker w;
+    reader.rate = 10000;
+    worker_open(&w, kind, 4096, 65536, connect_by_unix);
+    CHECK(w.thread->pieces.size == 0);
+    worker_write(&w);
+    got();
+    CHECK(rest == SIZE_MAX ? reader.taken > SEND_BUFFER / 2
+                           : reader.taken == rest);
+    CHECK(reader.taken == word_get(w.thread->row->bytes_out) +
+                              word_get(w.serve->main.row->bytes_out));
+    CHECK(kind == 'b' || w.conn->sent == reader.taken);
+    CHECK(worker_close(&w) == 0);
+}
+
+int
+main(void)
+{
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    alarm(PATIENCE);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        play(&cases[i]);
+    }
+    play_tcp();
+    play_pieces('p', 100 + 30 + PIECES_MOST + 1 + 1005 + 10 + 9);
+    play_pieces('s', SIZE_MAX);
+    play_pieces('b', 0);
+    return 0;
+}
