@@ -55,7 +55,7 @@ load: $(VENV)/.installed-test
 		--host $(HOST) --metrics-url $(METRICS) $(ARGS)
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m poolsrv.config
+	$(BIN)/python -m poolsrv.settings.rows
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
 

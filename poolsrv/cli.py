@@ -13,9 +13,9 @@ from cyclopts import App
 from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
 
 from poolsrv._version import __version__
-from poolsrv.config import DEFAULTS, Given, report
 from poolsrv.errors import ConfigError, PoolsrvError
-from poolsrv.options import Sources
+from poolsrv.settings.kinds import Sources
+from poolsrv.settings.rows import DEFAULTS, Given, report
 
 if TYPE_CHECKING:
     from cyclopts.help import HelpPanel

@@ -15,8 +15,8 @@ from typing import Any
 
 from poolsrv import _core, exporter, log
 from poolsrv._version import __version__
-from poolsrv.config import Settings, UnixAddress, from_options
 from poolsrv.errors import ApplicationError, ConfigError
+from poolsrv.settings.rows import Settings, UnixAddress, from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolsrv.config import DEFAULTS, Address, FdAddress, Owner, TcpAddress, UnixAddress
 from poolsrv.errors import ListenError
 from poolsrv.log import escape
+from poolsrv.settings.rows import DEFAULTS, Address, FdAddress, Owner, TcpAddress, UnixAddress
 
 # Room for messages that a worker has not read yet: by default (208 KiB) the kernel
 # takes 167 of 528 bytes (the words for 64 connections), with this 1639: a worker

@@ -11,8 +11,8 @@ import pytest
 
 from poolsrv import cli
 from poolsrv._version import __version__
-from poolsrv.config import Settings
 from poolsrv.errors import ApplicationError, ListenError, PoolsrvError
+from poolsrv.settings.rows import Settings
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv.config import reference
 from poolsrv.exporter.metrics import METRICS
 from poolsrv.lifecycle import diagram
 from poolsrv.scoreboard import Kind
+from poolsrv.settings.rows import reference
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv.config import Settings
 from poolsrv.errors import ApplicationError, ConfigError
+from poolsrv.settings.rows import Settings
 from poolsrv.worker.loader import load, prepare
 
 SOURCE = """

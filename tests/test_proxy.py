@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from poolsrv.config import Owner, UnixAddress, from_options
 from poolsrv.errors import ConfigError, ListenError
+from poolsrv.settings.rows import Owner, UnixAddress, from_options
 from poolsrv.sockets import open_listener
 from tests.client import Client, head
 from tests.server import Server, run_to_end, serving

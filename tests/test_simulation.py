@@ -19,7 +19,7 @@ from loadtests._bench._model import (
     simulate,
     trace,
 )
-from poolsrv.config import Settings
+from poolsrv.settings.rows import Settings
 from tests.server import ROOT
 
 SHAPES = [(2, 1), (2, 4), (8, 4)]
@@ -141,7 +141,9 @@ def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
     assert round(_model.TICK_SECONDS * 1e9) == defined("worker/schedule.h", "SCHEDULE_TICK")
     assert round(_model.BACKLOG_SECONDS * 1e9) == defined("worker/schedule.c", "BACKLOG_TIME")
     assert defined("worker/schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
-    assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined("common/path_times.h", "FORECAST_LEAST")
+    assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined(
+        "common/path_times.h", "FORECAST_LEAST"
+    )
     assert defined("supervisor/dispatch.c", "SPREAD_EIGHTHS") == _model.SPREAD_EIGHTHS
     assert Settings().queue_overtaking == OVERTAKING
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv.config import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.errors import ListenError
+from poolsrv.settings.rows import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.sockets import Listener, channel_pair, open_listener
 
 ANY = TcpAddress("127.0.0.1", 0)

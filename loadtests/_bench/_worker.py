@@ -8,7 +8,7 @@ import socket
 import sys
 
 from loadtests._bench import _apps
-from poolsrv.config import Settings
+from poolsrv.settings.rows import Settings
 from poolsrv.worker.main import Job, Site, run
 
 

@@ -21,8 +21,8 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar, cast
 
-from poolsrv.config import Settings
 from poolsrv.errors import ApplicationError, ConfigError
+from poolsrv.settings.rows import Settings
 
 T = TypeVar("T")
 

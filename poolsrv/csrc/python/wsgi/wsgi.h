@@ -1,6 +1,6 @@
 /* What the bindings of one request share: environ.c, input.c, start_response.c,
- * response.c, file_wrapper.c, access_log.c and worker_object.c. Everything here runs with
- * the GIL, on the thread that serves. */
+ * response.c, file_wrapper.c, access_log.c and worker_object.c. Everything here
+ * runs with the GIL, on the thread that serves. */
 #ifndef POOLSRV_REQUEST_H
 #define POOLSRV_REQUEST_H
 

@@ -2,7 +2,7 @@
 
 A row of Settings is all there is to an option: from it come the flag, the
 environment variable, the key in the file, validation, help, `poolsrv config`
-and SETTINGS.md. How values are read is in options.py. Every process holds the
+and SETTINGS.md. How values are read is in kinds.py. Every process holds the
 same Settings; inside, no value can be wrong.
 """
 
@@ -18,7 +18,7 @@ from cyclopts import App, Group, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from poolsrv.errors import ConfigError
-from poolsrv.options import (
+from poolsrv.settings.kinds import (
     DEFAULT_FILE,
     Address,
     FdAddress,
@@ -487,7 +487,7 @@ def report(settings: Settings, sources: Sources) -> str:
 _REFERENCE_HEAD = f"""\
 # Settings
 
-Written by `python -m poolsrv.config` from the rows in `poolsrv/config.py`.
+Written by `python -m poolsrv.settings.rows` from the rows in `poolsrv/settings/rows.py`.
 
 Each option can be given in four ways; the first that is there wins:
 

@@ -8,7 +8,9 @@ from cyclopts import App
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poolsrv.config import (
+from poolsrv.errors import ConfigError
+from poolsrv.settings.kinds import Sources, seconds, size
+from poolsrv.settings.rows import (
     DEFAULTS,
     FdAddress,
     Given,
@@ -20,8 +22,6 @@ from poolsrv.config import (
     reference,
     report,
 )
-from poolsrv.errors import ConfigError
-from poolsrv.options import Sources, seconds, size
 
 ROOT = Path(__file__).parent.parent
 

@@ -3,7 +3,7 @@
 Owns the kinds of values (numbers, durations, sizes, addresses, ...): what is
 allowed, the parser, and its inverse for help and reports. Owns the sources and
 their order: command line > keywords of a call > environment > file > default.
-Knows no single option: those are the rows of config.Settings. Every source is
+Knows no single option: those are the rows of rows.Settings. Every source is
 read as text, so `30s` means the same in a flag, a variable, a file and a call.
 
 cyclopts takes the command line apart and collects the help; its tokens carry

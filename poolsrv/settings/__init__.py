@@ -1,0 +1,1 @@
+"""The options: what there are, what values they take, where the values come from."""
