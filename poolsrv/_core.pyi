@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Final, final
 
-# (row, field, kind, index, words, unit, metric, label, help): the table of scoreboard.h.
+# (row, field, kind, index, words, unit, metric, label, help): the table of scoreboard_fields.h.
 FIELDS: Final[tuple[tuple[str, str, str, int, int, str, str, str, str], ...]]
 # Upper bounds of the histogram buckets in nanoseconds; +Inf follows.
 BUCKETS: Final[tuple[int, ...]]
@@ -11,6 +11,12 @@ THREAD_IDLE: Final[int]
 THREAD_APPLICATION: Final[int]
 THREAD_READING: Final[int]
 THREAD_WRITING: Final[int]
+RESTART_EXIT: Final[int]
+RESTART_SIGNAL: Final[int]
+RESTART_OOM: Final[int]
+RESTART_STARTUP: Final[int]
+RESTART_HANG: Final[int]
+RESTART_RECYCLE: Final[int]
 WORD_READY: Final[int]
 WORD_FAILED: Final[int]
 
@@ -29,7 +35,6 @@ class Scoreboard:
     def worker(self, slot: int, /) -> tuple[int, ...]: ...
     def load(self, slot: int, /) -> tuple[int, int]: ...
     def totals(self, slot: int, now: int, /) -> tuple[int, ...]: ...
-    def busy(self, slot: int, /) -> int: ...
     def current(self, slot: int, /) -> list[tuple[int, int, int, int, bytes, bytes, bytes]]: ...
     def set(
         self, row: str, slot: int, field: str, value: int, word: int = 0, thread: int = 0
@@ -54,8 +59,6 @@ class Dispatcher:
     ) -> Dispatcher: ...
     @property
     def bell(self) -> int: ...
-    @property
-    def queued(self) -> int: ...
     def channel(self, slot: int, ours: int, theirs: int, /) -> None: ...
     def enable(self, slot: int, on: bool, /) -> None: ...
     def reclaim(self, slot: int, /) -> int: ...

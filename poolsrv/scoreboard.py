@@ -1,6 +1,6 @@
 """The scoreboard as Python sees it: its fields by name, and readings of it.
 
-The table of fields stands in csrc/common/scoreboard.h; this module learns it from
+The table of fields stands in csrc/common/scoreboard_fields.h; this module learns it from
 the C core and adds none. It only reads: writers use `_core.Scoreboard`. A
 number stays what the table stores (times are nanoseconds); whoever shows it
 converts it.
@@ -54,7 +54,7 @@ class Field:
 
 def _fields() -> Iterable[Field]:
     for row, name, kind, index, words, unit, metric, labels, text in _core.FIELDS:
-        label, _, values = labels.partition("=")
+        label, *values = labels.split("|")
         yield Field(
             row,
             name,
@@ -64,7 +64,7 @@ def _fields() -> Iterable[Field]:
             unit,
             metric,
             label,
-            tuple(values.split("|")) if label else (),
+            tuple(values),
             text,
         )
 

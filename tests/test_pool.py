@@ -19,6 +19,7 @@ from hypothesis.stateful import (
 )
 
 from poolsrv.lifecycle import ServerState, State
+from poolsrv.scoreboard import SLOT
 from poolsrv.supervisor.pool import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
@@ -473,3 +474,7 @@ class AnyHistory(RuleBasedStateMachine):
 
 TestAnyHistory = AnyHistory.TestCase
 TestAnyHistory.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def test_reasons_are_the_values_of_the_scoreboards_label() -> None:
+    assert tuple(reason.name.lower() for reason in Reason) == SLOT.fields["restarts"].values

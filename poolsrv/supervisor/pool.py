@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from poolsrv import _core
 from poolsrv.lifecycle import Event, ServerState, State, after
 
 # A worker that lived so long was well: the next one starts without a pause.
@@ -25,12 +26,12 @@ LONGEST_PAUSE = 30.0
 class Reason(IntEnum):
     """Why a worker ended; the column of the scoreboard's field `restarts`."""
 
-    EXIT = 0
-    SIGNAL = 1
-    OOM = 2
-    STARTUP = 3
-    HANG = 4
-    RECYCLE = 5
+    EXIT = _core.RESTART_EXIT
+    SIGNAL = _core.RESTART_SIGNAL
+    OOM = _core.RESTART_OOM
+    STARTUP = _core.RESTART_STARTUP
+    HANG = _core.RESTART_HANG
+    RECYCLE = _core.RESTART_RECYCLE
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,7 @@
 /* The scoreboard: who does what, and how much has been done.
  *
- * One shared mapping (a memfd that every process inherits). Pure C. Each
- * field stands once, in the tables below; the structs, Python's view of them
- * (`_core.FIELDS`), the metrics, the status page and METRICS.md derive from
- * there.
+ * One shared mapping (a memfd that every process inherits). Pure C. The
+ * fields stand in the tables of scoreboard_fields.h.
  *
  * Rows and their only writers:
  *   supervisor  the supervisor
@@ -27,6 +25,7 @@
 #include <stdint.h>
 
 #include "common/path_times.h"
+#include "common/scoreboard_fields.h"
 
 #define SCOREBOARD_LINE 64
 
@@ -36,126 +35,6 @@
 #ifndef SCOREBOARD_OBSERVED
 #define SCOREBOARD_OBSERVED 1
 #endif
-
-/* Upper bounds of the histogram buckets, in nanoseconds; +Inf follows. From
- * 100 us, because a fast application answers below OpenTelemetry's first
- * bucket of 5 ms. */
-#define SCOREBOARD_BUCKETS                                                 \
-    {100000,     250000,     500000,     1000000,    2500000,   5000000,   \
-     10000000,   25000000,   50000000,   100000000,  250000000, 500000000, \
-     1000000000, 2500000000, 5000000000, 10000000000}
-#define SCOREBOARD_BUCKET_COUNT 16
-
-/* Words of a histogram: a count per bucket (not cumulative), +Inf, the sum. */
-#define SCOREBOARD_HISTOGRAM_WORDS (SCOREBOARD_BUCKET_COUNT + 2)
-
-/* F(field, kind, words, unit, metric, label=values, help)
- *
- * kind    COUNTER only grows; GAUGE may fall (a thread's gauges are signed
- *         shares: only their sum means something); HISTOGRAM.
- * unit    "" | "seconds" (stored as nanoseconds) | "bytes"
- * metric  the name without the prefix poolsrv_ and without _total; "" if the
- *         field is not exported under a name of its own.
- * label   "name=a|b|c" for a field of several words: one value a word. */
-
-#define SCOREBOARD_SUPERVISOR_FIELDS(F)                                        \
-    F(accepted, COUNTER, 1, "", "connections_accepted", "",                    \
-      "Connections accepted from the listeners")                               \
-    F(dispatched, COUNTER, 1, "", "connections_dispatched", "",                \
-      "Connections passed to a worker")                                        \
-    F(handed_back, COUNTER, 1, "", "connections_handed_back", "",              \
-      "Connections that a worker gave back to the supervisor")                 \
-    F(reclaimed, COUNTER, 1, "", "connections_reclaimed", "",                  \
-      "Connections taken back from a worker that ended before it had them")    \
-    F(closed, COUNTER, 7, "", "connections_closed",                            \
-      "reason=client|keep_alive_timeout|header_timeout|queue_timeout|"         \
-      "queue_full|evicted|stopping",                                           \
-      "Connections that the supervisor closed, by reason")                     \
-    F(accept_errors, COUNTER, 1, "", "accept_errors", "",                      \
-      "Times accepting failed for want of descriptors or memory")              \
-    F(parked, GAUGE, 1, "", "", "", "Idle connections held by the supervisor") \
-    F(queue_length, GAUGE, 1, "", "queue_length", "",                          \
-      "Connections with a request that wait for a free thread")                \
-    F(overtook, COUNTER, 1, "", "queue_overtakings", "",                       \
-      "Requests that left the queue before one that had waited longer")        \
-    F(queue_since, GAUGE, 1, "seconds", "", "",                                \
-      "Monotonic time since which the first of the queue waits, 0 if none")    \
-    F(loop_busy, COUNTER, 1, "seconds", "supervisor_loop_busy_seconds", "",    \
-      "Time the supervisor's loop worked rather than waited")                  \
-    F(loop_lag, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",              \
-      "supervisor_loop_lag_seconds", "",                                       \
-      "Time from one wait of the supervisor's loop to the next")               \
-    F(state, GAUGE, 1, "", "", "",                                             \
-      "lifecycle.ServerState of the server: starting, serving, draining")      \
-    F(generation, GAUGE, 1, "", "generation", "",                              \
-      "Number of the newest generation that serves")                           \
-    F(started_at, GAUGE, 1, "seconds", "", "",                                 \
-      "Monotonic time of the supervisor's start")                              \
-    F(heartbeat, GAUGE, 1, "seconds", "", "",                                  \
-      "Monotonic time of the supervisor's last look at its loop")
-
-#define SCOREBOARD_SLOT_FIELDS(F)                                            \
-    F(group, GAUGE, 1, "", "", "", "Index of the group the slot belongs to") \
-    F(state, GAUGE, 1, "", "", "", "lifecycle.State of the slot")            \
-    F(pid, GAUGE, 1, "", "", "", "Process in the slot, 0 if none")           \
-    F(slot_generation, GAUGE, 1, "", "worker_generation", "",                \
-      "Generation of the worker in the slot")                                \
-    F(spawned_at, GAUGE, 1, "seconds", "", "",                               \
-      "Monotonic time the process in the slot was started")                  \
-    F(ready_at, GAUGE, 1, "seconds", "", "",                                 \
-      "Monotonic time it became ready, 0 if it is not")                      \
-    F(restarts, COUNTER, 6, "", "worker_restarts",                           \
-      "reason=exit|signal|oom|startup|hang|recycle",                         \
-      "Workers that ended and were replaced, by reason")
-
-#define SCOREBOARD_WORKER_FIELDS(F)                                          \
-    F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker") \
-    F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                       \
-      "Times the main thread looked after busy threads")                     \
-    F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                      \
-      "Times the main thread polled because all threads were busy")
-
-#define SCOREBOARD_THREAD_FIELDS(F)                                           \
-    F(requests, COUNTER, 5, "", "requests",                                   \
-      "status_class=1xx|2xx|3xx|4xx|5xx",                                     \
-      "Requests answered by the application, by class of status")             \
-    F(duration, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",             \
-      "request_duration_seconds", "",                                         \
-      "From the first byte of a request to the last byte of its answer")      \
-    F(queue, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",                \
-      "request_queue_seconds", "",                                            \
-      "From a complete request to the thread that took it")                   \
-    F(read_time, COUNTER, 1, "seconds", "request_read_seconds", "",           \
-      "Time between the first and the last byte of requests")                 \
-    F(application_time, COUNTER, 1, "seconds", "request_application_seconds", \
-      "", "Time spent in the application")                                    \
-    F(write_time, COUNTER, 1, "seconds", "request_write_seconds", "",         \
-      "Time threads spent writing answers once the application had ended")    \
-    F(busy_time, COUNTER, 1, "seconds", "thread_busy_seconds", "",            \
-      "Time threads spent on requests; its rate over poolsrv_threads is the " \
-      "utilization")                                                          \
-    F(bytes_in, COUNTER, 1, "bytes", "received_bytes", "",                    \
-      "Bytes read from clients")                                              \
-    F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                       \
-      "Bytes written to clients")                                             \
-    F(refused, COUNTER, 7, "", "requests_refused",                            \
-      "status=400|408|413|414|417|431|other",                                 \
-      "Requests that the server answered with an error itself")               \
-    F(failed, COUNTER, 1, "", "application_errors", "",                       \
-      "Requests in which the application raised an exception")                \
-    F(disconnected, COUNTER, 1, "", "client_disconnects", "",                 \
-      "Requests whose client went away before it had the whole answer")       \
-    F(limited, COUNTER, 4, "", "connections_limited",                         \
-      "limit=header_timeout|body_timeout|send_timeout|keep_alive_requests",   \
-      "Connections closed by a worker because a limit was reached")           \
-    F(unproxied, COUNTER, 2, "", "proxy_protocol_refusals",                   \
-      "reason=untrusted|malformed",                                           \
-      "Connections closed because no trusted peer began them with a PROXY "   \
-      "header")                                                               \
-    F(connections, GAUGE, 4, "", "", "state=idle|reading|running|writing",    \
-      "Connections held by the worker, by state")                             \
-    F(wakeups, COUNTER, 1, "", "thread_wakeups", "",                          \
-      "Times a thread woke another to help")
 
 typedef _Atomic uint64_t Word;
 

@@ -277,19 +277,9 @@ dispatcher_bell(DispatcherObject *self, void *Py_UNUSED(closure))
     return PyLong_FromLong(dispatch_bell(self->dispatch));
 }
 
-static PyObject *
-dispatcher_queued(DispatcherObject *self, void *Py_UNUSED(closure))
-{
-    if (check_open(self) < 0)
-        return NULL;
-    return PyLong_FromUnsignedLong(dispatch_queued(self->dispatch));
-}
-
 static PyGetSetDef dispatcher_getset[] = {
     {"bell", (getter)dispatcher_bell, NULL,
      "The eventfd by which workers tell that a thread is free.", NULL},
-    {"queued", (getter)dispatcher_queued, NULL,
-     "Connections that wait for a free thread.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -200,19 +200,6 @@ scoreboard_totals(ScoreboardObject *self, PyObject *args)
 }
 
 static PyObject *
-scoreboard_busy(ScoreboardObject *self, PyObject *value)
-{
-    uint32_t slot, thread;
-    long busy = 0;
-    if (slot_index(self, value, &slot) < 0)
-        return NULL;
-    for (thread = 0; thread < self->board.thread_count; thread++)
-        busy += word_get(&scoreboard_thread(&self->board, slot, thread)
-                              ->current.since) != 0;
-    return PyLong_FromLong(busy);
-}
-
-static PyObject *
 text(const char *field, size_t size)
 {
     /* Another process may be writing: the copy ends inside the field. */
@@ -367,8 +354,6 @@ static PyMethodDef scoreboard_methods[] = {
     {"totals", (PyCFunction)scoreboard_totals, METH_VARARGS,
      "totals(slot, now): the thread rows of a slot, added up; busy_time counts "
      "running requests up to `now` (monotonic nanoseconds)."},
-    {"busy", (PyCFunction)scoreboard_busy, METH_O,
-     "How many threads of a slot are in a request."},
     {"current", (PyCFunction)scoreboard_current, METH_O,
      "Running requests of a slot: (thread, state, since, ready, method, path, "
      "request_id); times in monotonic nanoseconds."},
@@ -452,13 +437,29 @@ add_constant(PyObject *module, const char *name, PyObject *value)
 int
 core_add_scoreboard(PyObject *module, CoreState *state)
 {
+#define CONSTANT(name) {#name, name},
+#define LABELLED(name, text) CONSTANT(name)
+    static const struct {
+        const char *name;
+        long value;
+    } constants[] = {
+        CONSTANT(THREAD_IDLE)        //
+        CONSTANT(THREAD_APPLICATION) //
+        CONSTANT(THREAD_READING)     //
+        CONSTANT(THREAD_WRITING)     //
+        RESTART_REASONS(LABELLED)    //
+    };
+#undef CONSTANT
+#undef LABELLED
+    for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
+        if (PyModule_AddIntConstant(module, constants[i].name,
+                                    constants[i].value) < 0) {
+            return -1;
+        }
+    }
     if (add_constant(module, "FIELDS", fields_tuple()) < 0 ||
-        add_constant(module, "BUCKETS", buckets_tuple()) < 0 ||
-        PyModule_AddIntConstant(module, "THREAD_IDLE", THREAD_IDLE) < 0 ||
-        PyModule_AddIntConstant(module, "THREAD_APPLICATION",
-                                THREAD_APPLICATION) < 0 ||
-        PyModule_AddIntConstant(module, "THREAD_READING", THREAD_READING) < 0 ||
-        PyModule_AddIntConstant(module, "THREAD_WRITING", THREAD_WRITING) < 0)
+        add_constant(module, "BUCKETS", buckets_tuple()) < 0) {
         return -1;
+    }
     return core_add_type(module, &scoreboard_spec, &state->scoreboard_type);
 }

@@ -89,16 +89,6 @@ struct Dispatch {
     uint64_t woke; /* when the last wait ended; 0: before the first */
 };
 
-typedef enum {
-    CLOSED_CLIENT,
-    CLOSED_KEEP_ALIVE,
-    CLOSED_HEADER,
-    CLOSED_QUEUE_TIMEOUT,
-    CLOSED_QUEUE_FULL,
-    CLOSED_EVICTED,
-    CLOSED_STOPPING
-} Closed;
-
 static const char busy_answer[] =
     "HTTP/1.1 503 Service Unavailable\r\n"
     "Content-Type: text/plain\r\n"
@@ -354,7 +344,6 @@ flush(Dispatch *d, uint32_t slot, uint64_t now)
     if (count == 0)
         return;
     out->header.kind = CHANNEL_DISPATCH;
-    out->header.group = (uint16_t)word_get(&d->board->slots[slot].group[0]);
     if (channel_send(s->ours, out) == 0) {
         word_add(&d->board->supervisor->dispatched[0], count);
         for (i = 0; i < count; i++)
@@ -634,7 +623,6 @@ record_round(Dispatch *d, uint64_t now)
         word_add(row->loop_busy, now - d->woke);
         histogram_add(row->loop_lag, now - d->woke);
     }
-    word_set(row->heartbeat, now);
 }
 
 /* Stopped, and each request has a thread? What a worker has none for may still

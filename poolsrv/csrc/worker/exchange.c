@@ -69,11 +69,15 @@ serve_phrase(int status)
 static void
 count_refusal(Thread *t, int status)
 {
-    static const int columns[] = {400, 408, 413, 414, 417, 431};
+    static const int statuses[REFUSED_OTHER] = {
+        [REFUSED_400] = 400, [REFUSED_408] = 408, [REFUSED_413] = 413,
+        [REFUSED_414] = 414, [REFUSED_417] = 417, [REFUSED_431] = 431,
+    };
     size_t i = 0;
-    while (i < sizeof columns / sizeof columns[0] && columns[i] != status)
+    while (i < REFUSED_OTHER && statuses[i] != status) {
         i++;
-    word_add(&t->row->refused[i], 1); /* behind the last: other */
+    }
+    word_add(&t->row->refused[i], 1);
 }
 
 /* Closing at once over bytes that the client still sends would reset the
@@ -189,8 +193,9 @@ static void
 record(Thread *t, Conn *c, uint64_t now)
 {
     const unsigned class = c->status / 100u;
-    if (class >= 1 && class <= 5)
+    if (class >= 1 && class <= STATUS_CLASS_COUNT) {
         word_add(&t->row->requests[class - 1], 1);
+    }
     histogram_add(t->row->duration, now - c->began);
 }
 

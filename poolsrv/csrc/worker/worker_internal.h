@@ -35,13 +35,6 @@ typedef enum {
     CONN_LINGER,  /* refused; waits for the client to close */
 } ConnState;
 
-/* Which column of the connections gauge a state belongs to. */
-typedef enum { SEEN_IDLE, SEEN_READING, SEEN_RUNNING, SEEN_WRITING } ConnSeen;
-
-typedef enum { LIMIT_HEADER, LIMIT_BODY, LIMIT_SEND, LIMIT_REQUESTS } Limit;
-
-typedef enum { UNPROXIED_UNTRUSTED, UNPROXIED_MALFORMED } Unproxied;
-
 #define CONN_OWNED UINT64_C(1)
 #define CONN_EVENT UINT64_C(2)
 #define CONN_ENDS UINT64_C(4) /* the client sends no more than is here */

@@ -18,17 +18,6 @@
 #define DEADLINE (5 * CLOCK_SECOND)
 #define TURN CLOCK_MILLISECOND
 
-/* As in dispatch.c and the label of the field `closed`. */
-enum {
-    BY_CLIENT,
-    BY_KEEP_ALIVE,
-    BY_HEADER,
-    BY_QUEUE_TIMEOUT,
-    BY_QUEUE_FULL,
-    EVICTED,
-    STOPPING
-};
-
 enum { SLOTS = 3, THREADS = 4, ROOM = 3, MOST_EVENTS = 16 };
 
 typedef struct {
@@ -797,7 +786,7 @@ test_a_client_that_leaves_without_a_word(void)
     const int client = connects(s);
     UNTIL(s, count(s->board.supervisor->parked) == 1);
     close(client);
-    UNTIL(s, closed(s, BY_CLIENT) == 1);
+    UNTIL(s, closed(s, CLOSED_CLIENT) == 1);
     UNTIL(s, count(s->board.supervisor->parked) == 0);
     server_close(s);
 }
@@ -814,7 +803,7 @@ test_a_client_that_ends_its_side_after_the_request(void)
     CHECK(shutdown(client, SHUT_WR) == 0);
     UNTIL(s, load(s, 0) == 1);
     CHECK(receives_from(s, 0, client));
-    CHECK(closed(s, BY_CLIENT) == 0);
+    CHECK(closed(s, CLOSED_CLIENT) == 0);
     close(client);
     server_close(s);
 }
@@ -826,7 +815,7 @@ test_a_client_that_sends_nothing_in_time(void)
     limits.header_timeout = CLOCK_MILLISECOND;
     Server *s = server_open(&limits);
     const int client = connects(s);
-    UNTIL(s, closed(s, BY_HEADER) == 1);
+    UNTIL(s, closed(s, CLOSED_HEADER) == 1);
     CHECK(sees_the_end(client));
     close(client);
     server_close(s);
@@ -840,9 +829,9 @@ test_a_connection_that_is_idle_for_too_long(void)
     Server *s = server_open(&limits);
     workers(s, (int32_t[]){0, -1, -1});
     const int client = has_been_served(s);
-    UNTIL(s, closed(s, BY_KEEP_ALIVE) == 1);
+    UNTIL(s, closed(s, CLOSED_KEEP_ALIVE) == 1);
     CHECK(sees_the_end(client));
-    CHECK(closed(s, BY_HEADER) == 0);
+    CHECK(closed(s, CLOSED_HEADER) == 0);
     close(client);
     server_close(s);
 }
@@ -855,7 +844,7 @@ test_a_request_that_waits_for_too_long_is_refused(void)
     Server *s = server_open(&limits);
     const int held = descriptors_open();
     const int client = connects_and_asks(s);
-    UNTIL(s, closed(s, BY_QUEUE_TIMEOUT) == 1);
+    UNTIL(s, closed(s, CLOSED_QUEUE_TIMEOUT) == 1);
     CHECK(dispatch_queued(s->dispatch) == 0);
     CHECK(reads_503(client));
     close(client);
@@ -873,7 +862,7 @@ test_a_refused_client_may_go_on_sending(void)
     Server *s = server_open(&limits);
     const int held = descriptors_open();
     const int client = connects_and_asks(s);
-    UNTIL(s, closed(s, BY_QUEUE_FULL) == 1);
+    UNTIL(s, closed(s, CLOSED_QUEUE_FULL) == 1);
     for (int i = 0; i < 10; i++) {
         asks(client);
         turn(s);
@@ -881,7 +870,7 @@ test_a_refused_client_may_go_on_sending(void)
     CHECK(reads_503(client));
     close(client);
     UNTIL(s, descriptors_open() == held);
-    CHECK(closed(s, BY_CLIENT) == 0);
+    CHECK(closed(s, CLOSED_CLIENT) == 0);
     server_close(s);
 }
 
@@ -899,7 +888,7 @@ test_the_queue_has_an_end(void)
     clients[2] = connects(s);
     UNTIL(s, count(s->board.supervisor->parked) == 1);
     asks(clients[2]);
-    UNTIL(s, closed(s, BY_QUEUE_FULL) == 1);
+    UNTIL(s, closed(s, CLOSED_QUEUE_FULL) == 1);
     CHECK(reads_503(clients[2]));
     CHECK(dispatch_queued(s->dispatch) == 2);
     for (int i = 0; i < 3; i++) {
@@ -922,7 +911,7 @@ test_nobody_is_refused_whom_a_thread_is_free_for(void)
     for (size_t i = 0; i < THREADS + WAIT + MORE; i++) {
         clients[i] = connects_and_asks(s);
     }
-    UNTIL(s, closed(s, BY_QUEUE_FULL) == MORE);
+    UNTIL(s, closed(s, CLOSED_QUEUE_FULL) == MORE);
     CHECK(dispatch_queued(s->dispatch) == WAIT);
     CHECK(receives(s, 0, got, THREADS) == THREADS);
     for (size_t i = 0; i < THREADS; i++) {
@@ -970,7 +959,7 @@ test_idle_connections_make_room_for_new_ones(void)
     before = descriptors_leave(0);
     UNTIL(s, count(s->board.supervisor->accepted) == 2);
     CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
-    CHECK(closed(s, EVICTED) == 1);
+    CHECK(closed(s, CLOSED_EVICTED) == 1);
     CHECK(sees_the_end(idle));
     close(idle);
     close(client);
@@ -1060,7 +1049,7 @@ test_a_stop_closes_what_is_idle_and_serves_what_has_come(void)
 
     dispatch_stop(s->dispatch);
     CHECK(sees_the_end(idle) && sees_the_end(silent));
-    CHECK(closed(s, STOPPING) == 2);
+    CHECK(closed(s, CLOSED_STOPPING) == 2);
     CHECK(dispatch_queued(s->dispatch) == 3);
     CHECK(s->board.notice->stopping);
     for (int i = 0; i < 3; i++) {
@@ -1098,7 +1087,7 @@ test_what_comes_back_after_the_end_is_let_go(void)
     UNTIL(s, s->event_count == 1);
     hands_back(s, 0, got[0], false);
     hands_back(s, 0, got[1], true);
-    UNTIL(s, closed(s, STOPPING) == 2);
+    UNTIL(s, closed(s, CLOSED_STOPPING) == 2);
     CHECK(reads_503(asking));
     close(idle);
     close(asking);

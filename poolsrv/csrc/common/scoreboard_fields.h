@@ -1,0 +1,206 @@
+/* The scoreboard's tables: every number that is counted, and every value of
+ * its labels, stands here once.
+ *
+ * From a list of values derive the enum that C counts by, the words of the
+ * field, the label's text in metrics and pages, and what tests name. From a
+ * table of fields derive the row's struct, Python's view of it
+ * (`_core.FIELDS`), the metrics and METRICS.md.
+ */
+#ifndef POOLSRV_SCOREBOARD_FIELDS_H
+#define POOLSRV_SCOREBOARD_FIELDS_H
+
+/* ------------------------------------------------------------------------
+ * Values of labels: X(name, text) */
+
+/* Why the supervisor closed a connection. */
+#define CLOSED_REASONS(X)                      \
+    X(CLOSED_CLIENT, "client")                 \
+    X(CLOSED_KEEP_ALIVE, "keep_alive_timeout") \
+    X(CLOSED_HEADER, "header_timeout")         \
+    X(CLOSED_QUEUE_TIMEOUT, "queue_timeout")   \
+    X(CLOSED_QUEUE_FULL, "queue_full")         \
+    X(CLOSED_EVICTED, "evicted")               \
+    X(CLOSED_STOPPING, "stopping")
+
+/* Why a worker ended; `pool.Reason` of the supervisor has these numbers. */
+#define RESTART_REASONS(X)        \
+    X(RESTART_EXIT, "exit")       \
+    X(RESTART_SIGNAL, "signal")   \
+    X(RESTART_OOM, "oom")         \
+    X(RESTART_STARTUP, "startup") \
+    X(RESTART_HANG, "hang")       \
+    X(RESTART_RECYCLE, "recycle")
+
+/* The first digit of a status is the number of its class. */
+#define STATUS_CLASSES(X) \
+    X(STATUS_1XX, "1xx")  \
+    X(STATUS_2XX, "2xx")  \
+    X(STATUS_3XX, "3xx")  \
+    X(STATUS_4XX, "4xx")  \
+    X(STATUS_5XX, "5xx")
+
+/* What the server answers with itself. */
+#define REFUSED_STATUSES(X) \
+    X(REFUSED_400, "400")   \
+    X(REFUSED_408, "408")   \
+    X(REFUSED_413, "413")   \
+    X(REFUSED_414, "414")   \
+    X(REFUSED_417, "417")   \
+    X(REFUSED_431, "431")   \
+    X(REFUSED_OTHER, "other")
+
+/* Which limit made a worker close a connection. */
+#define LIMITS(X)                     \
+    X(LIMIT_HEADER, "header_timeout") \
+    X(LIMIT_BODY, "body_timeout")     \
+    X(LIMIT_SEND, "send_timeout")     \
+    X(LIMIT_REQUESTS, "keep_alive_requests")
+
+/* Why a connection that must begin with a PROXY header was closed. */
+#define UNPROXIED_REASONS(X)            \
+    X(UNPROXIED_UNTRUSTED, "untrusted") \
+    X(UNPROXIED_MALFORMED, "malformed")
+
+/* In which state a connection in a worker is seen. */
+#define SEEN_STATES(X)         \
+    X(SEEN_IDLE, "idle")       \
+    X(SEEN_READING, "reading") \
+    X(SEEN_RUNNING, "running") \
+    X(SEEN_WRITING, "writing")
+
+#define SCOREBOARD_ENUM(name, text) name,
+/* "|a|b": behind the name of the label. */
+#define SCOREBOARD_TEXT(name, text) "|" text
+
+typedef enum { CLOSED_REASONS(SCOREBOARD_ENUM) CLOSED_COUNT } Closed;
+typedef enum { RESTART_REASONS(SCOREBOARD_ENUM) RESTART_COUNT } Restart;
+typedef enum { STATUS_CLASSES(SCOREBOARD_ENUM) STATUS_CLASS_COUNT } StatusClass;
+typedef enum { REFUSED_STATUSES(SCOREBOARD_ENUM) REFUSED_COUNT } Refused;
+typedef enum { LIMITS(SCOREBOARD_ENUM) LIMIT_COUNT } Limit;
+typedef enum { UNPROXIED_REASONS(SCOREBOARD_ENUM) UNPROXIED_COUNT } Unproxied;
+typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
+
+#undef SCOREBOARD_ENUM
+
+/* ------------------------------------------------------------------------
+ * Histograms */
+
+/* Upper bounds of the histogram buckets, in nanoseconds; +Inf follows. From
+ * 100 us, because a fast application answers below OpenTelemetry's first
+ * bucket of 5 ms. */
+#define SCOREBOARD_BUCKETS                                                 \
+    {100000,     250000,     500000,     1000000,    2500000,   5000000,   \
+     10000000,   25000000,   50000000,   100000000,  250000000, 500000000, \
+     1000000000, 2500000000, 5000000000, 10000000000}
+#define SCOREBOARD_BUCKET_COUNT 16
+
+/* Words of a histogram: a count per bucket (not cumulative), +Inf, the sum. */
+#define SCOREBOARD_HISTOGRAM_WORDS (SCOREBOARD_BUCKET_COUNT + 2)
+
+/* ------------------------------------------------------------------------
+ * Fields: F(field, kind, words, unit, metric, label, help)
+ *
+ * kind    COUNTER only grows; GAUGE may fall (a thread's gauges are signed
+ *         shares: only their sum means something); HISTOGRAM.
+ * unit    "" | "seconds" (stored as nanoseconds) | "bytes"
+ * metric  the name without the prefix poolsrv_ and without _total; "" if the
+ *         field is not exported under a name of its own.
+ * label   "name|a|b|c" for a field of several words: one value a word. */
+
+#define SCOREBOARD_SUPERVISOR_FIELDS(F)                                        \
+    F(accepted, COUNTER, 1, "", "connections_accepted", "",                    \
+      "Connections accepted from the listeners")                               \
+    F(dispatched, COUNTER, 1, "", "connections_dispatched", "",                \
+      "Connections passed to a worker")                                        \
+    F(handed_back, COUNTER, 1, "", "connections_handed_back", "",              \
+      "Connections that a worker gave back to the supervisor")                 \
+    F(reclaimed, COUNTER, 1, "", "connections_reclaimed", "",                  \
+      "Connections taken back from a worker that ended before it had them")    \
+    F(closed, COUNTER, CLOSED_COUNT, "", "connections_closed",                 \
+      "reason" CLOSED_REASONS(SCOREBOARD_TEXT),                                \
+      "Connections that the supervisor closed, by reason")                     \
+    F(accept_errors, COUNTER, 1, "", "accept_errors", "",                      \
+      "Times accepting failed for want of descriptors or memory")              \
+    F(parked, GAUGE, 1, "", "", "", "Idle connections held by the supervisor") \
+    F(queue_length, GAUGE, 1, "", "queue_length", "",                          \
+      "Connections with a request that wait for a free thread")                \
+    F(overtook, COUNTER, 1, "", "queue_overtakings", "",                       \
+      "Requests that left the queue before one that had waited longer")        \
+    F(queue_since, GAUGE, 1, "seconds", "", "",                                \
+      "Monotonic time since which the first of the queue waits, 0 if none")    \
+    F(loop_busy, COUNTER, 1, "seconds", "supervisor_loop_busy_seconds", "",    \
+      "Time the supervisor's loop worked rather than waited")                  \
+    F(loop_lag, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",              \
+      "supervisor_loop_lag_seconds", "",                                       \
+      "Time from one wait of the supervisor's loop to the next")               \
+    F(state, GAUGE, 1, "", "", "",                                             \
+      "lifecycle.ServerState of the server: starting, serving, draining")      \
+    F(generation, GAUGE, 1, "", "generation", "",                              \
+      "Number of the newest generation that serves")                           \
+    F(started_at, GAUGE, 1, "seconds", "", "",                                 \
+      "Monotonic time of the supervisor's start")
+
+#define SCOREBOARD_SLOT_FIELDS(F)                                  \
+    F(state, GAUGE, 1, "", "", "", "lifecycle.State of the slot")  \
+    F(pid, GAUGE, 1, "", "", "", "Process in the slot, 0 if none") \
+    F(slot_generation, GAUGE, 1, "", "worker_generation", "",      \
+      "Generation of the worker in the slot")                      \
+    F(spawned_at, GAUGE, 1, "seconds", "", "",                     \
+      "Monotonic time the process in the slot was started")        \
+    F(ready_at, GAUGE, 1, "seconds", "", "",                       \
+      "Monotonic time it became ready, 0 if it is not")            \
+    F(restarts, COUNTER, RESTART_COUNT, "", "worker_restarts",     \
+      "reason" RESTART_REASONS(SCOREBOARD_TEXT),                   \
+      "Workers that ended and were replaced, by reason")
+
+#define SCOREBOARD_WORKER_FIELDS(F)                                          \
+    F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker") \
+    F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                       \
+      "Times the main thread looked after busy threads")                     \
+    F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                      \
+      "Times the main thread polled because all threads were busy")
+
+#define SCOREBOARD_THREAD_FIELDS(F)                                           \
+    F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \
+      "status_class" STATUS_CLASSES(SCOREBOARD_TEXT),                         \
+      "Requests answered by the application, by class of status")             \
+    F(duration, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",             \
+      "request_duration_seconds", "",                                         \
+      "From the first byte of a request to the last byte of its answer")      \
+    F(queue, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",                \
+      "request_queue_seconds", "",                                            \
+      "From a complete request to the thread that took it")                   \
+    F(read_time, COUNTER, 1, "seconds", "request_read_seconds", "",           \
+      "Time between the first and the last byte of requests")                 \
+    F(application_time, COUNTER, 1, "seconds", "request_application_seconds", \
+      "", "Time spent in the application")                                    \
+    F(write_time, COUNTER, 1, "seconds", "request_write_seconds", "",         \
+      "Time threads spent writing answers once the application had ended")    \
+    F(busy_time, COUNTER, 1, "seconds", "thread_busy_seconds", "",            \
+      "Time threads spent on requests; its rate over poolsrv_threads is the " \
+      "utilization")                                                          \
+    F(bytes_in, COUNTER, 1, "bytes", "received_bytes", "",                    \
+      "Bytes read from clients")                                              \
+    F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                       \
+      "Bytes written to clients")                                             \
+    F(refused, COUNTER, REFUSED_COUNT, "", "requests_refused",                \
+      "status" REFUSED_STATUSES(SCOREBOARD_TEXT),                             \
+      "Requests that the server answered with an error itself")               \
+    F(failed, COUNTER, 1, "", "application_errors", "",                       \
+      "Requests in which the application raised an exception")                \
+    F(disconnected, COUNTER, 1, "", "client_disconnects", "",                 \
+      "Requests whose client went away before it had the whole answer")       \
+    F(limited, COUNTER, LIMIT_COUNT, "", "connections_limited",               \
+      "limit" LIMITS(SCOREBOARD_TEXT),                                        \
+      "Connections closed by a worker because a limit was reached")           \
+    F(unproxied, COUNTER, UNPROXIED_COUNT, "", "proxy_protocol_refusals",     \
+      "reason" UNPROXIED_REASONS(SCOREBOARD_TEXT),                            \
+      "Connections closed because no trusted peer began them with a PROXY "   \
+      "header")                                                               \
+    F(connections, GAUGE, SEEN_COUNT, "", "",                                 \
+      "state" SEEN_STATES(SCOREBOARD_TEXT),                                   \
+      "Connections held by the worker, by state")                             \
+    F(wakeups, COUNTER, 1, "", "thread_wakeups", "",                          \
+      "Times a thread woke another to help")
+
+#endif
