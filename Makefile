@@ -1,8 +1,9 @@
 # The entry points; each does the set-up it needs, in this clone.
 #
 #   make serve    serve the demo application; APP=module:callable for another
-#   make test     run the tests; ARGS="-k name" for some of them, SANITIZE=1 on a
-#                 core with AddressSanitizer and UndefinedBehaviorSanitizer
+#   make test     run the tests; ARGS="-k name" for some of them, JOBS=2 side by
+#                 side, SANITIZE=1 on a core with AddressSanitizer and
+#                 UndefinedBehaviorSanitizer
 #   make check    linters, types, layers, strict compile of the C core
 #   make bench    servers side by side: ARGS="run --help", simulate, predict,
 #                 instructions
@@ -14,6 +15,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+JOBS ?= 0
 APP ?= poolsrv.demo:application
 ARGS ?=
 SANITIZE ?=
@@ -33,10 +35,10 @@ PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
 
-test: $(VENV)/.installed-test $(if $(SANITIZE),$(VENV)/.sanitized)
-	@$(if $(SANITIZE),$(SANITIZED)) $(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.installed-dev $(if $(SANITIZE),$(VENV)/.sanitized)
+	@$(if $(SANITIZE),$(SANITIZED)) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-check: $(VENV)/.installed-check
+check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -46,10 +48,10 @@ check: $(VENV)/.installed-check
 		--build-lib build/strict --build-temp build/strict
 	@$(BIN)/clang-format --dry-run --Werror $(C_FILES)
 
-bench: $(VENV)/.installed-test
+bench: $(VENV)/.installed-dev
 	@$(BIN)/python -m loadtests._bench $(or $(ARGS),run)
 
-load: $(VENV)/.installed-test
+load: $(VENV)/.installed-dev
 	@$(BIN)/locust -f loadtests/ $(SCENARIO) --headless --only-summary \
 		--users $(USERS) --spawn-rate $(USERS) --run-time $(TIME) \
 		--host $(HOST) --metrics-url $(METRICS) $(ARGS)
@@ -64,17 +66,17 @@ clean:
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find poolsrv tests loadtests dashboards -name __pycache__ -exec rm -rf {} +
 
-# One stamp for each set of dependencies. Editable, so that Python files need
-# no new installation; when a C file changes, the installation compiles it.
+# Editable, so that Python files need no new installation; when a C file
+# changes, the installation compiles it. Two stamps: who only serves needs no
+# tools, and who has the tools (a newer stamp) needs no second compilation.
 
 $(VENV)/.installed: EXTRAS :=
-$(VENV)/.installed-test: EXTRAS := [test,load]
-$(VENV)/.installed-check: EXTRAS := [check]
+$(VENV)/.installed-dev: EXTRAS := [test,load,check]
 
-$(VENV)/.installed $(VENV)/.installed-test $(VENV)/.installed-check: $(BIN)/python $(BUILT_FROM)
+$(VENV)/.installed $(VENV)/.installed-dev: $(BIN)/python $(BUILT_FROM)
 	@echo "installing poolsrv$(EXTRAS) in $(VENV)"
 	@$(PIP) install --editable '.$(EXTRAS)'
-	@touch $@
+	@touch $@ $(if $(EXTRAS),$(VENV)/.installed)
 
 # The sanitized core lies apart from the one that the installation has made; the
 # environment of tests/sanitize puts it in its place.
@@ -83,7 +85,7 @@ SANITIZED_BUILD := $(CURDIR)/build/sanitized
 SANITIZED = PYTHONPATH=$(CURDIR)/tests/sanitize SANITIZED_BUILD=$(SANITIZED_BUILD) \
 	SANITIZERS=$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libubsan.so)
 
-$(VENV)/.sanitized: $(VENV)/.installed-check $(BUILT_FROM)
+$(VENV)/.sanitized: $(VENV)/.installed-dev $(BUILT_FROM)
 	@echo "building a sanitized core in $(SANITIZED_BUILD)"
 	@POOLSRV_BUILD=sanitized $(BIN)/python setup.py --quiet build_ext --force \
 		--build-lib $(SANITIZED_BUILD) --build-temp $(SANITIZED_BUILD)/objects

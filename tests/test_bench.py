@@ -26,6 +26,8 @@ from tests import server as running
 from tests.server import ROOT, processes
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.once
+
 needs_wrk = pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk: apt-get install wrk")
 
 QUANTILES = {f"{quantile:g}": 0.001 * (i + 1) for i, quantile in enumerate(_wrk.QUANTILES)}

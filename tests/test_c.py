@@ -1,5 +1,6 @@
 """The pure C parts: their own tests and corpus, built with sanitizers; and their layers."""
 
+import fcntl
 import os
 import re
 import subprocess
@@ -7,7 +8,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).parent / "c"
+BUILD = Path(__file__).parent.parent / "build" / "c"
 CORE = Path(__file__).parent.parent / "poolsrv" / "csrc"
 
 # What each room may include, besides itself. A room is a folder, and says in
@@ -21,18 +25,19 @@ MAY_INCLUDE = {
 }
 
 
-@pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="session", autouse=True)
+def built() -> None:
     """Every test program; what they share is compiled once, in parallel."""
-    folder = tmp_path_factory.mktemp("c")
-    run = make("build", folder, f"-j{os.cpu_count()}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    with (BUILD / "lock").open("w") as lock:  # tests may run side by side
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        run = make("build", f"-j{os.cpu_count()}")
     assert run.returncode == 0, run.stdout
-    return folder
 
 
-def make(target: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def make(target: str, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        ["make", "--no-print-directory", "-C", FOLDER, target, f"BUILD={folder}", *options],
+        ["make", "--no-print-directory", "-C", FOLDER, target, f"BUILD={BUILD}", *options],
         text=True,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -49,8 +54,8 @@ def programs() -> list[str]:
 
 
 @pytest.mark.parametrize("program", programs())
-def test_program(program: str, built: Path) -> None:
-    run = make(program, built)
+def test_program(program: str) -> None:
+    run = make(program)
     assert run.returncode == 0, run.stdout
 
 

@@ -23,6 +23,8 @@ from tests.client import Client
 from tests.server import Server
 from tests.waiting import wait_until
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).parent.parent / "dashboards"
 DASHBOARD = FOLDER / "poolsrv.json"
 

@@ -12,6 +12,8 @@ from poolsrv.lifecycle import diagram
 from poolsrv.scoreboard import Kind
 from poolsrv.settings.rows import reference
 
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
     ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")

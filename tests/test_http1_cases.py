@@ -2,7 +2,11 @@
 
 import re
 
+import pytest
+
 from tests.http_cases import DOCUMENT, ROOT, SECTIONS, cases, document
+
+pytestmark = pytest.mark.once
 
 
 def test_page_is_up_to_date() -> None:

@@ -4,6 +4,8 @@ import pytest
 
 from poolsrv.lifecycle import TRANSITIONS, Event, State, after, diagram
 
+pytestmark = pytest.mark.once
+
 LIVE = (State.STARTING, State.READY, State.DRAINING, State.KILLED)
 
 

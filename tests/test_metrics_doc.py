@@ -7,6 +7,8 @@ from promql_parser import parse
 
 from poolsrv.exporter.metrics import METRICS, QUESTIONS, Metric, reference
 
+pytestmark = pytest.mark.once
+
 DOCUMENT = Path(__file__).parent.parent / "METRICS.md"
 
 

@@ -22,6 +22,8 @@ from loadtests._bench._model import (
 from poolsrv.settings.rows import Settings
 from tests.server import ROOT
 
+pytestmark = pytest.mark.once
+
 SHAPES = [(2, 1), (2, 4), (8, 4)]
 MEAN = 0.01
 
