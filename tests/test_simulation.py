@@ -146,7 +146,7 @@ def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
     assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined(
         "common/path_times.h", "FORECAST_LEAST"
     )
-    assert defined("supervisor/dispatch.c", "SPREAD_EIGHTHS") == _model.SPREAD_EIGHTHS
+    assert defined("supervisor/queue.c", "SPREAD_EIGHTHS") == _model.SPREAD_EIGHTHS
     assert Settings().queue_overtaking == OVERTAKING
 
 

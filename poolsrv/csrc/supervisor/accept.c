@@ -1,0 +1,111 @@
+/* New connections: accepted in batches, or not for a while. Pure C; see
+ * dispatch.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "supervisor/dispatch_internal.h"
+
+#define ACCEPT_BATCH 64
+/* When accept has no descriptors, idle connections make room, or else we look
+ * again after this long. */
+#define ACCEPT_PAUSE (100 * CLOCK_MILLISECOND)
+#define EVICT_BATCH 16
+
+void
+accept_listen(Dispatch *d, bool on)
+{
+    uint32_t i;
+    for (i = 0; i < d->listener_count; i++) {
+        struct epoll_event e = {.events = on ? EPOLLIN : 0,
+                                .data.u64 = dispatch_tag(TAG_LISTENER, 0, i)};
+        epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->listeners[i], &e);
+    }
+}
+
+/* No descriptors: those who have been idle longest make room. */
+static void
+make_room(Dispatch *d, uint64_t now)
+{
+    int i;
+    word_add(&d->board->supervisor->accept_errors[0], 1);
+    for (i = 0; i < EVICT_BATCH; i++) {
+        /* Those who have had an answer first: they will come again. */
+        const HeldState idle =
+            d->held.lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
+        if (d->held.lists[idle].count == 0)
+            break;
+        parked_close(d, d->held.lists[idle].first, CLOSED_EVICTED);
+    }
+    if (i == 0) {
+        accept_listen(d, false);
+        d->accept_again = now + ACCEPT_PAUSE;
+    }
+}
+
+static void
+describe(ChannelItem *item, const struct sockaddr_storage *from)
+{
+    if (from->ss_family == AF_INET) {
+        const struct sockaddr_in *a = (const void *)from;
+        item->client = address_of(AF_INET, &a->sin_addr, ntohs(a->sin_port));
+    } else if (from->ss_family == AF_INET6) {
+        const struct sockaddr_in6 *a = (const void *)from;
+        item->client = address_of(AF_INET6, &a->sin6_addr, ntohs(a->sin6_port));
+    } else {
+        item->client = (Address){.family = AF_UNIX};
+    }
+}
+
+/* One batch: accept, ask in one system call which of them can be read, queue
+ * those and park the rest. The first request of a client is mostly there by
+ * now, so most connections never enter the epoll set. False: nothing left. */
+bool
+accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
+{
+    struct pollfd fds[ACCEPT_BATCH];
+    ChannelItem items[ACCEPT_BATCH];
+    uint32_t i, count = 0;
+    bool more = true;
+
+    while (count < ACCEPT_BATCH) {
+        struct sockaddr_storage from = {.ss_family = AF_UNIX};
+        socklen_t size = sizeof from;
+        int fd = accept4(d->listeners[listener], (struct sockaddr *)&from,
+                         &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= d->most) {
+            close(fd);
+            fd = -1;
+            errno = EMFILE;
+        }
+        if (fd < 0) {
+            if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
+                continue;
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
+                errno == ENOMEM)
+                make_room(d, now);
+            more = false;
+            break;
+        }
+        items[count] =
+            (ChannelItem){.since = now, .listener = (uint16_t)listener};
+        describe(&items[count], &from);
+        fds[count++] = (struct pollfd){.fd = fd, .events = POLLIN};
+    }
+    if (count == 0)
+        return false;
+    word_add(&d->board->supervisor->accepted[0], count);
+    if (poll(fds, count, 0) < 0)
+        for (i = 0; i < count; i++)
+            fds[i].revents = 0;
+    for (i = 0; i < count; i++) {
+        if (fds[i].revents & POLLIN)
+            queue_add(d, fds[i].fd, &items[i]);
+        else
+            parked_add(d, fds[i].fd, &items[i]);
+    }
+    return more;
+}

@@ -1,0 +1,96 @@
+/* What the files of the supervisor's loop share, and nobody else: accept.c,
+ * parked.c, queue.c, slots.c, dispatch.c. A connection comes in through
+ * accept.c or slots.c, waits in parked.c until it can be read, then in queue.c
+ * until a thread is free, and leaves through slots.c.
+ */
+#ifndef POOLSRV_DISPATCH_INTERNAL_H
+#define POOLSRV_DISPATCH_INTERNAL_H
+
+#include "common/clock.h"
+#include "common/path_times.h"
+#include "supervisor/dispatch.h"
+#include "supervisor/held.h"
+
+/* The word that epoll keeps for a descriptor: what it is, and which. The
+ * stamp tells a connection from an earlier one in the same place, whose event
+ * may still be in the batch. */
+typedef enum {
+    TAG_LISTENER,
+    TAG_CHANNEL,
+    TAG_HELD,
+    TAG_FOREIGN,
+    TAG_BELL,
+    TAG_TIMER
+} Tag;
+
+static inline uint64_t
+dispatch_tag(Tag tag, uint32_t stamp, uint32_t index)
+{
+    return (uint64_t)tag << 56 | (uint64_t)(stamp & 0xffffff) << 32 | index;
+}
+
+typedef struct {
+    int ours, theirs;
+    bool enabled;
+    bool full;           /* the channel took no more: wait for EPOLLOUT */
+    uint64_t retry_at;   /* or until then, 0: not waiting */
+    ChannelMessage *out; /* the batch that grows in this round */
+} Slot;
+
+struct Dispatch {
+    Scoreboard *board;
+    DispatchLimits limits;
+    int epoll;
+    int bell;
+    int timer; /* for hold_off: epoll_wait knows milliseconds only */
+    int *listeners;
+    uint32_t listener_count;
+    int most; /* connections are numbered below, for the kernel gives the lowest
+               * number that is free */
+    uint64_t accept_again; /* accepting pauses until then, 0: it does not */
+    bool stopped;
+    bool drained; /* and the queue has been empty since */
+    HeldTable held;
+    Slot *slots;
+    uint32_t turn; /* where the search for a slot begins */
+    /* While requests wait: when the last short one came, when the last long one
+     * was passed on and what it takes, and until when the next is held off (0:
+     * it is not). */
+    uint64_t short_came, long_sent, long_usual, hold_off;
+    uint64_t woke; /* when the last wait ended; 0: before the first */
+};
+
+/* accept.c */
+void accept_listen(Dispatch *d, bool on);
+bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
+
+/* parked.c */
+void parked_add(Dispatch *d, int fd, const ChannelItem *item);
+void parked_close(Dispatch *d, uint32_t index, Closed why);
+void parked_refuse(Dispatch *d, uint32_t index, Closed why);
+void parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now);
+/* A request that has just arrived is still served; the idle ones go. */
+void parked_stop(Dispatch *d, HeldState state, uint64_t now);
+/* When something that is held, or waited for, runs out of time; 0: nothing. */
+uint64_t parked_deadline(const Dispatch *d);
+void parked_expire(Dispatch *d, uint64_t now);
+
+/* queue.c */
+void queue_add(Dispatch *d, int fd, const ChannelItem *item);
+/* One that is held has been moved to HELD_QUEUED. */
+void queue_join(Dispatch *d, uint32_t index);
+void queue_dispatch(Dispatch *d, uint64_t now);
+
+/* slots.c */
+void slots_flush(Dispatch *d, uint32_t slot, uint64_t now);
+bool slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
+                uint32_t room, uint32_t *count);
+
+/* The earlier of two times; 0 is none. */
+static inline uint64_t
+dispatch_earlier(uint64_t a, uint64_t b)
+{
+    return a == 0 || (b != 0 && b < a) ? b : a;
+}
+
+#endif

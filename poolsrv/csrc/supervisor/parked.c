@@ -1,0 +1,178 @@
+/* Connections without a request, and those that are told to go away: watched,
+ * timed, closed. Pure C; see dispatch.h. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "supervisor/dispatch_internal.h"
+
+/* How long a client that was told 503 may take to read it. */
+#define LINGER_TIMEOUT (2 * CLOCK_SECOND)
+
+static const char busy_answer[] =
+    "HTTP/1.1 503 Service Unavailable\r\n"
+    "Content-Type: text/plain\r\n"
+    "Content-Length: 45\r\n"
+    "Retry-After: 1\r\n"
+    "Connection: close\r\n"
+    "\r\n"
+    "All threads are busy. Please try again soon.\n";
+
+void
+parked_close(Dispatch *d, uint32_t index, Closed why)
+{
+    word_add(&d->board->supervisor->closed[why], 1);
+    /* A passed descriptor may live on elsewhere: only DEL takes it out. */
+    epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
+    close(d->held.items[index].fd);
+    held_remove(&d->held, index);
+}
+
+static int
+parked_watch(Dispatch *d, uint32_t index)
+{
+    struct epoll_event e = {
+        .events = EPOLLIN | EPOLLRDHUP,
+        .data.u64 = dispatch_tag(TAG_HELD, d->held.items[index].stamp, index),
+    };
+    return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held.items[index].fd, &e);
+}
+
+/* Answer 503 and wait, a little, until the client has read it: closing over
+ * its unread request would send a reset that may overtake the answer. */
+void
+parked_refuse(Dispatch *d, uint32_t index, Closed why)
+{
+    Held *h = &d->held.items[index];
+    word_add(&d->board->supervisor->closed[why], 1);
+    if (send(h->fd, busy_answer, sizeof busy_answer - 1,
+             MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ||
+        shutdown(h->fd, SHUT_WR) < 0 || parked_watch(d, index) < 0) {
+        close(h->fd);
+        held_remove(&d->held, index);
+        return;
+    }
+    held_move(&d->held, index, HELD_LINGER, clock_now());
+}
+
+void
+parked_add(Dispatch *d, int fd, const ChannelItem *item)
+{
+    uint32_t index = HELD_NONE;
+    if (d->stopped) {
+        word_add(&d->board->supervisor->closed[CLOSED_STOPPING], 1);
+        close(fd);
+        return;
+    }
+    index = held_add(&d->held, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
+    if (index == HELD_NONE) {
+        close(fd);
+        return;
+    }
+    if (parked_watch(d, index) < 0) {
+        close(fd);
+        held_remove(&d->held, index);
+    }
+}
+
+void
+parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
+{
+    Held *h = &d->held.items[index];
+    char byte;
+    if (h->state == HELD_LINGER) {
+        char waste[4096];
+        ssize_t n = recv(h->fd, waste, sizeof waste, MSG_DONTWAIT);
+        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+            epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
+            close(h->fd);
+            held_remove(&d->held, index);
+        }
+        return;
+    }
+    /* Some clients end their side after the request: look whether one is
+     * there before calling it gone. */
+    if ((mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) &&
+        recv(h->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) <= 0) {
+        parked_close(d, index, CLOSED_CLIENT);
+        return;
+    }
+    epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
+    held_move(&d->held, index, HELD_QUEUED, now);
+    queue_join(d, index);
+}
+
+/* A request that has just arrived is still served; the idle ones go. */
+void
+parked_stop(Dispatch *d, HeldState state, uint64_t now)
+{
+    while (d->held.lists[state].count) {
+        const uint32_t index = d->held.lists[state].first;
+        char byte;
+        if (recv(d->held.items[index].fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) >
+            0)
+            parked_event(d, index, EPOLLIN, now);
+        else
+            parked_close(d, index, CLOSED_STOPPING);
+    }
+}
+
+/* When the first of a list runs out of time; 0 if it is empty. */
+static uint64_t
+runs_out(const Dispatch *d, HeldState state, uint64_t timeout)
+{
+    const uint32_t first = d->held.lists[state].first;
+    return first == HELD_NONE ? 0 : d->held.items[first].item.since + timeout;
+}
+
+uint64_t
+parked_deadline(const Dispatch *d)
+{
+    uint64_t at = d->accept_again;
+    uint32_t i;
+    at = dispatch_earlier(at, runs_out(d, HELD_NEW, d->limits.header_timeout));
+    at = dispatch_earlier(at,
+                          runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
+    at =
+        dispatch_earlier(at, runs_out(d, HELD_QUEUED, d->limits.queue_timeout));
+    at = dispatch_earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
+    for (i = 0; i < d->board->slot_count; i++)
+        at = dispatch_earlier(at, d->slots[i].retry_at);
+    return at;
+}
+
+static bool
+over(const Dispatch *d, HeldState state, uint64_t timeout, uint64_t now)
+{
+    const uint64_t at = runs_out(d, state, timeout);
+    return at != 0 && at <= now;
+}
+
+void
+parked_expire(Dispatch *d, uint64_t now)
+{
+    uint32_t i;
+    while (over(d, HELD_NEW, d->limits.header_timeout, now))
+        parked_close(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER);
+    while (over(d, HELD_KEPT, d->limits.keep_alive_timeout, now))
+        parked_close(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE);
+    while (over(d, HELD_QUEUED, d->limits.queue_timeout, now))
+        parked_refuse(d, d->held.lists[HELD_QUEUED].first,
+                      CLOSED_QUEUE_TIMEOUT);
+    while (over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
+        const uint32_t index = d->held.lists[HELD_LINGER].first;
+        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
+        close(d->held.items[index].fd);
+        held_remove(&d->held, index);
+    }
+    if (d->accept_again && d->accept_again <= now) {
+        d->accept_again = 0;
+        if (!d->stopped)
+            accept_listen(d, true);
+    }
+    for (i = 0; i < d->board->slot_count; i++)
+        if (d->slots[i].retry_at && d->slots[i].retry_at <= now)
+            d->slots[i].retry_at = 0;
+}
