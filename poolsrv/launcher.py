@@ -18,9 +18,9 @@ from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError, ConfigError
 from poolsrv.settings.rows import Settings, UnixAddress, from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
+from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
-from poolsrv.supervisor.spawning import Child, Template
 from poolsrv.worker.main import Job, Site
 from poolsrv.worker.template import template
 

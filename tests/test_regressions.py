@@ -16,9 +16,9 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 import pytest
 
 from poolsrv import _core, messages
+from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
-from poolsrv.supervisor.spawning import Child, Template
 from tests.apps.gate import Gate, wait_at_gate
 from tests.client import Client, Truncated, head
 from tests.server import Server

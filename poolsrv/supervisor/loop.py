@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from poolsrv import _core, messages
 from poolsrv.lifecycle import ServerState, State
 from poolsrv.supervisor import pool as policy
+from poolsrv.supervisor.children import SIGNALS, Child, Template
 from poolsrv.supervisor.pool import Pool, Reason
-from poolsrv.supervisor.spawning import SIGNALS, Child, Template
 
 _log = logging.getLogger("poolsrv")
 
