@@ -57,7 +57,7 @@ load: $(VENV)/.installed-dev
 		--host $(HOST) --metrics-url $(METRICS) $(ARGS)
 
 docs: $(VENV)/.installed
-	$(BIN)/python -m poolsrv.settings.rows
+	$(BIN)/python -m poolsrv.settings.reference
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
 

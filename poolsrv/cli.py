@@ -1,108 +1,173 @@
 """The commands of poolsrv, and the one place that turns an error into an exit status.
 
-Knows options only as config.Settings. What a command needs is imported when it
+A command is a function and a row of COMMANDS. What it needs is imported when it
 runs, so that help, version and mistakes answer at once.
 """
 
 import os
 import sys
-import textwrap
-from typing import TYPE_CHECKING, NoReturn
-
-from cyclopts import App
-from cyclopts.exceptions import CycloptsError, UnusedCliTokensError
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
 
 from poolsrv._version import __version__
 from poolsrv.errors import ConfigError, PoolsrvError
-from poolsrv.settings.kinds import Sources
-from poolsrv.settings.rows import DEFAULTS, Given, report
+from poolsrv.settings.command_line import CommandLine, split
+from poolsrv.settings.reference import columns, help_of_options, report
+from poolsrv.settings.rows import ROWS, key
+from poolsrv.settings.sources import Entry, Reading, read
 
-if TYPE_CHECKING:
-    from cyclopts.help import HelpPanel
-    from rich.console import Console, ConsoleOptions
 
-# The first column of the help. Most options fit into it; a longer one has a line
-# of its own, so that the second column stays wide enough to read at 80 columns.
-_LABELS = 29
-_WIDTH = 100
+@dataclass(frozen=True, slots=True)
+class Command:
+    """One command: `run` gets the line and what all sources give, and returns the exit status.
 
-# How messages name the one argument that has no flag.
-_APPLICATION = "APP"
+    The first line of `help` is its summary. `operand` is what the word behind the
+    command stands for; `switches` are flags of its own, as `--name`, with their
+    meanings; `options` are the settings that its help lists.
+    """
+
+    run: Callable[[CommandLine, Reading], int]
+    help: str
+    operand: str = ""
+    switches: Mapping[str, str] = field(default_factory=dict)
+    options: Collection[str] = tuple(ROWS)
+
+
+def _serve(line: CommandLine, reading: Reading) -> int:
+    faults = [*reading.faults, *_missing(line, reading, "serve")]
+    if faults:
+        return _refuse(faults)
+    from poolsrv.launcher import launch
+
+    return launch(reading.settings)
+
+
+def _config(_line: CommandLine, reading: Reading) -> int:
+    if reading.faults:
+        return _refuse(reading.faults)
+    print(report(reading))
+    return 0
+
+
+COMMANDS: Mapping[str, Command] = {
+    "serve": Command(
+        _serve,
+        """Serve an application until a signal ends it.
+
+SIGTERM and SIGINT let running requests finish; a second one ends them.
+Exit status: 2 for bad options, 3 if the application cannot be loaded, 4 if
+an address cannot be bound. Each option may also stand in the environment
+(POOLSRV_THREADS=8) and in poolsrv.toml (threads = 8).""",
+        operand="APP",
+    ),
+    "config": Command(
+        _config,
+        "Show each option as serve would use it, and where its value comes from.",
+        operand="[APP]",
+    ),
+}
 
 
 def main() -> NoReturn:
     """The console script. Exits with 0, the status of a PoolsrvError, or the server's."""
     try:
-        sys.exit(_run(sys.argv[1:]))
+        sys.exit(run(sys.argv[1:]))
     except PoolsrvError as error:
-        print(f"poolsrv: error: {error}", file=sys.stderr)
-        sys.exit(error.status)
+        sys.exit(_refuse([error]))
 
 
-def _run(arguments: list[str]) -> int:
-    try:
-        status: int = _commands()(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
-        return status
-    except UnusedCliTokensError as error:
-        extra = " ".join(error.unused_tokens or ())
-        raise ConfigError(f"{extra}: unexpected; there is one application to serve") from None
-    except CycloptsError as error:
-        raise ConfigError(str(error)) from None
+def run(words: Sequence[str]) -> int:
+    """Do what the command line says; the exit status. Raises PoolsrvError."""
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0
+    if words[0] in ("--version", "-V"):
+        print(f"poolsrv {__version__}")
+        return 0
+    name, *rest = words
+    if name not in COMMANDS:
+        raise _unknown_command(name, rest)
+    command = COMMANDS[name]
+    line = split(rest, command.switches)
+    if line.wants_help:
+        print(_help(name, command))
+        return 0
+    entries = line.entries
+    if command.operand.strip("[]") == "APP":
+        entries = [*entries, *(Entry("application", "APP", word) for word in line.operands[:1])]
+        line.faults += [_unexpected(word) for word in line.operands[1:]]
+    reading = read(os.environ, line=entries, faults=line.faults)
+    return command.run(line, reading)
 
 
-def _commands() -> App:
-    sources = Sources(os.environ)
-    app = App(
-        name="poolsrv",
-        version=f"poolsrv {__version__}",
-        usage="Usage: poolsrv COMMAND",
-        help="Serves WSGI applications with processes x threads, and shows how they do.",
-        help_format="plaintext",
-        help_formatter=_print_panel,
+def _refuse(faults: Sequence[PoolsrvError]) -> int:
+    """Say each of them on standard error; the status of the first."""
+    for fault in faults:
+        print(f"poolsrv: error: {fault}", file=sys.stderr)
+    return faults[0].status
+
+
+def _missing(line: CommandLine, reading: Reading, command: str) -> list[ConfigError]:
+    """The fault of no application, unless an unknown option may have taken it."""
+    if reading.settings.application or line.undecided or "application" in reading.origins:
+        return []
+    return [ConfigError("APP is missing", f"give the application: poolsrv {command} app:app")]
+
+
+def _unexpected(word: str) -> ConfigError:
+    name, equals, text = word.partition("=")
+    if name.replace("-", "_") in ROWS and equals:
+        return ConfigError(f"{word}: unexpected", f"write --{key(name)} {text}")
+    return ConfigError(f"{word}: unexpected", "there is one application, and flags take no value")
+
+
+def _unknown_command(name: str, rest: Sequence[str]) -> ConfigError:
+    import difflib
+
+    if name.startswith("-"):
+        fault, remedy = f"{name}: there is no command in front of it", "poolsrv serve app:app"
+        return ConfigError(fault, f"options follow the command: {remedy} {' '.join([name, *rest])}")
+    if ":" in name or name.endswith((".py", ".wsgi")):
+        return ConfigError(f"{name}: there is no such command", f"write poolsrv serve {name}")
+    near = difflib.get_close_matches(name, COMMANDS, n=1)
+    remedy = f"did you mean {near[0]}? " if near else ""
+    return ConfigError(
+        f"{name}: there is no such command", f"{remedy}the commands are {', '.join(COMMANDS)}"
     )
 
-    @app.command(config=[sources], sort_key=1, usage="Usage: poolsrv serve APP [OPTIONS]")
-    def serve(settings: Given = DEFAULTS) -> int:
-        """Serve an application until a signal ends it.
 
-        SIGTERM and SIGINT let running requests finish; a second one ends them.
-        Exit status: 2 for bad options, 3 if the application cannot be loaded, 4 if
-        an address cannot be bound. Each option may also stand in the environment
-        (POOLSRV_THREADS=8) and in poolsrv.toml (threads = 8).
-        """
-        if not settings.application:
-            raise ConfigError("APP is missing: give the application, as in poolsrv serve app:app")
-        from poolsrv.launcher import launch
-
-        return launch(settings)
-
-    @app.command(config=[sources], sort_key=2, usage="Usage: poolsrv config [APP] [OPTIONS]")
-    def config(settings: Given = DEFAULTS) -> int:
-        """Show each option as serve would use it, and where its value comes from."""
-        print(report(settings, sources))
-        return 0
-
-    return app
+def _width() -> int:
+    try:
+        return int(os.environ.get("COLUMNS", "")) or 80
+    except ValueError:
+        pass
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except OSError:  # no terminal
+        return 80
 
 
-def _print_panel(console: "Console", options: "ConsoleOptions", panel: "HelpPanel") -> None:
-    """One group of the help: two columns without boxes, defaults in brackets."""
-    if not panel.entries:
-        return
-    lines = [f"{panel.title}:"]
-    for entry in panel.entries:
-        names = [_APPLICATION] if entry.positional_label else entry.display_labels_with_metavar
-        label = "  " + ", ".join(names)
-        meaning = f"{entry.description.primary_renderable}"
-        if entry.default:
-            meaning += f" [{entry.default}]"
-        wrapped = textwrap.wrap(meaning, min(options.max_width, _WIDTH) - _LABELS)
-        if len(label) >= _LABELS:
-            lines.append(label)
-            label = ""
-        for part in wrapped:
-            lines.append(f"{label:<{_LABELS}}{part}")
-            label = ""
-    console.print("\n".join(lines) + "\n", markup=False, highlight=False, soft_wrap=True)
+_ASKING = (("--help, -h", "Show this message and exit."),)
+
+
+def _overview() -> str:
+    summaries = [(name, command.help.partition("\n")[0]) for name, command in COMMANDS.items()]
+    asking = [*_ASKING, ("--version", "Show the version and exit.")]
+    return f"""\
+Usage: poolsrv COMMAND
+
+Serves WSGI applications with processes x threads, and shows how they do.
+
+Commands:
+{columns([*summaries, *asking], _width())}
+
+poolsrv COMMAND --help shows the options of a command."""
+
+
+def _help(name: str, command: Command) -> str:
+    usage = " ".join(filter(None, ["Usage: poolsrv", name, command.operand, "[OPTIONS]"]))
+    parts = [usage, command.help]
+    if command.switches:
+        parts.append(f"Switches:\n{columns(command.switches.items(), _width())}")
+    return "\n\n".join([*parts, help_of_options(_width(), command.options)])

@@ -8,9 +8,19 @@ from typing import ClassVar
 
 
 class PoolsrvError(Exception):
-    """The server cannot start. `status` is the exit status of the process."""
+    """The server cannot start: the fault in a line, and the remedy in another.
+
+    `status` is the exit status of the process.
+    """
 
     status: ClassVar[int]
+
+    def __init__(self, fault: str, remedy: str = "") -> None:
+        super().__init__(fault, remedy)
+
+    def __str__(self) -> str:
+        fault, remedy = self.args
+        return f"{fault}\n  {remedy}" if remedy else str(fault)
 
 
 class ConfigError(PoolsrvError):

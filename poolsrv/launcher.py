@@ -16,7 +16,9 @@ from typing import Any
 from poolsrv import _core, exporter, log
 from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError, ConfigError
-from poolsrv.settings.rows import Settings, UnixAddress, from_options
+from poolsrv.settings.addresses import UnixAddress
+from poolsrv.settings.rows import Settings
+from poolsrv.settings.sources import from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.loop import Supervisor

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from poolsrv.errors import ListenError
 from poolsrv.log import escape
-from poolsrv.settings.rows import DEFAULTS, Address, FdAddress, Owner, TcpAddress, UnixAddress
+from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
+from poolsrv.settings.kinds import Owner
+from poolsrv.settings.rows import DEFAULTS
 
 # Room for messages that a worker has not read yet: by default (208 KiB) the kernel
 # takes 167 of 528 bytes (the words for 64 connections), with this 1639: a worker

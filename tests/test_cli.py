@@ -54,25 +54,35 @@ def test_help_of_serve_has_every_option_in_80_columns(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("arguments", "fault", "remedy"),
     [
-        (["serve"], "APP is missing"),
-        (["serve", "a", "b"], "b: unexpected"),
-        (["serve", "--thread", "2"], "Did you mean --threads?"),
-        (["serve", "--threads"], "--threads requires an argument"),
-        (["serve", "--threads", "x"], "--threads: 'x' is not a whole number from 1 to 1024"),
-        (["serve", "--threads", "1", "--threads", "2"], "--threads specified multiple times"),
-        (["serv", "a"], 'Did you mean "serve"?'),
+        (["serve"], "APP is missing", "give the application: poolsrv serve app:app"),
+        (["serve", "a", "b"], "b: unexpected", "there is one application"),
+        (["serve", "a", "threads=4"], "threads=4: unexpected", "write --threads 4"),
+        (["serve", "a", "--threads", "x"], "--threads: 'x' is not allowed", "from 1 to 1024"),
+        (["serv", "a"], "serv: there is no such command", "did you mean serve? the commands are"),
+        (["app:app"], "app:app: there is no such command", "write poolsrv serve app:app"),
+        (["--bind", "a:1"], "--bind: there is no command in front of it", "follow the command"),
     ],
 )
-def test_mistakes_are_one_line_and_status_2(
-    arguments: list[str], message: str, tmp_path: Path
+def test_mistakes_are_a_line_of_fault_and_one_of_remedy_and_status_2(
+    arguments: list[str], fault: str, remedy: str, tmp_path: Path
 ) -> None:
     done = run(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("poolsrv: error: ")
-    assert done.stderr.count("\n") == 1
-    assert message in done.stderr
+    first, second = done.stderr.splitlines()
+    assert first == f"poolsrv: error: {fault}"
+    assert second.startswith("  ")
+    assert remedy in second
+
+
+def test_all_mistakes_are_said(tmp_path: Path) -> None:
+    done = run(tmp_path, "serve", "--workers", "4", "--threads", "x", POOLSRV_PRELOAD="maybe")
+    assert [line for line in done.stderr.splitlines() if not line.startswith("  ")] == [
+        "poolsrv: error: --workers: there is no such option",
+        "poolsrv: error: --threads: 'x' is not allowed",
+        "poolsrv: error: POOLSRV_PRELOAD: 'maybe' is not allowed",
+    ]
 
 
 def test_config_shows_values_and_origins(tmp_path: Path) -> None:

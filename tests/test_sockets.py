@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from poolsrv.errors import ListenError
-from poolsrv.settings.rows import Address, FdAddress, TcpAddress, UnixAddress
+from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.sockets import Listener, channel_pair, open_listener
 
 ANY = TcpAddress("127.0.0.1", 0)

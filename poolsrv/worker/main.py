@@ -19,7 +19,8 @@ from typing import Any
 from poolsrv import _core, log
 from poolsrv._version import __version__
 from poolsrv.errors import PoolsrvError
-from poolsrv.settings.rows import Peers, Settings
+from poolsrv.settings.kinds import Peers
+from poolsrv.settings.rows import Settings
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.loader import load, prepare
 

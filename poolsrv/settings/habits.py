@@ -1,0 +1,217 @@
+"""What people bring along from other servers and platforms.
+
+Names of options of gunicorn, uWSGI, uvicorn, granian, waitress and mod_wsgi-express
+lead to ours; variables that platforms set are defaults of the lowest rank. Nothing
+here is an option: the names are refused, with the remedy.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+# What poolsrv calls otherwise: our field, their names.
+_OURS: Mapping[str, str] = {
+    "bind": "-b host port uds fd listen http http-socket unix-socket",
+    "processes": "-w -p workers",
+    "threads": "blocking-threads",
+    "backlog": "-l listener-backlog",
+    "config": "-c ini toml",
+    "chdir": "chdir2 working-dir working-directory app-dir",
+    "pythonpath": "pp python-path",
+    "application": "application app module wsgi wsgi-file wsgi-app callable mount",
+    "unix_mode": "uds-permissions unix-socket-perms chmod-socket umask -m",
+    "unix_owner": "chown-socket",
+    "queue_size": "backpressure limit-concurrency worker-connections connection-limit",
+    "graceful_timeout": (
+        "timeout-graceful-shutdown workers-kill-timeout worker-reload-mercy shutdown-timeout"
+    ),
+    "keep_alive_timeout": "keep-alive keepalive timeout-keep-alive http-keepalive channel-timeout",
+    "header_timeout": "http1-header-read-timeout",
+    "body_timeout": "http-timeout",
+    "send_timeout": "socket-timeout",
+    "limit_request_field_size": "buffer-size max-request-header-size",
+    "limit_request_body": "max-request-body-size limit-post",
+    "body_buffer": "inbuf-overflow post-buffering",
+    "response_buffer": "outbuf-high-watermark response-buffer-size",
+    "trust_proxy": (
+        "forwarded-allow-ips proxy-allow-ips proxy-allow-from trusted-proxy proxy-headers "
+        "trust-proxy-header"
+    ),
+    "forwarded": "trusted-proxy-headers forwarder-headers",
+    "admin": "stats metrics metrics-address metrics-port statsd-host stats-server",
+    "access_log": "access-logfile logto req-logger",
+    "log_level": "loglevel verbose debug quiet -v -q",
+    "log_format": "access-logformat access-log-fmt log-encoder",
+}
+
+# What has no counterpart: their names, what to do.
+_OTHERS = (
+    (
+        "daemon -D daemonize pid pidfile pid-file",
+        "poolsrv stays in the foreground: leave this to systemd, a container or nohup",
+    ),
+    (
+        "keyfile certfile ca-certs ssl-keyfile ssl-certfile https https-socket ssl-certificate "
+        "ssl-keyfile-password",
+        "TLS is the work of a proxy in front (nginx, Caddy, HAProxy): see --trust-proxy",
+    ),
+    (
+        "-t timeout harakiri request-timeout",
+        "a request inside the application has no time limit yet; what waits has: --queue-timeout, "
+        "--graceful-timeout",
+    ),
+    (
+        "max-requests max-requests-jitter limit-max-requests max-worker-lifetime reload-on-rss "
+        "evil-reload-on-rss workers-lifetime workers-max-rss maximum-requests",
+        "workers are not recycled yet; leave it out",
+    ),
+    (
+        "reload touch-reload py-autoreload reload-dir reload-engine reload-extra-file "
+        "reload-on-changes",
+        "code is not reloaded yet: start the server again; leave it out",
+    ),
+    (
+        "master -M enable-threads vacuum die-on-term strict need-app lazy-apps lazy "
+        "single-interpreter no-orphans clear-untrusted-proxy-headers thunder-lock reuse-port "
+        "respawn-failed-workers no-sendfile sendfile",
+        "this is always so; leave it out",
+    ),
+    (
+        "-k worker-class worker-tmp-dir gevent asyncio loop runtime-mode runtime-threads "
+        "task-impl cheaper",
+        "all workers are of one kind, processes x threads: --processes 4 --threads 8",
+    ),
+    (
+        "-u -g user group uid gid initgroups",
+        "workers run as the user that starts the server: User= and Group= of systemd set it",
+    ),
+    (
+        "error-logfile log-file capture-output log-to-terminal",
+        "the log is on standard error: redirect it, 2>> FILE",
+    ),
+    (
+        "virtualenv venv home -H python-home",
+        "start the poolsrv that is installed in this environment: VENV/bin/poolsrv",
+    ),
+    (
+        "factory call",
+        "call the factory in the application's name: 'module:create_app()'",
+    ),
+    (
+        "-e env env-file env-files set-env",
+        "set variables before the server starts: NAME=value poolsrv serve app:app",
+    ),
+    (
+        "static-map static-path static-path-mount document-root",
+        "static files are not served yet: a proxy in front or WhiteNoise does it",
+    ),
+    (
+        "log-config log-config-json logger-class log-syslog log disable-logging access-log-format",
+        "there are --log-level, --log-format text|json and --access-log",
+    ),
+    (
+        "lifespan ws interface asgi http2",
+        "poolsrv serves WSGI only; leave it out",
+    ),
+    (
+        "-n name proc-name process-name procname-prefix",
+        "leave it out: the log and the metrics name processes by their slot",
+    ),
+    (
+        "check-config",
+        "poolsrv check app:app loads the application and checks the settings",
+    ),
+    (
+        "print-config show-config",
+        "poolsrv config shows each option with its origin",
+    ),
+    (
+        "version -V",
+        "poolsrv --version shows it",
+    ),
+    (
+        "-s socket uwsgi-socket",
+        "poolsrv speaks HTTP: --bind ADDRESS, and proxy_pass in nginx for uwsgi_pass",
+    ),
+    (
+        "root-path url-prefix url-path-prefix",
+        "a trusted proxy says it: X-Forwarded-Prefix with --trust-proxy",
+    ),
+    (
+        "url-scheme",
+        "a trusted proxy says it: X-Forwarded-Proto with --trust-proxy",
+    ),
+)
+
+_CALLED = {name: field for field, names in _OURS.items() for name in names.split()}
+_SAID = {name: remedy for names, remedy in _OTHERS for name in names.split()}
+
+
+def remedy(name: str, write: Callable[[str], str]) -> str:
+    """What to do instead of `name`, an option of another server; empty if there is none.
+
+    `name` is as the person wrote it, `write` names our options as they are
+    written in that place.
+    """
+    plain = name if re.fullmatch("-.", name) else _plain(name)
+    if field := _CALLED.get(plain):
+        if field == "application" and write(field) == "APP":
+            return "poolsrv takes it without a flag: poolsrv serve module:callable"
+        return f"poolsrv calls it {write(field)}{_more(plain, write)}"
+    return _SAID.get(plain) or _SAID.get(plain.removeprefix("no-"), "")
+
+
+def _plain(name: str) -> str:
+    """--log_level, POOLSRV_LOG_LEVEL and log-level are one name."""
+    return name.removeprefix("--").removeprefix("POOLSRV_").replace("_", "-").lower()
+
+
+def _more(plain: str, write: Callable[[str], str]) -> str:
+    bind = write("bind")
+    joint = " " if bind.startswith("--") else "="
+    match plain:
+        case "host" | "port":
+            return f", host and port in one: {bind}{joint}127.0.0.1:8000"
+        case "uds" | "unix-socket":
+            return f": {bind}{joint}unix:/path"
+        case "fd":
+            return f": {bind}{joint}fd://N"
+        case "umask" | "-m":
+            return ", which is what the sockets get, not what they lose"
+        case "proxy-headers":
+            return ", with the proxy's network: 10.0.0.0/8"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """A variable that platforms set, as text of the option with this field name."""
+
+    variable: str
+    field: str
+    text: Callable[[str], str]
+
+
+PLATFORM = (
+    # Who gives the port connects from outside: on loopback nobody would be heard.
+    Platform("PORT", "bind", lambda port: f":{port}"),
+    Platform("WEB_CONCURRENCY", "processes", str),
+)
+
+# For a Service `poolsrv` (or `poolsrv-shop`) Kubernetes sets, in every pod of its
+# namespace, POOLSRV_SERVICE_HOST, POOLSRV_SERVICE_PORT[_NAME], and the variables of
+# Docker's links: POOLSRV_PORT=tcp://..., POOLSRV_PORT_80_TCP[_PROTO|_PORT|_ADDR].
+_PROTOCOL = "(?:TCP|UDP|SCTP)"
+_KUBERNETES = re.compile(
+    rf"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+    rf"|PORT_[0-9]+_{_PROTOCOL}(?:_(?:PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_LINK = re.compile(r"(?:\w+_)?PORT")
+_LINK = re.compile(rf"{_PROTOCOL}://\S+", re.IGNORECASE)
+
+
+def is_of_kubernetes(name: str, value: str) -> bool:
+    """Is POOLSRV_`name` a variable that Kubernetes sets for a Service of our name?"""
+    if _KUBERNETES.fullmatch(name):
+        return True
+    return bool(_KUBERNETES_LINK.fullmatch(name) and _LINK.fullmatch(value))

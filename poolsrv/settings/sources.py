@@ -1,0 +1,254 @@
+"""Where values come from: command line, call, environment, file, platform.
+
+The strongest source that has an option gives its value. Every source is read
+to its end, so that all faults are known at once, each with its place and the
+remedy. Knows no single option but `config`, the file to read.
+"""
+
+import tomllib
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from poolsrv.errors import ConfigError
+from poolsrv.settings import habits
+from poolsrv.settings.addresses import BadValue
+from poolsrv.settings.rows import DEFAULT_FILE, DEFAULTS, ROWS, Settings, is_optional, key
+
+_PREFIX = "POOLSRV_"
+
+# Variables of ours that are no options: the build reads it.
+_OTHER_VARIABLES = frozenset({"POOLSRV_BUILD"})
+
+
+def variable(name: str) -> str:
+    """The environment variable of the option with this field name."""
+    return _PREFIX + name.upper()
+
+
+class Source(Enum):
+    """Where an option may be named, and how it is written there."""
+
+    COMMAND_LINE = 1
+    CALL = 2
+    ENVIRONMENT = 3
+    FILE = 4
+
+    def write(self, name: str) -> str:
+        """The option with this field name, as this source names it."""
+        match self:
+            case Source.COMMAND_LINE:
+                return f"--{key(name)}" if name != "application" else "APP"
+            case Source.CALL:
+                return name
+            case Source.ENVIRONMENT:
+                return variable(name)
+            case Source.FILE:
+                return key(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One mention of an option; `value` is text, or what a call or a file gives."""
+
+    field: str
+    origin: str
+    value: object
+
+
+@dataclass(slots=True)
+class Reading:
+    """What all sources give. With faults, `settings` are what could be understood."""
+
+    settings: Settings
+    origins: dict[str, str]
+    faults: list[ConfigError]
+
+    def origin(self, name: str) -> str:
+        """Where the value of the option with this field name comes from."""
+        return self.origins.get(name, "default")
+
+
+def read(
+    environ: Mapping[str, str],
+    *,
+    line: Iterable[Entry] = (),
+    keywords: Mapping[str, object] | None = None,
+    faults: Iterable[ConfigError] = (),
+) -> Reading:
+    """All options from all sources; `line` and `faults` are those of the command line."""
+    found = list(faults)
+    given: dict[str, list[Entry]] = {}
+
+    def take(entries: Iterable[Entry]) -> None:
+        fresh: dict[str, list[Entry]] = {}
+        for entry in entries:
+            fresh.setdefault(entry.field, []).append(entry)
+        # A stronger source has its way: what it gives is not added to.
+        for name, mentions in fresh.items():
+            given.setdefault(name, mentions)
+
+    take(line)
+    take(_named(Source.CALL, keywords or {}, found))
+    take(_named(Source.ENVIRONMENT, _variables(environ), found))
+    take(_read_file(given.get("config", []), found))
+    take(
+        Entry(platform.field, platform.variable, platform.text(environ[platform.variable]))
+        for platform in habits.PLATFORM
+        if environ.get(platform.variable)
+    )
+    values: dict[str, Any] = {}
+    for name, mentions in given.items():
+        try:
+            values[name] = _value(name, mentions)
+        except ConfigError as error:
+            found.append(error)
+    try:
+        settings = Settings(**values)
+    except ConfigError as error:
+        settings = DEFAULTS
+        # An option that could not be read might have been what this one needs.
+        if not found:
+            found.append(error)
+    origins = {name: mentions[0].origin for name, mentions in given.items()}
+    return Reading(settings, origins, found)
+
+
+def from_options(**options: object) -> Settings:
+    """The settings of a program that serves its own application.
+
+    `options` are fields of Settings, as Python values or as the text of the
+    flag; they win over environment and file (`config=None` reads no file).
+    Raises ConfigError.
+    """
+    import os
+
+    reading = read(os.environ, keywords=options)
+    if reading.faults:
+        raise ConfigError("\n".join(map(str, reading.faults)))
+    return reading.settings
+
+
+def unknown(
+    source: Source, name: str, others: Collection[str], *, origin: str = "", remedy: str = ""
+) -> ConfigError:
+    """The fault of a name that no option has. `others` are those that may stand there."""
+    import difflib
+
+    if not remedy:
+        remedy = habits.remedy(name, source.write)
+    if not remedy and (nearest := difflib.get_close_matches(name, others, n=1)):
+        remedy = f"did you mean {nearest[0]}?"
+    return ConfigError(
+        f"{origin or name}: there is no such option",
+        remedy or "poolsrv serve --help lists all options, SETTINGS.md explains them",
+    )
+
+
+def _named(
+    source: Source,
+    values: Mapping[str, object],
+    faults: list[ConfigError],
+    place: str = "",
+    hidden: Collection[str] = (),
+) -> Iterator[Entry]:
+    known = {source.write(name): name for name in ROWS if name not in hidden}
+    if source is Source.CALL or source is Source.FILE:
+        # Without a flag, the application has a name all the same.
+        known["application"] = "application"
+    for name, value in values.items():
+        origin = f"{place}{name}"
+        if name in known:
+            yield Entry(known[name], origin, value)
+        else:
+            is_section = isinstance(value, dict)
+            remedy = "options stand at the top of the file, in no section" if is_section else ""
+            faults.append(unknown(source, name, known, origin=origin, remedy=remedy))
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those that are meant for us. An empty one is as good as none."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_PREFIX)
+        and name not in _OTHER_VARIABLES
+        and value
+        and not habits.is_of_kubernetes(name.removeprefix(_PREFIX), value)
+    }
+
+
+def _read_file(config: list[Entry], faults: list[ConfigError]) -> Iterator[Entry]:
+    """The options of the file that `config` names, or of the usual one if it is there."""
+    path: object = None
+    if config:
+        try:
+            path = _value("config", config)
+        except ConfigError:
+            return  # it is among the faults of the other options
+    elif Path(DEFAULT_FILE).is_file():
+        path = DEFAULT_FILE
+    if not isinstance(path, str):
+        return
+    try:
+        # Editors of other systems put a byte order mark in front.
+        values = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        remedy = "--config names the file to read: check the path and its permissions"
+        faults.append(ConfigError(f"{path}: cannot be read: {error.strerror}", remedy))
+    except UnicodeDecodeError:
+        faults.append(ConfigError(f"{path}: is not UTF-8", "save it in this encoding"))
+    except ValueError as error:
+        remedy = 'write name = value, with text in quotes: bind = "127.0.0.1:8000"'
+        faults.append(ConfigError(f"{path}: not a TOML file: {error}", remedy))
+    else:
+        # A file cannot name the file to read.
+        yield from _named(Source.FILE, values, faults, f"{path}: ", hidden=("config",))
+
+
+def _value(name: str, mentions: list[Entry]) -> object:
+    """The value that these mentions of one option give. Raises ConfigError."""
+    kind = ROWS[name].kind
+    if kind.separator is None:
+        if len(mentions) > 1:
+            raise ConfigError(f"{mentions[0].origin}: is given twice", "leave one of them out")
+        (mention,) = mentions
+        if mention.value is None and is_optional(name):
+            return None
+        return _item(name, mention.origin, mention.value)
+    values: list[object] = []
+    for mention in mentions:
+        items = mention.value if isinstance(mention.value, list | tuple) else [mention.value]
+        if not items and getattr(DEFAULTS, name) != ():
+            raise _refusal(name, mention.origin, mention.value)
+        for item in items:
+            for part in item.split(kind.separator) if isinstance(item, str) else [item]:
+                value = _item(name, mention.origin, part)
+                if value in values:
+                    raise ConfigError(
+                        f"{mention.origin}: {part!r} is given twice", "leave one of them out"
+                    )
+                values.append(value)
+    return tuple(values)
+
+
+def _item(name: str, origin: str, value: object) -> object:
+    kind = ROWS[name].kind
+    if value is None or isinstance(value, list | tuple | dict):
+        raise _refusal(name, origin, value)
+    try:
+        return kind.parse(kind.text(value))
+    except BadValue as error:
+        raise _refusal(name, origin, value, str(error)) from None
+    except ValueError:
+        raise _refusal(name, origin, value) from None
+
+
+def _refusal(name: str, origin: str, value: object, remedy: str = "") -> ConfigError:
+    kind = ROWS[name].kind
+    examples = f", such as {kind.examples}" if kind.examples else ""
+    return ConfigError(
+        f"{origin}: {value!r} is not allowed", remedy or f"give {kind.allowed}{examples}"
+    )
