@@ -12,6 +12,9 @@
 #define CLOCK_SECOND UINT64_C(1000000000)
 #define CLOCK_MILLISECOND UINT64_C(1000000)
 
+/* How long a client may take to read an error and close. */
+#define LINGER_TIMEOUT (2 * CLOCK_SECOND)
+
 static inline uint64_t
 clock_now(void)
 {

@@ -4,6 +4,7 @@
 #include <sys/random.h>
 
 #include "common/clock.h"
+#include "protocol/status.h"
 #include "python/wsgi/wsgi.h"
 
 #include <sys/resource.h>
@@ -62,7 +63,7 @@ report(Context *x)
         serve_note(x->thread->serve, NOTE_DEBUG,
                    "request %s: its body could not be read, %d %s",
                    x->request_id, x->request->refusal,
-                   serve_phrase(x->request->refusal));
+                   status_phrase(x->request->refusal));
         PyErr_Clear();
         return;
     }
@@ -110,7 +111,7 @@ call(Context *x)
     }
     Py_XDECREF(arguments[1]);
     if (sr) {
-        x->body_size = sr->sent;
+        x->body_size = sr->answer.sent;
         start_response_end(sr);
     }
 }

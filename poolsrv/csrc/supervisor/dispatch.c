@@ -254,5 +254,6 @@ dispatch_free(Dispatch *d)
     free(d->slots);
     free(d->listeners);
     held_clear(&d->held);
+    buffer_clear(&d->busy_answer);
     free(d);
 }

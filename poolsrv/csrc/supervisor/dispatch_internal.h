@@ -6,6 +6,7 @@
 #ifndef POOLSRV_DISPATCH_INTERNAL_H
 #define POOLSRV_DISPATCH_INTERNAL_H
 
+#include "common/buffer.h"
 #include "common/clock.h"
 #include "common/path_times.h"
 #include "supervisor/dispatch.h"
@@ -51,6 +52,8 @@ struct Dispatch {
     bool stopped;
     bool drained; /* and the queue has been empty since */
     HeldTable held;
+    Buffer busy_answer; /* 503, with the date of busy_second */
+    time_t busy_second;
     Slot *slots;
     uint32_t turn; /* where the search for a slot begins */
     /* While requests wait: when the last short one came, when the last long one

@@ -6,19 +6,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "protocol/http1_answer.h"
 #include "supervisor/dispatch_internal.h"
-
-/* How long a client that was told 503 may take to read it. */
-#define LINGER_TIMEOUT (2 * CLOCK_SECOND)
-
-static const char busy_answer[] =
-    "HTTP/1.1 503 Service Unavailable\r\n"
-    "Content-Type: text/plain\r\n"
-    "Content-Length: 45\r\n"
-    "Retry-After: 1\r\n"
-    "Connection: close\r\n"
-    "\r\n"
-    "All threads are busy. Please try again soon.\n";
 
 void
 parked_close(Dispatch *d, uint32_t index, Closed why)
@@ -40,6 +29,24 @@ parked_watch(Dispatch *d, uint32_t index)
     return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held.items[index].fd, &e);
 }
 
+/* Nothing has been read of the request, so nothing is known of it: HTTP/1.1
+ * and its fields are understood by all. */
+static void
+parked_write_busy(Dispatch *d)
+{
+    const time_t second = time(NULL);
+    if (second == d->busy_second) {
+        return;
+    }
+    Http1Date date;
+    http1_date_write(&date, second);
+    d->busy_answer.size = 0;
+    http1_answer_own(
+        &d->busy_answer, &(Http1Asker){.minor = 1, .date = date.text}, 503,
+        "Retry-After: 1\r\n", "All threads are busy. Please try again soon.");
+    d->busy_second = d->busy_answer.size ? second : 0;
+}
+
 /* Answer 503 and wait, a little, until the client has read it: closing over
  * its unread request would send a reset that may overtake the answer. */
 void
@@ -47,7 +54,8 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
 {
     Held *h = &d->held.items[index];
     word_add(&d->board->supervisor->closed[why], 1);
-    if (send(h->fd, busy_answer, sizeof busy_answer - 1,
+    parked_write_busy(d);
+    if (send(h->fd, d->busy_answer.data, d->busy_answer.size,
              MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ||
         shutdown(h->fd, SHUT_WR) < 0 || parked_watch(d, index) < 0) {
         close(h->fd);

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "protocol/proxy_header.h"
+#include "protocol/status.h"
 #include "worker/worker_internal.h"
 
 /* A connection whose bytes come without a pause has a thread for so long; then
@@ -40,31 +41,6 @@ hang_up(Serve *s, Thread *t, Conn *c)
 
 /* ------------------------------------------------------------------------
  * Refusing */
-
-const char *
-serve_phrase(int status)
-{
-    switch (status) {
-    case 400:
-        return "Bad Request";
-    case 408:
-        return "Request Timeout";
-    case 413:
-        return "Content Too Large";
-    case 414:
-        return "URI Too Long";
-    case 417:
-        return "Expectation Failed";
-    case 431:
-        return "Request Header Fields Too Large";
-    case 501:
-        return "Not Implemented";
-    case 505:
-        return "HTTP Version Not Supported";
-    default:
-        return "Internal Server Error";
-    }
-}
 
 static void
 count_refusal(Thread *t, int status)
@@ -100,7 +76,7 @@ refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
     char answer[512];
     char body[160];
     const int body_size = snprintf(body, sizeof body, "%d %s: %s\n", status,
-                                   serve_phrase(status), words);
+                                   status_phrase(status), words);
     const int size = snprintf(answer, sizeof answer,
                               "HTTP/1.1 %d %s\r\n"
                               "Content-Type: text/plain\r\n"
@@ -108,7 +84,7 @@ refuse(Serve *s, Thread *t, Conn *c, int status, const char *words)
                               "Connection: close\r\n"
                               "\r\n"
                               "%s",
-                              status, serve_phrase(status), body_size, body);
+                              status, status_phrase(status), body_size, body);
     count_refusal(t, status);
     serve_note(s, NOTE_DEBUG, "refused a request: %d, %s", status, words);
     conn_uncount(s, c);

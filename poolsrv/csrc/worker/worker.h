@@ -230,9 +230,6 @@ ssize_t serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
 /* Owners whose segments have been sent: one, or NULL. */
 void *serve_garbage_pop(Serve *s);
 
-/* The reason phrase of a status that the server itself answers with. */
-const char *serve_phrase(int status);
-
 const ServeLimits *serve_limits(const Serve *s);
 Schedule *serve_schedule(Serve *s);
 

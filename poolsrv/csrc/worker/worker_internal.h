@@ -14,8 +14,6 @@
  * supervisor: its next request may find a better worker. Shorter would pass
  * clients to and fro that think for a moment. */
 #define IDLE_GRACE CLOCK_SECOND
-/* How long a client may take to read an error and close. */
-#define LINGER_TIMEOUT (2 * CLOCK_SECOND)
 /* The first segment of an answer that must wait is copied up to this size;
  * above, its owner is kept. */
 #define COPY_MOST 16384

@@ -3,6 +3,8 @@
  * descriptor in append mode, so that lines of several workers do not mix. */
 #include "python/wsgi/wsgi.h"
 
+#include "common/calendar.h"
+
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
@@ -70,9 +72,6 @@ add_field(Line *line, const Request *r, Http1FieldId id, bool json)
 void
 access_log(Context *x, uint64_t took)
 {
-    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr",
-                                       "May", "Jun", "Jul", "Aug",
-                                       "Sep", "Oct", "Nov", "Dec"};
     const App *app = x->app;
     const Request *r = x->request;
     const Address *client = &x->client;
@@ -99,8 +98,8 @@ access_log(Context *x, uint64_t took)
     } else {
         snprintf(piece, sizeof piece,
                  "%s - - [%02d/%s/%04d:%02d:%02d:%02d +0000] \"", address,
-                 t.tm_mday, months[t.tm_mon % 12], t.tm_year + 1900, t.tm_hour,
-                 t.tm_min, t.tm_sec);
+                 t.tm_mday, calendar_months[t.tm_mon % 12], t.tm_year + 1900,
+                 t.tm_hour, t.tm_min, t.tm_sec);
         add_text(&line, piece);
     }
     add_escaped(&line, base + r->head.method.at, r->head.method.len, json);

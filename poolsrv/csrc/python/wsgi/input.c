@@ -107,8 +107,10 @@ look_ahead(Input *self, uint64_t most)
             memchr(ahead->data + seen, '\n', ahead->size - seen))
             return 0;
         seen = ahead->size;
-        if (buffer_reserve(ahead, AHEAD) < 0)
+        if (buffer_reserve(ahead, AHEAD) < 0) {
+            PyErr_NoMemory();
             return -1;
+        }
         n = receive(self, ahead->data + ahead->size, AHEAD);
         if (n <= 0)
             return (int)n;

@@ -1,4 +1,4 @@
-/* Binding: the answer's framing and its body.
+/* Binding: what the application returns, as an answer.
  *
  * A small answer is put together in the thread's buffer, so that one system
  * call sends it after the interpreter is let go; a large body is sent from
@@ -6,9 +6,11 @@
  */
 #include "python/wsgi/wsgi.h"
 
-#include <errno.h>
+#include "common/clock.h"
+#include "protocol/status.h"
+
 #include <fcntl.h>
-#include <string.h>
+#include <stdio.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -16,91 +18,54 @@
 /* Bodies up to this size are copied behind their head: for less than two
  * pages a memcpy is cheaper than a second iovec and keeping the owner. */
 #define COPY_BODY 16384
-/* What a chunk has around its data, at most: the size and two line ends. */
-#define CHUNK_FRAME 20
 
 /* ------------------------------------------------------------------------
  * Sending */
 
 static bool
-bodiless(const StartResponse *sr)
+head_sent(const StartResponse *sr)
 {
-    return sr->status == 204 || sr->status == 304;
+    return sr->answer.framing != FRAMING_UNDECIDED;
 }
 
-static int
-add_date(Context *x)
+/* Whom the answer is for, and what the server adds. */
+static Http1Asker
+asker(Context *x)
 {
-    static const char days[7][4] = {"Sun", "Mon", "Tue", "Wed",
-                                    "Thu", "Fri", "Sat"};
-    static const char months[12][4] = {"Jan", "Feb", "Mar", "Apr",
-                                       "May", "Jun", "Jul", "Aug",
-                                       "Sep", "Oct", "Nov", "Dec"};
-    const uint64_t second = x->thread->now / 1000000000u;
+    const Http1Head *head = &x->request->head;
+    const uint64_t second = x->thread->now / CLOCK_SECOND;
     if (second != x->date_second) {
-        const time_t now = time(NULL);
-        struct tm t;
-        gmtime_r(&now, &t);
-        /* strftime would follow the application's locale. */
-        snprintf(x->date, sizeof x->date,
-                 "Date: %s, %02d %s %d %02d:%02d:%02d GMT\r\n",
-                 days[t.tm_wday % 7], t.tm_mday, months[t.tm_mon % 12],
-                 t.tm_year + 1900, t.tm_hour, t.tm_min, t.tm_sec);
+        http1_date_write(&x->date, time(NULL));
         x->date_second = second;
     }
-    return buffer_add(&x->out, x->date, strlen(x->date));
+    return (Http1Asker){
+        .minor = head->minor,
+        .is_head = head->is_head,
+        .may_keep = serve_may_keep(x->thread->serve, x->conn, x->request),
+        .server = x->app->server_field,
+        .date = x->app->date_field ? x->date.text : NULL,
+    };
 }
 
-/* Decide the framing and complete the head in x->out. `length` is the body's
- * if it is known, else -1. */
+/* Complete the head in x->out. `length` is the body's if it is known, else -1.
+ */
 static int
 finish_head(Context *x, StartResponse *sr, int64_t length)
 {
-    const Http1Head *head = &x->request->head;
-    Buffer *out = &x->out;
-
     if (!sr->called) {
         PyErr_SetString(PyExc_AssertionError,
                         "the application gave a body before it called "
                         "start_response");
         return -1;
     }
-    x->conn->status = sr->status;
-    x->conn->keep =
-        !sr->closes && serve_may_keep(x->thread->serve, x->conn, x->request);
-    out->size = 0;
-    if (buffer_add(out, sr->head.data, sr->head.size) < 0)
+    const Http1Asker who = asker(x);
+    x->out.size = 0;
+    if (answer_result(http1_answer_head(&sr->answer, &who, length, &x->out),
+                      NULL) < 0) {
         return -1;
-    if (x->app->date_field && !sr->has_date && add_date(x) < 0)
-        return -1;
-    if (x->app->server_field && !sr->has_server &&
-        ADD_LITERAL(out, "Server: poolsrv\r\n") < 0)
-        return -1;
-    if (sr->content_length < 0 && !bodiless(sr))
-        sr->content_length = length;
-    if (sr->content_length >= 0 && sr->status != 204) {
-        if (ADD_LITERAL(out, "Content-Length: ") < 0 ||
-            buffer_add_number(out, (uint64_t)sr->content_length) < 0 ||
-            ADD_LITERAL(out, "\r\n") < 0)
-            return -1;
-    } else if (!bodiless(sr)) {
-        /* Neither side knows the length: chunks, or the connection's end. */
-        if (head->minor == 0)
-            x->conn->keep = false;
-        else if (ADD_LITERAL(out, "Transfer-Encoding: chunked\r\n") < 0)
-            return -1;
-        sr->chunked = head->minor != 0 && !head->is_head;
     }
-    if (!x->conn->keep) {
-        if (ADD_LITERAL(out, "Connection: close\r\n") < 0)
-            return -1;
-    } else if (head->minor == 0) {
-        if (ADD_LITERAL(out, "Connection: keep-alive\r\n") < 0)
-            return -1;
-    }
-    if (ADD_LITERAL(out, "\r\n") < 0)
-        return -1;
-    sr->head_sent = true;
+    x->conn->status = sr->answer.status;
+    x->conn->keep = sr->answer.keep;
     return 0;
 }
 
@@ -133,23 +98,19 @@ send_soon(Context *x, bool first, PyObject *owner)
         transmit(x, NULL, 0, owner);
 }
 
-/* How much of a piece of `size` bytes may go out: what a HEAD asked for, and
- * what Content-Length announced. The surplus is cut, and said once. */
+/* How much of a piece of `size` bytes may go out. What is beyond the announced
+ * length is cut, and said once. */
 static size_t
 allowed(Context *x, StartResponse *sr, size_t size)
 {
-    if (x->request->head.is_head || bodiless(sr))
-        return 0;
-    if (sr->content_length >= 0 &&
-        (int64_t)size > sr->content_length - sr->sent) {
-        const size_t rest = (size_t)(sr->content_length - sr->sent);
+    const size_t rest = http1_answer_allows(&sr->answer, size);
+    if (rest < size && sr->answer.framing == FRAMING_LENGTH) {
         serve_note(x->thread->serve, NOTE_WARNING,
                    "request %s: the application sent more than its "
                    "Content-Length of %lld bytes; the rest is cut",
-                   x->request_id, (long long)sr->content_length);
-        return rest;
+                   x->request_id, (long long)sr->answer.content_length);
     }
-    return size;
+    return rest;
 }
 
 /* Send a piece of the body, with the head before the first. `last` says that
@@ -159,11 +120,7 @@ static int
 send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
            bool last)
 {
-    const bool first = !sr->head_sent;
-    char *data;
-    Py_ssize_t size;
-    size_t body;
-    bool copied;
+    const bool first = !head_sent(sr);
 
     if (!PyBytes_Check(bytes)) {
         PyErr_Format(PyExc_TypeError,
@@ -171,31 +128,31 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
                      Py_TYPE(bytes)->tp_name);
         return -1;
     }
-    data = PyBytes_AS_STRING(bytes);
-    size = PyBytes_GET_SIZE(bytes);
-    if (first && finish_head(x, sr, length) < 0)
+    if (first && finish_head(x, sr, length) < 0) {
         return -1;
-    body = allowed(x, sr, (size_t)size);
-    copied = body <= COPY_BODY;
+    }
+    const char *data = PyBytes_AS_STRING(bytes);
+    const size_t body = allowed(x, sr, (size_t)PyBytes_GET_SIZE(bytes));
+    const bool copied = body <= COPY_BODY;
     /* All of the room before the first byte: an application may catch the
      * exception and go on, and what follows must not land in half a chunk. */
-    if (buffer_reserve(&x->out, (copied ? body : 0) + CHUNK_FRAME) < 0)
+    if (buffer_reserve(&x->out, (copied ? body : 0) + HTTP1_FRAME) < 0) {
+        PyErr_NoMemory();
         return -1;
-    sr->sent += (int64_t)body;
-    if (sr->chunked && body) {
-        char line[20];
-        const int n = snprintf(line, sizeof line, "%zx\r\n", body);
-        buffer_add(&x->out, line, (size_t)n);
     }
-    if (copied)
-        buffer_add(&x->out, data, body);
-    else
-        transmit(x, data, body, bytes);
-    if (sr->chunked && body)
-        ADD_LITERAL(&x->out, "\r\n");
+    if (body) {
+        http1_answer_open(&sr->answer, body, &x->out);
+        if (copied) {
+            buffer_add(&x->out, data, body);
+        } else {
+            transmit(x, data, body, bytes);
+        }
+        http1_answer_close(&sr->answer, &x->out);
+    }
     /* The last is sent by response_send's caller, with what follows. */
-    if (!last && x->out.size)
+    if (!last && x->out.size) {
         send_soon(x, first && copied, bytes);
+    }
     return 0;
 }
 
@@ -232,17 +189,18 @@ response_write(PyObject *self, PyObject *data)
 static int
 finish_body(Context *x, StartResponse *sr)
 {
-    if (!sr->head_sent && finish_head(x, sr, 0) < 0)
+    if (!head_sent(sr) && finish_head(x, sr, 0) < 0) {
         return -1;
-    if (sr->chunked && ADD_LITERAL(&x->out, "0\r\n\r\n") < 0)
+    }
+    if (answer_result(http1_answer_end(&sr->answer, &x->out), NULL) < 0) {
         return -1;
-    if (sr->content_length > sr->sent && !x->request->head.is_head &&
-        !bodiless(sr)) {
+    }
+    if (http1_answer_is_short(&sr->answer)) {
         serve_note(x->thread->serve, NOTE_WARNING,
                    "request %s: the application sent %lld bytes of its "
                    "Content-Length of %lld; the connection is closed",
-                   x->request_id, (long long)sr->sent,
-                   (long long)sr->content_length);
+                   x->request_id, (long long)sr->answer.sent,
+                   (long long)sr->answer.content_length);
         x->conn->keep = false;
     }
     return 0;
@@ -282,11 +240,7 @@ send_file(Context *x, StartResponse *sr, PyObject *file)
     if (finish_head(x, sr, size) < 0)
         return -1;
     size = (int64_t)allowed(x, sr, (size_t)size);
-    sr->sent += size;
-    if (sr->chunked) { /* cannot be: its length is known */
-        PyErr_SetString(PyExc_SystemError, "a file of unknown length");
-        return -1;
-    }
+    sr->answer.sent += size; /* no chunk: its length is known */
     if (size == 0)
         return 1;
     own = fcntl((int)fd, F_DUPFD_CLOEXEC, 3);
@@ -315,7 +269,7 @@ static int
 send_list(Context *x, StartResponse *sr, PyObject *result)
 {
     const Py_ssize_t count = PySequence_Fast_GET_SIZE(result);
-    int64_t length = sr->sent ? -1 : 0;
+    int64_t length = sr->answer.sent ? -1 : 0;
     Py_ssize_t i;
 
     for (i = 0; length >= 0 && i < count; i++) {
@@ -353,7 +307,7 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
                 pace(x);
         }
         Py_DECREF(item);
-        if (x->request->head.is_head && sr->head_sent)
+        if (x->request->head.is_head && head_sent(sr))
             break; /* nobody wants the rest */
     }
     Py_DECREF(iterator);
@@ -402,7 +356,7 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
         failed = send_list(x, sr, result);
     } else {
         if (Py_TYPE(result) == x->app->state->file_wrapper_type &&
-            !sr->head_sent)
+            !head_sent(sr))
             sent = send_file(x, sr, file_wrapper_file(result));
         failed = sent < 0   ? -1
                  : sent > 0 ? finish_body(x, sr)
@@ -418,38 +372,19 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
 void
 response_fail(Context *x, StartResponse *sr)
 {
-    const Http1Head *head = &x->request->head;
     /* A body that could not be read is the client's fault, not ours. */
     const int status = x->request->refusal ? x->request->refusal : 500;
-    const char *phrase = serve_phrase(status);
 
     x->out.size = 0;
-    if (sr && sr->head_sent) {
+    if (sr && head_sent(sr)) {
         /* Cut short, without a last chunk: the client must see that. */
         x->conn->keep = false;
-        x->conn->broken = !sr->chunked && sr->content_length < 0;
+        x->conn->broken = sr->answer.framing == FRAMING_CLOSE;
         return;
     }
+    const Http1Asker who = asker(x);
+    char text[64];
+    snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
     x->conn->status = (uint16_t)status;
-    x->conn->keep = serve_may_keep(x->thread->serve, x->conn, x->request);
-    if (ADD_LITERAL(&x->out, "HTTP/1.1 ") < 0 ||
-        buffer_add_number(&x->out, (uint64_t)status) < 0 ||
-        ADD_LITERAL(&x->out, " ") < 0 ||
-        buffer_add(&x->out, phrase, strlen(phrase)) < 0 ||
-        ADD_LITERAL(&x->out, "\r\nContent-Type: text/plain\r\n"
-                             "Content-Length: ") < 0 ||
-        buffer_add_number(&x->out, strlen(phrase) + 5) < 0 ||
-        ADD_LITERAL(&x->out, "\r\n") < 0 || add_date(x) < 0 ||
-        (!x->conn->keep && ADD_LITERAL(&x->out, "Connection: close\r\n") < 0) ||
-        (x->conn->keep && head->minor == 0 &&
-         ADD_LITERAL(&x->out, "Connection: keep-alive\r\n") < 0) ||
-        ADD_LITERAL(&x->out, "\r\n") < 0 ||
-        (!head->is_head && (buffer_add_number(&x->out, (uint64_t)status) < 0 ||
-                            ADD_LITERAL(&x->out, " ") < 0 ||
-                            buffer_add(&x->out, phrase, strlen(phrase)) < 0 ||
-                            ADD_LITERAL(&x->out, "\n") < 0))) {
-        PyErr_Clear(); /* no memory even for this: close without an answer */
-        x->out.size = 0;
-        x->conn->keep = false;
-    }
+    x->conn->keep = http1_answer_own(&x->out, &who, status, "", text);
 }

@@ -5,7 +5,9 @@
 #define POOLSRV_REQUEST_H
 
 #include "python/core.h"
+#include "common/buffer.h"
 #include "protocol/forwarded.h"
+#include "protocol/http1_answer.h"
 #include "worker/worker.h"
 
 #define VALUE_CACHE                                                         \
@@ -62,24 +64,12 @@ typedef struct {
     bool access_json;
 } App;
 
-/* A growing buffer for what is sent. */
-typedef struct {
-    char *data;
-    size_t size, capacity;
-} Buffer;
-
 /* What start_response was told, and how far the answer has come. */
 typedef struct {
     PyObject_HEAD vectorcallfunc vectorcall;
     struct Context *context; /* NULL: its request is over */
-    Buffer head;             /* status line and fields */
-    int64_t content_length;  /* as the application says; -1: it does not */
-    int64_t sent;            /* body bytes so far */
-    uint16_t status;
-    bool called, head_sent;
-    bool chunked;
-    bool has_date, has_server;
-    bool closes; /* the application asked for Connection: close */
+    Http1Answer answer;
+    bool called; /* and what it was told is good */
 } StartResponse;
 
 /* One serving thread's own things. No lock: nobody else touches them. */
@@ -99,7 +89,7 @@ typedef struct Context {
     bool access_lost;  /* its last line could not be written */
     uint64_t sequence;
     char request_id[REQUEST_ID_SIZE + 1];
-    char date[40]; /* "Date: ...\r\n" */
+    Http1Date date;
     uint64_t date_second;
     PyObject *values[HTTP1_KNOWN_COUNT]; /* the last value of each field */
     PyObject *target;                    /* and of the request target */
@@ -118,11 +108,6 @@ typedef struct Context {
     } ports[PORT_CACHE];
 } Context;
 
-int buffer_reserve(Buffer *b, size_t more);
-int buffer_add(Buffer *b, const char *data, size_t size);
-int buffer_add_number(Buffer *b, uint64_t number);
-void buffer_clear(Buffer *b);
-
 /* environ.c: a new dict for the context's request; NULL and exception. */
 PyObject *environ_new(Context *x);
 /* A listener's template with all keys that every request sets, so that a copy
@@ -139,9 +124,9 @@ PyObject *input_new(Context *x);
 void input_end(PyObject *input);
 int core_add_input(PyObject *module, CoreState *state);
 
-#define ADD_LITERAL(b, text) buffer_add((b), (text), sizeof(text) - 1)
-
 /* start_response.c */
+/* 0, or -1 and an exception that shows what was wrong with `culprit`. */
+int answer_result(Http1AnswerResult result, PyObject *culprit);
 StartResponse *start_response_new(Context *x);
 void start_response_end(StartResponse *sr);
 int core_add_start_response(PyObject *module, CoreState *state);

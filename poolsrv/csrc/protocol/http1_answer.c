@@ -1,0 +1,317 @@
+/* HTTP/1 answers: see http1_answer.h. */
+#include "protocol/http1_answer.h"
+
+#include <stdio.h>
+
+#include "common/calendar.h"
+#include "protocol/lex.h"
+#include "protocol/status.h"
+
+void
+http1_date_write(Http1Date *date, time_t now)
+{
+    struct tm t;
+    gmtime_r(&now, &t);
+    snprintf(date->text, sizeof date->text,
+             "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n",
+             calendar_days[t.tm_wday % 7], t.tm_mday,
+             calendar_months[t.tm_mon % 12], (t.tm_year + 1900) % 10000,
+             t.tm_hour, t.tm_min, t.tm_sec);
+}
+
+const char *
+http1_answer_words(Http1AnswerResult result)
+{
+    static const char *const words[] = {
+#define X(name, text) [name] = text,
+        HTTP1_ANSWER_RESULTS(X)
+#undef X
+    };
+    return words[result];
+}
+
+/* ------------------------------------------------------------------------
+ * Status line and fields */
+
+Http1AnswerResult
+http1_answer_start(Http1Answer *a, const char *status, size_t size)
+{
+    unsigned number = 0;
+    size_t digits = 0;
+    while (digits < 3 && digits < size && is_digit(status[digits])) {
+        number = number * 10 + (unsigned)(status[digits++] - '0');
+    }
+    if (digits != 3 || number < 200 || (size > 3 && status[3] != ' ') ||
+        http1_has_control(status, size)) {
+        return ANSWER_BAD_STATUS;
+    }
+    a->head.size = 0;
+    a->content_length = -1;
+    a->sent = 0;
+    a->status = (uint16_t)number;
+    a->framing = FRAMING_UNDECIDED;
+    a->keep = a->closes = a->has_date = a->has_server = false;
+    if (buffer_reserve(&a->head, size + 16) < 0) {
+        return ANSWER_NO_MEMORY;
+    }
+    BUFFER_ADD_LITERAL(&a->head, "HTTP/1.1 ");
+    buffer_add(&a->head, status, size);
+    /* The space stands even before an empty phrase (RFC 9112 section 4). */
+    if (size == 3) {
+        BUFFER_ADD_LITERAL(&a->head, " ");
+    }
+    BUFFER_ADD_LITERAL(&a->head, "\r\n");
+    return ANSWER_DONE;
+}
+
+static bool
+is_token(const char *text, size_t size)
+{
+    bool good = size > 0;
+    for (size_t i = 0; i < size; i++) {
+        good &= is(text[i], TCHAR);
+    }
+    return good;
+}
+
+/* Hop-by-hop fields but Connection (PEP 3333, RFC 9110 section 7.6.1). */
+static bool
+is_hop_by_hop(const char *name, size_t size)
+{
+    static const char *const names[] = {"keep-alive",
+                                        "proxy-authenticate",
+                                        "proxy-authorization",
+                                        "te",
+                                        "trailer",
+                                        "transfer-encoding",
+                                        "upgrade"};
+    const char first = lower(name[0]);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        if (first == names[i][0] && http1_is_word(name, size, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static Http1AnswerResult
+set_length(Http1Answer *a, const char *value, size_t size)
+{
+    const int64_t number = http1_decimal(value, size);
+    if (number < 0) {
+        return ANSWER_BAD_LENGTH;
+    }
+    if (a->content_length >= 0 && a->content_length != number) {
+        return ANSWER_TWO_LENGTHS;
+    }
+    a->content_length = number;
+    return ANSWER_DONE;
+}
+
+Http1AnswerResult
+http1_answer_field(Http1Answer *a, const char *name, size_t name_size,
+                   const char *value, size_t value_size)
+{
+    if (!is_token(name, name_size)) {
+        return ANSWER_BAD_NAME;
+    }
+    if (http1_has_control(value, value_size)) {
+        return ANSWER_BAD_VALUE;
+    }
+    switch (lower(name[0])) {
+    case 'c':
+        /* Kept as a number: http1_answer_head writes it where it belongs. */
+        if (name_size == 14 &&
+            http1_is_word(name, name_size, "content-length")) {
+            return set_length(a, value, value_size);
+        }
+        if (name_size == 10 && http1_is_word(name, name_size, "connection")) {
+            a->closes |= http1_has_member(value, value_size, "close");
+            return ANSWER_DONE;
+        }
+        break;
+    case 'd':
+        a->has_date |= name_size == 4 && http1_is_word(name, name_size, "date");
+        break;
+    case 's':
+        a->has_server |=
+            name_size == 6 && http1_is_word(name, name_size, "server");
+        break;
+    case 'k':
+    case 'p':
+    case 't':
+    case 'u':
+        if (is_hop_by_hop(name, name_size)) {
+            return ANSWER_DONE;
+        }
+        break;
+    default:
+        break;
+    }
+    if (buffer_reserve(&a->head, name_size + value_size + 4) < 0) {
+        return ANSWER_NO_MEMORY;
+    }
+    char *to = a->head.data + a->head.size;
+    memcpy(to, name, name_size);
+    to += name_size;
+    *to++ = ':';
+    *to++ = ' ';
+    memcpy(to, value, value_size);
+    to += value_size;
+    *to++ = '\r';
+    *to++ = '\n';
+    a->head.size = (size_t)(to - a->head.data);
+    return ANSWER_DONE;
+}
+
+/* ------------------------------------------------------------------------
+ * Framing */
+
+/* What has no body whatever the application sends (RFC 9110 sections 15.3.5,
+ * 15.3.6 and 15.4.5). */
+static bool
+is_bodiless(const Http1Answer *a)
+{
+    return a->status == 204 || a->status == 205 || a->status == 304;
+}
+
+static Http1Framing
+decide_framing(Http1Answer *a, const Http1Asker *asker, int64_t length)
+{
+    if (a->status == 205) {
+        a->content_length = 0;
+        return FRAMING_NONE;
+    }
+    if (is_bodiless(a)) {
+        if (a->status == 204) {
+            a->content_length = -1;
+        }
+        return FRAMING_NONE;
+    }
+    /* A HEAD that is answered without a body tells nothing of GET's: many
+     * frameworks leave it away, and a wrong length must not be sent (RFC 9110
+     * section 8.6). */
+    if (a->content_length < 0 && !(asker->is_head && length == 0)) {
+        a->content_length = length;
+    }
+    if (asker->is_head) {
+        return FRAMING_NONE;
+    }
+    if (a->content_length >= 0) {
+        return FRAMING_LENGTH;
+    }
+    return asker->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
+}
+
+/* What the head is longer than status line and fields, at most. */
+#define OWN_FIELDS 256
+
+Http1AnswerResult
+http1_answer_head(Http1Answer *a, const Http1Asker *asker, int64_t length,
+                  Buffer *out)
+{
+    if (buffer_reserve(out, a->head.size + OWN_FIELDS) < 0) {
+        return ANSWER_NO_MEMORY;
+    }
+    a->framing = decide_framing(a, asker, length);
+    a->keep = asker->may_keep && !a->closes && a->framing != FRAMING_CLOSE;
+    buffer_add(out, a->head.data, a->head.size);
+    if (asker->date && !a->has_date) {
+        buffer_add_text(out, asker->date);
+    }
+    if (asker->server && !a->has_server) {
+        BUFFER_ADD_LITERAL(out, "Server: poolsrv\r\n");
+    }
+    if (a->content_length >= 0) {
+        BUFFER_ADD_LITERAL(out, "Content-Length: ");
+        buffer_add_number(out, (uint64_t)a->content_length);
+        BUFFER_ADD_LITERAL(out, "\r\n");
+    } else if (a->framing == FRAMING_CHUNKED) {
+        BUFFER_ADD_LITERAL(out, "Transfer-Encoding: chunked\r\n");
+    }
+    if (!a->keep) {
+        BUFFER_ADD_LITERAL(out, "Connection: close\r\n");
+    } else if (asker->minor == 0) {
+        BUFFER_ADD_LITERAL(out, "Connection: keep-alive\r\n");
+    }
+    BUFFER_ADD_LITERAL(out, "\r\n");
+    return ANSWER_DONE;
+}
+
+size_t
+http1_answer_allows(const Http1Answer *a, size_t size)
+{
+    if (a->framing == FRAMING_NONE) {
+        return 0;
+    }
+    if (a->framing == FRAMING_LENGTH &&
+        size > (uint64_t)(a->content_length - a->sent)) {
+        return (size_t)(a->content_length - a->sent);
+    }
+    return size;
+}
+
+Http1AnswerResult
+http1_answer_open(Http1Answer *a, size_t size, Buffer *out)
+{
+    a->sent += (int64_t)size;
+    if (a->framing != FRAMING_CHUNKED) {
+        return ANSWER_DONE;
+    }
+    char line[20];
+    const int n = snprintf(line, sizeof line, "%zx\r\n", size);
+    return buffer_add(out, line, (size_t)n) < 0 ? ANSWER_NO_MEMORY
+                                                : ANSWER_DONE;
+}
+
+Http1AnswerResult
+http1_answer_close(const Http1Answer *a, Buffer *out)
+{
+    return a->framing == FRAMING_CHUNKED && BUFFER_ADD_LITERAL(out, "\r\n") < 0
+               ? ANSWER_NO_MEMORY
+               : ANSWER_DONE;
+}
+
+Http1AnswerResult
+http1_answer_end(const Http1Answer *a, Buffer *out)
+{
+    return a->framing == FRAMING_CHUNKED &&
+                   BUFFER_ADD_LITERAL(out, "0\r\n\r\n") < 0
+               ? ANSWER_NO_MEMORY
+               : ANSWER_DONE;
+}
+
+bool
+http1_answer_is_short(const Http1Answer *a)
+{
+    return a->framing == FRAMING_LENGTH && a->sent < a->content_length;
+}
+
+/* ------------------------------------------------------------------------
+ * The server's own answers */
+
+bool
+http1_answer_own(Buffer *out, const Http1Asker *asker, int status,
+                 const char *fields, const char *text)
+{
+    Http1Answer a = {.content_length = -1};
+    char line[64];
+    const size_t before = out->size;
+    const size_t size = strlen(text) + 1;
+    const int n =
+        snprintf(line, sizeof line, "%d %s", status, status_phrase(status));
+    bool kept = false;
+    if (http1_answer_start(&a, line, (size_t)n) == ANSWER_DONE &&
+        buffer_add_text(&a.head, fields) == 0 &&
+        BUFFER_ADD_LITERAL(&a.head, "Content-Type: text/plain\r\n") == 0 &&
+        http1_answer_head(&a, asker, (int64_t)size, out) == ANSWER_DONE) {
+        if (asker->is_head || (buffer_add(out, text, size - 1) == 0 &&
+                               BUFFER_ADD_LITERAL(out, "\n") == 0)) {
+            kept = a.keep;
+        } else {
+            out->size = before;
+        }
+    }
+    buffer_clear(&a.head);
+    return kept;
+}

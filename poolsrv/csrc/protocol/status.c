@@ -1,0 +1,16 @@
+/* Phrases of statuses: see status.h. */
+#include "protocol/status.h"
+
+const char *
+status_phrase(int status)
+{
+    switch (status) {
+#define X(number, phrase) \
+    case number:          \
+        return phrase;
+        STATUS_PHRASES(X)
+#undef X
+    default:
+        return "Unknown";
+    }
+}
