@@ -2,8 +2,10 @@
 #
 #   make serve    serve the demo application; APP=module:callable for another
 #   make test     run the tests; ARGS="-k name" for some of them, JOBS=2 side by
-#                 side, SANITIZE=1 on a core with AddressSanitizer and
-#                 UndefinedBehaviorSanitizer
+#                 side, CORE=sanitized on a core with AddressSanitizer and
+#                 UndefinedBehaviorSanitizer, CORE=parallel on one whose
+#                 threads are scheduled as if there were no GIL
+#   make coverage which lines of the C core the tests run: build/coverage/report
 #   make check    linters, types, layers, strict compile of the C core
 #   make bench    servers side by side: ARGS="run --help", simulate, predict,
 #                 instructions
@@ -18,7 +20,7 @@ VENV ?= .venv
 JOBS ?= 0
 APP ?= poolsrv.demo:application
 ARGS ?=
-SANITIZE ?=
+CORE ?=
 USERS ?= 32
 TIME ?= 30s
 HOST ?= http://127.0.0.1:8000
@@ -30,13 +32,21 @@ C_FILES := $(shell find poolsrv/csrc tests/c -name "*.[ch]")
 BUILT_FROM := pyproject.toml setup.py $(C_FILES)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: serve test check bench load docs clean
+.PHONY: serve test coverage check bench load docs clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
 
-test: $(VENV)/.installed-dev $(if $(SANITIZE),$(VENV)/.sanitized)
-	@$(if $(SANITIZE),$(SANITIZED)) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+test: $(VENV)/.installed-dev $(CORE:%=$(VENV)/.core-%)
+	@$(if $(CORE),$(WITH_CORE)) $(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+# Every process adds to the counts as it ends, unless it is killed.
+coverage: $(VENV)/.installed-dev
+	@mkdir -p build/coverage && find build/coverage -name '*.gcda' -delete
+	@$(MAKE) --no-print-directory test CORE=coverage
+	@mkdir -p build/coverage/report
+	@$(BIN)/gcovr --root . --object-directory build/coverage/objects --filter poolsrv/csrc \
+		--exclude-unreachable-branches --html-details build/coverage/report/index.html --txt
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check
@@ -78,17 +88,18 @@ $(VENV)/.installed $(VENV)/.installed-dev: $(BIN)/python $(BUILT_FROM)
 	@$(PIP) install --editable '.$(EXTRAS)'
 	@touch $@ $(if $(EXTRAS),$(VENV)/.installed)
 
-# The sanitized core lies apart from the one that the installation has made; the
-# environment of tests/sanitize puts it in its place.
+# A core that is built otherwise (setup.py) lies apart from the one that the
+# installation has made; the environment of tests/cores puts it in its place.
 
-SANITIZED_BUILD := $(CURDIR)/build/sanitized
-SANITIZED = PYTHONPATH=$(CURDIR)/tests/sanitize SANITIZED_BUILD=$(SANITIZED_BUILD) \
+CORE_BUILD = $(CURDIR)/build/$(CORE)
+WITH_CORE = PYTHONPATH=$(CURDIR)/tests/cores CORE_BUILD=$(CORE_BUILD) $(WITH_$(CORE))
+WITH_sanitized = \
 	SANITIZERS=$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libubsan.so)
 
-$(VENV)/.sanitized: $(VENV)/.installed-dev $(BUILT_FROM)
-	@echo "building a sanitized core in $(SANITIZED_BUILD)"
-	@POOLSRV_BUILD=sanitized $(BIN)/python setup.py --quiet build_ext --force \
-		--build-lib $(SANITIZED_BUILD) --build-temp $(SANITIZED_BUILD)/objects
+$(VENV)/.core-%: $(VENV)/.installed-dev $(BUILT_FROM)
+	@echo "building the core: $*"
+	@POOLSRV_BUILD=$* $(BIN)/python setup.py --quiet build_ext --force \
+		--build-lib build/$* --build-temp build/$*/objects
 	@touch $@
 
 $(BIN)/python:

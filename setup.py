@@ -1,8 +1,9 @@
 """The C core; everything else is in pyproject.toml.
 
 POOLSRV_BUILD chooses the build: release (default), unobserved (without
-counters, to measure what they cost), strict (warnings are errors) or sanitized
-(AddressSanitizer and UndefinedBehaviorSanitizer).
+counters, to measure what they cost), strict (warnings are errors), sanitized
+(AddressSanitizer and UndefinedBehaviorSanitizer), coverage (for gcov) or
+parallel (threads are scheduled as if there were no GIL).
 """
 
 import os
@@ -18,7 +19,10 @@ FLAGS = {
     "unobserved": [*RELEASE, "-DSCOREBOARD_OBSERVED=0"],
     "strict": ["-O2", "-UNDEBUG", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"],
     "sanitized": ["-O1", "-g", "-UNDEBUG", SANITIZERS, "-fno-sanitize-recover=undefined"],
+    "coverage": ["-O0", "-g", "-UNDEBUG", "--coverage"],
+    "parallel": [*RELEASE, "-UNDEBUG", "-DWORKER_PARALLEL=1"],
 }
+LINK = {"sanitized": [SANITIZERS], "coverage": ["--coverage"]}
 SOURCES = Path("poolsrv/csrc")
 build = os.environ.get("POOLSRV_BUILD", "release")
 
@@ -30,7 +34,7 @@ setup(
             depends=sorted(map(str, SOURCES.rglob("*.h"))),
             include_dirs=[str(SOURCES)],
             extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread", *FLAGS[build]],
-            extra_link_args=[SANITIZERS] if build == "sanitized" else [],
+            extra_link_args=LINK.get(build, []),
         )
     ]
 )

@@ -11,14 +11,15 @@ import pytest
 from poolsrv import _core
 from tests.server import Server, serving
 
-# Where tests/sanitize has every process report, one file each.
-BUILD = os.environ.get("SANITIZED_BUILD")
+# Where tests/cores has every process of a sanitized core report, one file each.
+BUILD = os.environ.get("CORE_BUILD")
 REPORTS = Path(BUILD, "reports") if BUILD else None
 
 
 def pytest_sessionstart() -> None:
     if REPORTS:
-        assert Path(_core.__file__).is_relative_to(REPORTS.parent), "the core is not sanitized"
+        assert Path(_core.__file__).is_relative_to(REPORTS.parent), "it is the usual core"
+    if REPORTS and "PYTEST_XDIST_WORKER" not in os.environ:
         shutil.rmtree(REPORTS, ignore_errors=True)
         REPORTS.mkdir(parents=True)
 

@@ -12,10 +12,14 @@
 /* What a thread keeps of its buffer for answers. */
 #define OUT_KEPT 262144
 
+/* Do threads run Python at the same time? A build may say so to test how they
+ * are then scheduled. */
+#ifndef WORKER_PARALLEL
 #ifdef Py_GIL_DISABLED
-#define PARALLEL true
+#define WORKER_PARALLEL 1
 #else
-#define PARALLEL false
+#define WORKER_PARALLEL 0
+#endif
 #endif
 
 typedef struct {
@@ -395,7 +399,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
                             "forwarded",   "trusted",      "proxy_protocol",
                             "access_log",  "access_json",  NULL};
     CoreState *state = core_state_of(type);
-    ServeOptions options = {.parallel = PARALLEL};
+    ServeOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *application, *templates, *on_error, *limits, *trusted;
     const char *forwarded;
     int server_field, date_field, proxy_protocol, access_log_fd, access_json;
