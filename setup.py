@@ -19,7 +19,7 @@ FLAGS = {
     "unobserved": [*RELEASE, "-DSCOREBOARD_OBSERVED=0"],
     "strict": ["-O2", "-UNDEBUG", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"],
     "sanitized": ["-O1", "-g", "-UNDEBUG", SANITIZERS, "-fno-sanitize-recover=undefined"],
-    "coverage": ["-O0", "-g", "-UNDEBUG", "--coverage"],
+    "coverage": ["-O0", "-g", "-UNDEBUG", "--coverage", "-DPOOLSRV_COVERAGE"],
     "parallel": [*RELEASE, "-UNDEBUG", "-DWORKER_PARALLEL=1"],
 }
 LINK = {"sanitized": [SANITIZERS], "coverage": ["--coverage"]}

@@ -49,6 +49,21 @@ def preload() -> None:
             ctypes.CDLL(library).__sanitizer_set_report_path(report)
 
 
+def count_at_exit() -> None:
+    """Forked children end by os._exit, which writes no counts."""
+    end = os._exit
+
+    def dump_and_end(status: int) -> None:
+        core = sys.modules.get("poolsrv._core")
+        if core is not None:
+            core.dump_coverage()
+        end(status)
+
+    os._exit = dump_and_end  # type: ignore[assignment]
+
+
 if LIBRARIES:
     preload()
+if BUILD.name == "coverage":
+    count_at_exit()
 sys.meta_path.insert(0, OtherCore())

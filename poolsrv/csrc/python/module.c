@@ -53,6 +53,18 @@ core_say(PyObject *Py_UNUSED(module), PyObject *args)
     Py_RETURN_NONE;
 }
 
+#ifdef POOLSRV_COVERAGE
+void __gcov_dump(void);
+
+/* For processes that end by _exit, as forked children do. */
+static PyObject *
+core_dump_coverage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    __gcov_dump();
+    Py_RETURN_NONE;
+}
+#endif
+
 static PyMethodDef core_methods[] = {
     {"say", core_say, METH_VARARGS,
      "say(channel, word, text): tell the supervisor; text beyond 16000 bytes "
@@ -60,6 +72,9 @@ static PyMethodDef core_methods[] = {
     {"scoreboard_create", core_scoreboard_create, METH_VARARGS,
      "scoreboard_create(slots, threads): the descriptor of a new memfd.\n\n"
      "The caller owns it."},
+#ifdef POOLSRV_COVERAGE
+    {"dump_coverage", core_dump_coverage, METH_NOARGS, NULL},
+#endif
     {NULL, NULL, 0, NULL},
 };
 
