@@ -100,10 +100,12 @@ def test_a_package() -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("shp", "there is no module 'shp'; did you mean 'shop'?"),
+        ("shp", "there is no module 'shp'\n  did you mean 'shop'?"),
         ("shop.wsgi2", "there is no module 'shop.wsgi2'"),
-        ("shop:aplication", "shop has no 'aplication'; did you mean 'application'?"),
-        ("shop:Shop.ap", "shop.Shop has no 'ap'; did you mean 'app'?"),
+        ("shop:aplication", "shop has no 'aplication'\n  did you mean 'application'?"),
+        ("shop:Shop.ap", "shop.Shop has no 'ap'\n  did you mean 'app'?"),
+        ("shop.app", "there is no module 'shop.app'\n  did you mean 'shop:app'?"),
+        ("./shop", "/shop\n  did you mean ./shop.py?"),
         ("shop:name", "name is a str, no callable"),
         ("shop:nothing()", "nothing() is None, no callable"),
         ("shop:create(x)", "'create(x)' is neither a name nor a call"),
@@ -123,7 +125,7 @@ def test_what_is_not_there_is_named_without_a_traceback(spec: str, words: str) -
 
 def test_neither_of_the_usual_names() -> None:
     Path("near.py").write_text("aplication = 1")
-    assert "neither 'application' nor 'app' in it; did you mean 'aplication'?" in failure("near")
+    assert "neither 'application' nor 'app' in it\n  did you mean 'aplication'?" in failure("near")
 
 
 @pytest.mark.parametrize("spec", ["broken", "broken.py"])
@@ -132,7 +134,7 @@ def test_neither_of_the_usual_names() -> None:
     [
         ("1 / 0", "ZeroDivisionError: division by zero"),
         ("raise SystemExit(3)", "SystemExit: 3"),
-        ("import shopp", "ModuleNotFoundError: No module named 'shopp'"),
+        ("import shopp", "  shopp is neither in this folder nor installed for "),
         ("import broken.inner", "ModuleNotFoundError: No module named 'broken.inner'"),
         ("raise BaseException('all')", "BaseException: all"),
     ],

@@ -23,6 +23,7 @@ from typing import Any, TypeVar, cast
 
 from poolsrv.errors import ApplicationError, ConfigError
 from poolsrv.settings.rows import Settings
+from poolsrv.worker.callables import fault_of
 
 T = TypeVar("T")
 
@@ -30,6 +31,7 @@ T = TypeVar("T")
 _USUAL_NAMES = ("application", "app")
 
 _FORMS = "give module:callable, module:factory() with literal arguments, module or path/to/file.py"
+_NEITHER = "is neither a name nor a call"
 
 _IMPORT_SYSTEM = ("<frozen importlib", str(importlib.__file__))
 
@@ -46,11 +48,13 @@ def prepare(settings: Settings) -> None:
         try:
             os.chdir(settings.chdir)
         except OSError as error:
-            raise ConfigError(f"chdir: {settings.chdir}: {error.strerror}") from None
+            raise ConfigError(
+                f"chdir: {settings.chdir}: {error.strerror}", "give a folder that is there"
+            ) from None
     folders = [Path(folder).absolute() for folder in settings.pythonpath]
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"pythonpath: {folder} is not a folder")
+            raise ConfigError(f"pythonpath: {folder} is not a folder", "give one that is there")
     sys.path[:0] = map(str, [Path.cwd(), *folders])
 
 
@@ -69,13 +73,20 @@ def load(spec: str) -> Callable[..., Any]:
             found = _guarded(
                 f"calling {expression} failed", lambda: found(*arguments[0], **arguments[1])
             )
-        if not callable(found):
-            raise ApplicationError(
-                f"{expression or 'the object'} is {_described(found)}, no callable"
-            )
+        name = expression or _usual_name(module)
+        if wrong := fault_of(found, name, lambda name: f"{place}:{name}"):
+            raise ApplicationError(*wrong)
     except ApplicationError as error:
-        raise ApplicationError(f"{spec!r} cannot be loaded: {error}") from error
+        fault, remedy = error.args
+        raise ApplicationError(f"{spec!r} cannot be loaded: {fault}", remedy) from error
     return cast(Callable[..., Any], found)
+
+
+def require(application: object) -> None:
+    """Raises ApplicationError if this is no WSGI application, but what else was at hand."""
+    name = getattr(application, "__name__", "the application")
+    if wrong := fault_of(application, name, lambda name: f"serve({name})"):
+        raise ApplicationError(*wrong)
 
 
 def _is_file(place: str) -> bool:
@@ -100,19 +111,19 @@ def _parse(expression: str) -> tuple[list[str], _Arguments | None]:
             arguments = values, named
             node = node.func
     except (SyntaxError, ValueError, TypeError):
-        raise ApplicationError(f"{expression!r} is neither a name nor a call; {_FORMS}") from None
+        raise ApplicationError(f"{expression!r} {_NEITHER}", _FORMS) from None
     names: list[str] = []
     while isinstance(node, ast.Attribute):
         names.insert(0, node.attr)
         node = node.value
     if not isinstance(node, ast.Name):
-        raise ApplicationError(f"{expression!r} is neither a name nor a call; {_FORMS}")
+        raise ApplicationError(f"{expression!r} {_NEITHER}", _FORMS)
     return [node.id, *names], arguments
 
 
 def _import(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
-        raise ApplicationError(f"{name!r} is not the name of a module; {_FORMS}")
+        raise ApplicationError(f"{name!r} is not the name of a module", _FORMS)
     try:
         return _guarded(f"importing {name} failed", lambda: importlib.import_module(name))
     except ApplicationError as error:
@@ -121,17 +132,25 @@ def _import(name: str) -> ModuleType:
             raise
         # Not an import in the user's code has failed, but ours of the module itself.
         missing = str(cause.name)
-        near = _nearest(missing, [module.name for module in pkgutil.iter_modules(sys.path[:1])])
+        above, _, last = missing.rpartition(".")
+        if above in sys.modules:
+            near = f"did you mean '{above}:{last}'? "
+        else:
+            near = _nearest(missing, [item.name for item in pkgutil.iter_modules(sys.path[:1])])
         raise ApplicationError(
-            f"there is no module {missing!r}{near} (looked in {sys.path[0]}, --pythonpath and the "
-            "installed packages; --chdir changes the first)"
+            f"there is no module {missing!r}",
+            f"{near}looked in {sys.path[0]} (--chdir changes it), --pythonpath and the installed "
+            "packages",
         ) from None
 
 
 def _run_file(path: str) -> ModuleType:
-    file = Path(path).absolute()
+    file = Path(path).expanduser().absolute()
     if not file.is_file():
-        raise ApplicationError(f"there is no file {file}")
+        remedy = "check the path; --chdir changes the folder it is looked for in"
+        if file.with_name(f"{file.name}.py").is_file():
+            remedy = f"did you mean {path}.py?"
+        raise ApplicationError(f"there is no file {file}", remedy)
     # With a prefix, or json.py would take the place of the standard module.
     name = f"_poolsrv_{file.stem}"
     loader = importlib.machinery.SourceFileLoader(name, str(file))
@@ -156,18 +175,24 @@ def _attribute(module: ModuleType, names: list[str]) -> Any:
         # A module's __getattr__ or a property runs the user's code.
         found = _guarded(f"reading {name} failed", partial(getattr, parent, name, _MISSING))
         if found is _MISSING:
-            raise ApplicationError(f"{owner} has no {name!r}{_nearest(name, dir(parent))}")
+            remedy = _nearest(name, dir(parent)).rstrip() or f"it has {_some(parent)}"
+            raise ApplicationError(f"{owner} has no {name!r}", remedy)
         owner = f"{owner}.{name}"
     return found
 
 
 def _usual(module: ModuleType) -> Any:
-    for name in _USUAL_NAMES:
-        if hasattr(module, name):
-            return getattr(module, name)
-    near = [_nearest(name, dir(module)) for name in _USUAL_NAMES]
-    hint = next(filter(None, near), "; name the callable behind a colon")
-    raise ApplicationError(f"there is neither {' nor '.join(map(repr, _USUAL_NAMES))} in it{hint}")
+    name = _usual_name(module)
+    if name:
+        return getattr(module, name)
+    near = [_nearest(name, dir(module)).rstrip() for name in _USUAL_NAMES]
+    remedy = next(filter(None, near), "name the callable behind a colon: module:callable")
+    names = " nor ".join(map(repr, _USUAL_NAMES))
+    raise ApplicationError(f"there is neither {names} in it", remedy)
+
+
+def _usual_name(module: ModuleType) -> str:
+    return next((name for name in _USUAL_NAMES if hasattr(module, name)), "")
 
 
 def _guarded(what: str, action: Callable[[], T]) -> T:
@@ -181,7 +206,11 @@ def _guarded(what: str, action: Callable[[], T]) -> T:
         shown = traceback.TracebackException(
             type(error), error, _users_part(error.__traceback__), compact=True
         )
-        raise ApplicationError(f"{what}\n\n{''.join(shown.format()).rstrip()}") from error
+        remedy = ""
+        if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+            remedy = f"{error.name} is neither in this folder nor installed for {sys.executable}"
+        text = f"{what}\n\n{''.join(shown.format()).rstrip()}"
+        raise ApplicationError(text, remedy) from error
 
 
 def _users_part(frames: TracebackType | None) -> TracebackType | None:
@@ -195,8 +224,10 @@ def _users_part(frames: TracebackType | None) -> TracebackType | None:
 
 def _nearest(name: str, names: Iterable[str]) -> str:
     nearest = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {nearest[0]!r}?" if nearest else ""
+    return f"did you mean {nearest[0]!r}? " if nearest else ""
 
 
-def _described(found: object) -> str:
-    return "None" if found is None else f"a {type(found).__name__}"
+def _some(owner: object) -> str:
+    """The first public names in it."""
+    names = [name for name in dir(owner) if not name.startswith("_")]
+    return ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "no names"
