@@ -4,6 +4,7 @@ Runs in the process that becomes the supervisor. Everything that children share
 is made here before the first fork; every child closes what is not its own.
 """
 
+import logging
 import os
 import resource
 import socket
@@ -15,26 +16,32 @@ from typing import Any
 
 from poolsrv import _core, exporter, log
 from poolsrv._version import __version__
-from poolsrv.errors import ApplicationError, ConfigError
-from poolsrv.settings.addresses import UnixAddress
+from poolsrv.errors import ApplicationError, ConfigError, ListenError
+from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
 from poolsrv.settings.rows import Settings
 from poolsrv.settings.sources import from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
+from poolsrv.worker.loader import require
 from poolsrv.worker.main import Job, Site
 from poolsrv.worker.template import template
 
 
-def serve(application: Callable[..., Any], **options: object) -> None:
-    """Serve a WSGI callable until told to stop (SIGTERM or SIGINT).
+def serve(application: Callable[..., Any] | str, **options: object) -> None:
+    """Serve a WSGI application until told to stop (SIGTERM or SIGINT).
 
-    `options` are those of `poolsrv serve` with underscores, as values or as
+    `application` is the callable, or the text of APP, which is loaded as by
+    `poolsrv serve`. `options` are those of `poolsrv serve` with underscores, as values or as
     text: `serve(app, bind="0.0.0.0:8000", threads=8, keep_alive_timeout="30s")`.
     Call it from a process with one thread: it forks. Raises ConfigError,
     ApplicationError or ListenError if the server cannot start.
     """
+    if isinstance(application, str):
+        launch(from_options(**{**options, "application": application}))
+        return
+    require(application)
     launch(from_options(**options), application)
 
 
@@ -51,7 +58,7 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ExitStack() as stack:
         listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
-        admin = _open(stack, settings.admin, settings, 64) if settings.admin is not None else None
+        admin = _open_admin(stack, settings)
         # Twice the workers: a generation that takes over needs slots of its own.
         board_fd = _core.scoreboard_create(2 * settings.processes, settings.threads)
         stack.callback(os.close, board_fd)
@@ -153,10 +160,53 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
     return finish.status
 
 
-def _open(stack: ExitStack, address: Any, settings: Settings, backlog: int) -> Listener:
-    listener = open_listener(address, backlog, settings.unix_mode, settings.unix_owner)
+def _open(
+    stack: ExitStack, address: Address, settings: Settings, backlog: int, option: str = "--bind"
+) -> Listener:
+    listener = open_listener(
+        address,
+        backlog,
+        settings.unix_mode,
+        settings.unix_owner,
+        option=option,
+        both_families=_takes_both(address, settings.bind),
+    )
     stack.callback(listener.close)
     return listener
+
+
+# How many ports are tried for an admin address that is flexible.
+_ADMIN_PORTS = 16
+
+_log = logging.getLogger("poolsrv")
+
+
+def _open_admin(stack: ExitStack, settings: Settings) -> Listener | None:
+    """The listener of the exporter, if there is to be one.
+
+    An address that nobody has asked for must not keep the server from starting:
+    the next free port will do, or none.
+    """
+    address = settings.admin
+    if address is None:
+        return None
+    if not (isinstance(address, TcpAddress) and address.is_flexible):
+        return _open(stack, address, settings, 64, "--admin")
+    for port in range(address.port, address.port + _ADMIN_PORTS):
+        try:
+            admin = _open(stack, TcpAddress(address.host, port), settings, 64, "--admin")
+        except ListenError as error:
+            reason = error
+            continue
+        if port != address.port:
+            _log.warning(
+                "port %d is in use: metrics and status page are on %d; --admin chooses another",
+                address.port,
+                port,
+            )
+        return admin
+    _log.warning("there are no metrics and no status page: %s", " ".join(str(reason).split()))
+    return None
 
 
 def _owned(stack: ExitStack, fd: int) -> int:
@@ -176,8 +226,19 @@ def _open_access_log(place: str) -> int:
     except OSError as error:
         folder = Path(place).absolute().parent
         raise ConfigError(
-            f"--access-log {place}: {error.strerror}; {folder} must exist and be writable"
+            f"--access-log {place}: {error.strerror}", f"{folder} must exist and be writable"
         ) from None
+
+
+def _takes_both(address: Address, bind: tuple[Address, ...]) -> bool:
+    """Does `[::]` take connections of IPv4 too? Unless another address has that port there."""
+    return not any(
+        isinstance(other, TcpAddress)
+        and isinstance(address, TcpAddress)
+        and other.port == address.port
+        and ":" not in other.host
+        for other in bind
+    )
 
 
 def _site(listener: Listener) -> Site:

@@ -48,11 +48,18 @@ def open_listener(
     backlog: int,
     unix_mode: int = DEFAULTS.unix_mode,
     unix_owner: Owner | None = DEFAULTS.unix_owner,
+    *,
+    option: str = "--bind",
+    both_families: bool = True,
 ) -> Listener:
-    """Bind and listen; the file of a Unix socket gets this mode and owner. Raises ListenError."""
+    """Bind and listen; the file of a Unix socket gets this mode and owner. Raises ListenError.
+
+    `option` is where the address comes from, for the remedy. `both_families`: an
+    address that stands for all of IPv6 takes connections of IPv4 as well.
+    """
     match address:
         case TcpAddress():
-            opened = _listen_tcp(address, backlog)
+            opened = _listen_tcp(address, backlog, option, both_families)
         case UnixAddress():
             opened = _listen_unix(address, backlog, unix_mode, unix_owner)
             # The working directory may be another when it is closed.
@@ -73,13 +80,21 @@ def channel_pair() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
-def _listen_tcp(address: TcpAddress, backlog: int) -> socket.socket:
+def _listen_tcp(
+    address: TcpAddress, backlog: int, option: str, both_families: bool
+) -> socket.socket:
     try:
-        family, kind, protocol, _, target = socket.getaddrinfo(
+        found = socket.getaddrinfo(
             address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        )
     except socket.gaierror as error:
-        raise ListenError(f"{address}: the host is not known: {error.strerror}") from None
+        raise ListenError(
+            f"{address}: the host is not known: {error.strerror}",
+            f"give a name or an address of this machine with {option}",
+        ) from None
+    # A name that has addresses of both families, such as localhost, means the one
+    # that clients of either find: those of IPv6 try IPv4 next.
+    family, kind, protocol, _, target = min(found, key=lambda info: info[0] != socket.AF_INET)
     opened = socket.socket(family, kind, protocol)
     try:
         # A restart must not wait for connections of the last one in TIME_WAIT.
@@ -87,28 +102,33 @@ def _listen_tcp(address: TcpAddress, backlog: int) -> socket.socket:
         # Accepted sockets inherit it on Linux: one call less for each.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if family == socket.AF_INET6:
-            # `[::]` and `0.0.0.0` can then both be bound, and mean what they say.
-            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            # Platforms tell to bind `[::]`, and mean all; beside `0.0.0.0` it is IPv6 only.
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both_families)
         opened.bind(target)
         opened.listen(backlog)
     except OSError as error:
         opened.close()
-        raise ListenError(f"{address}: {_tcp_reason(error, address.port)}") from None
+        fault, remedy = _tcp_reason(error, address.port, option)
+        raise ListenError(f"{address}: {fault}", remedy) from None
     return opened
 
 
-def _tcp_reason(error: OSError, port: int) -> str:
+def _tcp_reason(error: OSError, port: int, option: str) -> tuple[str, str]:
+    """Fault and remedy."""
+    another = f"give another address with {option}"
     match error.errno:
         case errno.EADDRINUSE:
-            return f"the address is in use{_holders(port)}; stop that or give another with --bind"
+            return f"the address is in use{_holders(port)}", f"stop that, or {another}"
         case errno.EACCES:
-            return (
-                f"port {port} is privileged; give a higher one, grant CAP_NET_BIND_SERVICE, or "
-                f"lower the sysctl net.ipv4.ip_unprivileged_port_start to {port}"
+            return f"port {port} is privileged", (
+                "give a higher one, grant CAP_NET_BIND_SERVICE, or lower the sysctl "
+                f"net.ipv4.ip_unprivileged_port_start to {port}"
             )
         case errno.EADDRNOTAVAIL:
-            return "this machine has no such address; `ip address` lists those it has"
-    return os.strerror(error.errno or 0)
+            return "this machine has no such address", "`ip address` lists those it has"
+        case errno.EAFNOSUPPORT:
+            return "this kernel has no IPv6", f"{another}, such as 0.0.0.0:{port}"
+    return os.strerror(error.errno or 0), another
 
 
 def _listen_unix(
@@ -121,7 +141,9 @@ def _listen_unix(
         opened.listen(backlog)
     except OSError as error:
         opened.close()
-        raise ListenError(f"{address}: {error.strerror}; check the folder and its owner") from None
+        raise ListenError(
+            f"{address}: {error.strerror}", "check the folder and its owner"
+        ) from None
     except ListenError:
         opened.close()
         raise
@@ -141,8 +163,8 @@ def _bind_unix(opened: socket.socket, path: str, mode: int, owner: Owner | None)
         except OSError as error:
             Path(path).unlink()
             raise ListenError(
-                f"unix:{path}: cannot be given to {owner}: {error.strerror}; only root gives files "
-                "away, and others only to a group of their own"
+                f"unix:{path}: cannot be given to {owner}: {error.strerror}",
+                "only root gives files away; others may give them to a group of their own",
             ) from None
     Path(path).chmod(mode)
 
@@ -155,12 +177,16 @@ def _remove_stale(address: UnixAddress) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenError(f"{address}: there is a file in this place; remove it or give another")
+        raise ListenError(
+            f"{address}: there is a file in this place", "remove it or give another path"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)
         refused = probe.connect_ex(address.path) == errno.ECONNREFUSED
     if not refused:
-        raise ListenError(f"{address}: another process listens there; stop it or give another path")
+        raise ListenError(
+            f"{address}: another process listens there", "stop it or give another path"
+        )
     path.unlink(missing_ok=True)
 
 
@@ -172,10 +198,16 @@ def _adopt(address: FdAddress) -> socket.socket:
         families = (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX)
         fits = kind == socket.SOCK_STREAM and listens and opened.family in families
     except OSError:
-        raise ListenError(f"{address}: no socket was inherited as this descriptor") from None
+        raise ListenError(
+            f"{address}: no socket was inherited as this descriptor",
+            "the program that starts poolsrv must open it, as systemd does with a .socket unit",
+        ) from None
     if not fits:
         opened.detach()
-        raise ListenError(f"{address}: the descriptor is no stream socket that listens")
+        raise ListenError(
+            f"{address}: the descriptor is no stream socket that listens",
+            "it must be bound and listening before poolsrv starts",
+        )
     opened.set_inheritable(False)
     if opened.family != socket.AF_UNIX:
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -46,11 +46,24 @@ def _accept(listener: Listener) -> int:
     return listener.socket.accept()[0].detach()
 
 
-def test_ipv6_leaves_ipv4_alone() -> None:
+def test_ipv6_leaves_ipv4_alone_if_told() -> None:
+    with closing(open_listener(TcpAddress("::", 0), 16, both_families=False)) as v6:
+        port = v6.socket.getsockname()[1]
+        assert v6.name == f"[::]:{port}"
+        with closing(open_listener(TcpAddress("0.0.0.0", port), 16)) as v4:
+            assert v4.name == f"0.0.0.0:{port}"
+
+
+def test_all_of_ipv6_is_all_of_ipv4_too() -> None:
     with closing(open_listener(TcpAddress("::", 0), 16)) as both:
         port = both.socket.getsockname()[1]
-        assert both.name == f"[::]:{port}"
-        open_listener(TcpAddress("0.0.0.0", port), 16).close()
+        socket.create_connection(("127.0.0.1", port)).close()
+        socket.create_connection(("::1", port)).close()
+
+
+def test_localhost_is_what_clients_of_both_families_find() -> None:
+    with closing(open_listener(TcpAddress("localhost", 0), 16)) as listener:
+        assert listener.name.startswith("127.0.0.1:")
 
 
 def test_an_address_in_use_names_who_may_hold_it(listener: Listener) -> None:
