@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NoReturn
 
 from poolsrv._version import __version__
@@ -50,6 +51,16 @@ def _config(_line: CommandLine, reading: Reading) -> int:
     return 0
 
 
+def _check(line: CommandLine, reading: Reading) -> int:
+    from poolsrv.check import faults_of
+
+    faults = [*reading.faults, *_missing(line, reading, "check"), *faults_of(reading.settings)]
+    if faults:
+        return _refuse(faults)
+    print(f"{reading.settings.application} is a WSGI application, and the options are valid")
+    return 0
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": Command(
         _serve,
@@ -59,6 +70,15 @@ SIGTERM and SIGINT let running requests finish; a second one ends them.
 Exit status: 2 for bad options, 3 if the application cannot be loaded, 4 if
 an address cannot be bound. Each option may also stand in the environment
 (POOLSRV_THREADS=8) and in poolsrv.toml (threads = 8).""",
+        operand="APP",
+    ),
+    "check": Command(
+        _check,
+        """Say what would keep serve from starting: all of it, at once.
+
+Reads the options and loads the application as serve would do it, but binds no
+address and makes no file. Exit status: 0 if nothing is wrong; 2 if an option is,
+3 if the application is, 4 if an address is; with several faults that of the first.""",
         operand="APP",
     ),
     "config": Command(
@@ -112,7 +132,16 @@ def _missing(line: CommandLine, reading: Reading, command: str) -> list[ConfigEr
     """The fault of no application, unless an unknown option may have taken it."""
     if reading.settings.application or line.undecided or "application" in reading.origins:
         return []
-    return [ConfigError("APP is missing", f"give the application: poolsrv {command} app:app")]
+    from poolsrv.guess import applications
+
+    found = applications(Path(reading.settings.chdir or "."))
+    quoted = [repr(name) if "(" in name else name for name in found]
+    if not quoted:
+        remedy = f"give the application: poolsrv {command} app:app"
+    else:
+        others = f" (there is also {', '.join(quoted[1:])})" if quoted[1:] else ""
+        remedy = f"in this folder it could be: poolsrv {command} {quoted[0]}{others}"
+    return [ConfigError("APP is missing", remedy)]
 
 
 def _unexpected(word: str) -> ConfigError:
@@ -126,14 +155,21 @@ def _unknown_command(name: str, rest: Sequence[str]) -> ConfigError:
     import difflib
 
     if name.startswith("-"):
-        fault, remedy = f"{name}: there is no command in front of it", "poolsrv serve app:app"
-        return ConfigError(fault, f"options follow the command: {remedy} {' '.join([name, *rest])}")
+        words = [name, *rest]
+        place = next((i for i, word in enumerate(words) if word in COMMANDS), None)
+        ordered = ["serve", "app:app", *words]
+        if place is not None:
+            ordered = [*words[place:], *words[:place]]
+        return ConfigError(
+            f"{name}: there is no command in front of it",
+            f"options follow the command: poolsrv {' '.join(ordered)}",
+        )
     if ":" in name or name.endswith((".py", ".wsgi")):
         return ConfigError(f"{name}: there is no such command", f"write poolsrv serve {name}")
     near = difflib.get_close_matches(name, COMMANDS, n=1)
-    remedy = f"did you mean {near[0]}? " if near else ""
+    remedy = f"did you mean {near[0]}?" if near else "poolsrv serve app:app serves an application."
     return ConfigError(
-        f"{name}: there is no such command", f"{remedy}the commands are {', '.join(COMMANDS)}"
+        f"{name}: there is no such command", f"{remedy} The commands are {', '.join(COMMANDS)}"
     )
 
 

@@ -39,8 +39,8 @@ def test_version(tmp_path: Path) -> None:
 def test_help_lists_the_commands(arguments: list[str], tmp_path: Path) -> None:
     done = run(tmp_path, *arguments)
     assert done.returncode == 0
-    assert "  serve  " in done.stdout
-    assert "  config  " in done.stdout
+    for command in cli.COMMANDS:
+        assert f"  {command}  " in done.stdout
 
 
 def test_help_of_serve_has_every_option_in_80_columns(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_help_of_serve_has_every_option_in_80_columns(tmp_path: Path) -> None:
         (["serve", "a", "b"], "b: unexpected", "there is one application"),
         (["serve", "a", "threads=4"], "threads=4: unexpected", "write --threads 4"),
         (["serve", "a", "--threads", "x"], "--threads: 'x' is not allowed", "from 1 to 1024"),
-        (["serv", "a"], "serv: there is no such command", "did you mean serve? the commands are"),
+        (["serv", "a"], "serv: there is no such command", "did you mean serve? The commands are"),
         (["app:app"], "app:app: there is no such command", "write poolsrv serve app:app"),
         (["--bind", "a:1"], "--bind: there is no command in front of it", "follow the command"),
     ],
@@ -95,6 +95,72 @@ def test_config_shows_values_and_origins(tmp_path: Path) -> None:
     assert ["preload", "true", "POOLSRV_PRELOAD"] in rows
     assert ["queue-timeout", "90s", "poolsrv.toml:", "queue-timeout"] in rows
     assert ["backlog", "4096", "default"] in rows
+
+
+SHOP = """
+print("a word of the application")
+def app(environ, start_response): ...
+async def later(environ, start_response): ...
+"""
+
+
+def test_check_of_what_could_be_served(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    done = run(tmp_path, "check", "shop:app", "--bind", "127.0.0.1:1")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "a word of the application",
+        "shop:app is a WSGI application, and the options are valid",
+    ]
+
+
+def test_check_says_all_that_is_wrong_and_makes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(SHOP)
+    (tmp_path / "poolsrv.toml").write_text('access-log = "no/access.log"\nthreads = 0\n')
+    bind = ["--bind", "unix:no/shop.sock", "--bind", "unix:shop.sock", "--bind", "a.invalid:1"]
+    done = run(tmp_path, "check", "shop:later", *bind)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if not line.startswith("  ")] == [
+        "poolsrv: error: poolsrv.toml: threads: 0 is not allowed",
+        "poolsrv: error: --access-log no/access.log: cannot be written to",
+        f"poolsrv: error: unix:no/shop.sock: {tmp_path}/no does not exist or is not writable",
+        "poolsrv: error: a.invalid:1: the host is not known: Name or service not known",
+        "poolsrv: error: 'shop:later' cannot be loaded: later is async, and WSGI applications are "
+        "not awaited",
+    ]
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "poolsrv.toml",
+        "shop.py",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "while it was loaded: signal 9",
+        ),
+        ("import os; os._exit(0)", "ended the process while it was loaded: exit status 0"),
+        ("import signal; signal.pause()", "'shop:app' takes longer than 500ms to load"),
+        (
+            "import threading; threading.Thread(target=threading.Event().wait).start()",
+            "has no 'app'",
+        ),
+    ],
+)
+def test_check_ends_whatever_the_application_does(source: str, fault: str, tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(source)
+    done = run(tmp_path, "check", "shop:app", "--startup-timeout", "500ms")
+    assert done.returncode == 3
+    assert fault in done.stderr.splitlines()[0]
+
+
+def test_a_long_traceback_is_passed_on_as_far_as_it_goes(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text("raise ValueError('\\x00' * 100_000)")
+    done = run(tmp_path, "check", "shop:app")
+    assert done.returncode == 3
+    assert "importing shop failed" in done.stderr.splitlines()[0]
 
 
 class Launcher(ModuleType):

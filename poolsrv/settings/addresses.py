@@ -61,7 +61,7 @@ class BadValue(ValueError):
 
 
 _HOST = r"\[(?P<v6>[0-9A-Fa-f:.]+(?:%\w+)?)\]|(?P<name>[^\s:/\[\]]*)"
-_TCP = re.compile(rf"(?:{_HOST})(?::(?P<port>[0-9]*))?", re.ASCII)
+_TCP = re.compile(rf"(?:{_HOST})(?::(?P<port>[^\s:/\[\]]*))?", re.ASCII)
 _URL = re.compile(r"(?P<scheme>[a-z]+)://(?P<rest>[^/]+)/?", re.ASCII | re.IGNORECASE)
 
 
@@ -84,11 +84,11 @@ def parse_address(text: str, usual: TcpAddress) -> Address:
     if match := _TCP.fullmatch(text):
         return _tcp(match, usual)
     if _is_ipv6(text):
-        last, _, port = text.rpartition(":")
-        example = f"[{last}]:{port}" if _is_ipv6(last) and port.isdecimal() else ""
+        host, _, port = text.rpartition(":")
+        example = f"[{host}]:{port}" if _is_ipv6(host) and port.isdecimal() else ""
         raise BadValue(
             "write an IPv6 address in brackets: "
-            + " or ".join(filter(None, (f"[{text}]:{usual.port}", example)))
+            + " or ".join(filter(None, (example, f"[{text}]:{usual.port}")))
         )
     raise ValueError
 
@@ -132,7 +132,7 @@ def _unix(path: str) -> UnixAddress:
 
 def _number(text: str, most: int, what: str) -> int:
     if not re.fullmatch("[0-9]{1,20}", text):
-        raise ValueError
+        raise BadValue(f"the {what} is no number")
     if int(text) > most:
         raise BadValue(f"the highest {what} is {most}")
     return int(text)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -218,18 +218,18 @@ def _peers(text: str) -> Peers:
     if not re.fullmatch("[0-9A-Fa-f:.]+(?:/[0-9]{1,3})?", text):
         raise ValueError
     network = ip_network(text, strict=False)
-    if "/" in text and str(network.network_address) != text.partition("/")[0].lower():
-        raise BadValue(f"the network that this address is in is {network}")
     # Such a peer is known by its IPv4 address: the network would be empty.
     if isinstance(network, IPv6Network) and network.network_address.ipv4_mapped:
         raise BadValue("such clients are known by their IPv4 addresses: name those")
+    if ip_address(text.partition("/")[0]) != network.network_address:
+        raise BadValue(f"the network that this address is in is {network}")
     return network
 
 
 def mode() -> Kind:
     def parse(text: str) -> Mode:
         # The leading zero tells permissions from a number that was meant otherwise.
-        if not re.fullmatch("0[0-7]{3}", text):
+        if not re.fullmatch("0o?[0-7]{3}", text):
             raise BadValue(f"write 0{text}") if re.fullmatch("[0-7]{3}", text) else ValueError
         return Mode(text, 8)
 

@@ -101,7 +101,10 @@ file; in a variable its values are separated by spaces (`bind`, `trust-proxy`) o
 
 Addresses: `host:port` with a name, `localhost`, or an IPv4 address; `[v6]:port`; `unix:/path` or
 a path with a slash; `fd://N`. `8000` is this port on loopback, `:8000` and `*:8000` are this
-port on all IPv4 addresses, `127.0.0.1` is the usual port there.
+port on all IPv4 addresses, `127.0.0.1` is the usual port there. `[::]:8000` listens on IPv6 and on
+IPv4, unless `--bind` names an IPv4 address with the same port as well. Of a name that has
+addresses of both families the IPv4 address is bound. The default of `--admin` gives way to the
+next free port, or to none, with a warning; an address that was given is an error if it is taken.
 """
 
 

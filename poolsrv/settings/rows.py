@@ -125,7 +125,7 @@ class Settings:
             addresses(_PUBLIC),
             LISTENING,
             "Where to listen: host:port, [v6]:port, unix:/path, or fd://N for an inherited "
-            "socket. Repeatable.",
+            "socket; [::]:port is IPv6 and IPv4. Repeatable.",
             reloadable=False,
         ),
     ] = (_PUBLIC,)
@@ -416,7 +416,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.proxy_protocol == "on" and not self.trust_proxy:
             raise ConfigError(
-                "proxy-protocol: on needs trust-proxy, or each connection would be refused"
+                "proxy-protocol is on, but no proxy is trusted: each connection would be refused",
+                "name the network of the proxy: --trust-proxy 10.0.0.0/8",
             )
 
 

@@ -22,6 +22,9 @@ _PREFIX = "POOLSRV_"
 # Variables of ours that are no options: the build reads it.
 _OTHER_VARIABLES = frozenset({"POOLSRV_BUILD"})
 
+# How much of a value a message repeats.
+_LONGEST_SHOWN = 60
+
 
 def variable(name: str) -> str:
     """The environment variable of the option with this field name."""
@@ -249,6 +252,9 @@ def _item(name: str, origin: str, value: object) -> object:
 def _refusal(name: str, origin: str, value: object, remedy: str = "") -> ConfigError:
     kind = ROWS[name].kind
     examples = f", such as {kind.examples}" if kind.examples else ""
+    shown = repr(value)
+    if len(shown) > _LONGEST_SHOWN:
+        shown = f"{shown[:_LONGEST_SHOWN]}..."
     return ConfigError(
-        f"{origin}: {value!r} is not allowed", remedy or f"give {kind.allowed}{examples}"
+        f"{origin}: {shown} is not allowed", remedy or f"give {kind.allowed}{examples}"
     )
