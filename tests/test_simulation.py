@@ -143,10 +143,7 @@ def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
     assert round(_model.TICK_SECONDS * 1e9) == defined("worker/schedule.h", "SCHEDULE_TICK")
     assert round(_model.BACKLOG_SECONDS * 1e9) == defined("worker/schedule.c", "BACKLOG_TIME")
     assert defined("worker/schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
-    assert round(_model.FORECAST_LEAST_SECONDS * 1e9) == defined(
-        "common/path_times.h", "FORECAST_LEAST"
-    )
-    assert defined("supervisor/queue.c", "SPREAD_EIGHTHS") == _model.SPREAD_EIGHTHS
+    assert round(_model.SLOW_SECONDS * 1e9) == defined("common/choice.h", "CHOICE_SLOW")
     assert Settings().queue_overtaking == OVERTAKING
 
 
@@ -189,20 +186,6 @@ def test_a_request_is_overtaken_for_so_long_only() -> None:
         if r.service == 0.1
     )
     assert strict == pytest.approx(0.5)
-
-
-def test_slow_requests_that_start_together_drift_apart() -> None:
-    """Else they would end together for ever, and between let no quick one through."""
-    slow = [Request(max(i - 30, 0) * 0.01, 0.08, 0.08) for i in range(400)]
-    quick = [Request(i * 0.001, 0.0) for i in range(3000)]
-    requests = sorted([*slow, *quick], key=lambda r: r.arrival)
-    pool = simulate(requests, 2, 4, "poolsrv")
-    late = [r.wait for r in pool.ended if r.service == 0 and r.arrival > 2]
-    # Seven of eight ends are so far apart at least, which leaves this for the eighth.
-    apart = 0.08 / 8 * _model.SPREAD_EIGHTHS / 8
-    assert max(late) <= 0.08 - 7 * apart + 1e-9
-    # And no thread rests long: the slow ones take little longer than without.
-    assert max(r.ended for r in pool.ended) < 400 / 8 * 0.08 * 1.05
 
 
 def test_no_request_waits_where_nothing_runs() -> None:

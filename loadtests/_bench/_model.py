@@ -10,11 +10,11 @@ do side by side.
 
 What is compared is where a request goes:
 
-- `MostFree` is poolsrv: poolsrv/csrc/supervisor/dispatch.c (choose, queued, held_off,
-  dispatch_queue) for the supervisor, schedule.c (schedule_limit, schedule_tick)
-  for the worker. Left out: how long it takes to wake a thread and to learn what
-  a path usually takes, that a worker whose calls only compute gets two at a
-  time, connections that are kept alive, and the limits of the queue.
+- `MostFree` is poolsrv: poolsrv/csrc/common/choice.c for the supervisor, schedule.c
+  (schedule_limit, schedule_tick) for the worker. Left out: how long it takes to
+  wake a thread and to learn what a path usually takes, that a worker whose calls
+  only compute gets two at a time, connections that are kept alive, and the limits
+  of the queue.
 - `Sent`: random, or in turn. A request is sent on when it comes, without
   looking, and waits in the worker it was sent to.
 - `SharedAccept`: all workers wait at one listening socket, and accept only
@@ -248,9 +248,7 @@ _MEAN_WEIGHT = 1 / 16
 
 # The default of --queue-overtaking.
 OVERTAKING = 10
-FORECAST_LEAST_SECONDS = 0.00025
-SHORT_LATELY_SECONDS = 1.0
-SPREAD_EIGHTHS = 7
+SLOW_SECONDS = 0.00025
 
 
 class MostFree:
@@ -266,8 +264,6 @@ class MostFree:
         self._overtaking = overtaking
         self.queue: list[tuple[float, int, Request]] = []  # a heap
         self._order = itertools.count()
-        self._short_came = self._long_sent = -math.inf
-        self._long_usual = 0.0
         self._limits = [pool.threads] * len(pool.workers)
         self._means = [0.0] * len(pool.workers)
         self._turn = 0
@@ -289,54 +285,34 @@ class MostFree:
 
     def _enqueue(self, request: Request) -> None:
         rank = request.arrival
-        if self.queue and self._overtaking:
-            if _is_long(request):
-                rank += self._overtaking * request.usual
-            else:
-                self._short_came = request.arrival
+        if self.queue and self._overtaking and _is_slow(request):
+            rank += self._overtaking * request.usual
         heapq.heappush(self.queue, (rank, next(self._order), request))
 
     def _dispatch(self) -> None:
         while self.queue:
-            worker, spare = self._choose()
+            worker = self._choose()
             if worker is None:
                 return
-            rank, _, request = self.queue[0]
-            if self._overtaking and _is_long(request):
-                held_off = min(rank, self._held_off(request, spare))
-                if held_off > self._pool.now:
-                    self._pool.at(held_off, _TICK, self._dispatch)
-                    return
-                self._long_sent, self._long_usual = self._pool.now, request.usual
-            heapq.heappop(self.queue)
+            _, _, request = heapq.heappop(self.queue)
             if worker.free:
                 self._start(worker, request)
             else:
                 worker.queue.append(request)
 
-    def _held_off(self, request: Request, spare: int) -> float:
-        """Until when the last free thread is kept for short ones, if they can use it."""
-        places = sum(self._limits)
-        if spare > 1 or spare >= places:
-            return -math.inf
-        apart = min(request.usual, self._long_usual) / places / 8 * SPREAD_EIGHTHS
-        return min(self._long_sent + apart, self._short_came + SHORT_LATELY_SECONDS)
-
-    def _choose(self) -> tuple[Worker | None, int]:
-        """The worker to send to, and how many more all of them would take."""
-        best, most, spare = None, -math.inf, 0
+    def _choose(self) -> Worker | None:
+        best, most = None, -math.inf
         workers = self._pool.workers
         for place in range(self._turn, self._turn + len(workers)):
             worker = workers[place % len(workers)]
             # Of threads, less what it has: negative while a backlog waits in it.
             free = worker.free - len(worker.queue)
             room = self._limits[worker.index] - (self._pool.threads - free)
-            spare += max(room, 0)
             if free > most and room > 0:
                 best, most = worker, free
         if best is not None:
             self._turn = (best.index + 1) % len(workers)
-        return best, spare
+        return best
 
     def _start(self, worker: Worker, request: Request) -> None:
         self._pool.start(worker, request)
@@ -363,8 +339,8 @@ class MostFree:
         self._dispatch()
 
 
-def _is_long(request: Request) -> bool:
-    return request.usual >= FORECAST_LEAST_SECONDS
+def _is_slow(request: Request) -> bool:
+    return request.usual >= SLOW_SECONDS
 
 
 class Sent:

@@ -18,10 +18,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/choice.h"
+
 #define FORECAST_PLACES 1024
-/* Shorter requests are not learned, in nanoseconds: they hinder nobody, and the
- * way through the queue would cost them more than a tenth. */
-#define FORECAST_LEAST UINT64_C(250000)
 /* Of a method and of a path, so much counts. */
 #define FORECAST_METHOD 16
 #define FORECAST_PATH 128
@@ -32,13 +31,22 @@ typedef struct {
     /* By how many times its own usual time a waiting request may be overtaken;
      * 0: by nobody, and nothing is learned. */
     _Atomic uint32_t factor;
-    _Atomic uint32_t known; /* is there anything to look up? */
+    _Atomic uint64_t patience; /* and by how much at most, in nanoseconds */
+    _Atomic uint32_t known;    /* is there anything to look up? */
     _Alignas(64) _Atomic uint32_t usual[FORECAST_PLACES]; /* microseconds */
 } __attribute__((aligned(64))) Forecast;
 
 /* A request has held its thread for `took` nanoseconds. */
 void forecast_learn(Forecast *f, const char *method, size_t method_size,
                     const char *path, size_t path_size, uint64_t took);
+
+static inline ChoicePatience
+forecast_patience(const Forecast *f)
+{
+    return (ChoicePatience){
+        atomic_load_explicit(&f->factor, memory_order_relaxed),
+        atomic_load_explicit(&f->patience, memory_order_relaxed)};
+}
 
 /* Is there anything to look up? */
 static inline bool
@@ -47,12 +55,13 @@ forecast_knows(const Forecast *f)
     return atomic_load_explicit(&f->known, memory_order_relaxed) != 0;
 }
 
-/* Is there something to learn from a request that took so long? */
+/* Is there something to learn from a request that took so long? Of a path that
+ * is always fast there is not. */
 static inline bool
 forecast_learns(const Forecast *f, uint64_t took)
 {
     return forecast_knows(f) ||
-           (took >= FORECAST_LEAST &&
+           (took >= CHOICE_SLOW &&
             atomic_load_explicit(&f->factor, memory_order_relaxed) != 0);
 }
 

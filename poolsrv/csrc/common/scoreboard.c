@@ -133,7 +133,23 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
             word_set(&row->connections[state], 0);
     }
     word_set(&board->workers[slot].threads[0], 0);
+    word_set(&board->workers[slot].waiting[0], 0);
+    word_set(&board->workers[slot].waiting_since[0], 0);
     atomic_store(&board->loads[slot].load, 0);
     atomic_store(&board->loads[slot].limit, 0);
+    atomic_store(&board->loads[slot].width, 0);
     atomic_store(&board->loads[slot].held, 0);
+}
+
+ChoiceWorker
+scoreboard_view(const Scoreboard *board, uint32_t slot)
+{
+    LoadLine *line = &board->loads[slot];
+    return (ChoiceWorker){
+        .load = atomic_load(&line->load),
+        .limit = atomic_load(&line->limit),
+        .width = atomic_load(&line->width),
+        .waiting = (int32_t)word_get(board->workers[slot].waiting),
+        .connections = atomic_load(&line->held),
+    };
 }

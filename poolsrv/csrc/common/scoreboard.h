@@ -24,6 +24,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "common/choice.h"
 #include "common/path_times.h"
 #include "common/scoreboard_fields.h"
 
@@ -52,22 +53,26 @@ typedef struct {
  * changes rarely, hence a line of its own: the supervisor's row changes with
  * each round of its loop. */
 typedef struct {
-    /* The rank (held.h) of the one that a free thread is for; 0: none waits. */
+    /* The rank (choice.h) of the first that waits in the supervisor; 0: none
+     * waits there. */
     _Atomic uint64_t turn;
     _Atomic uint32_t stopping; /* the server ends: keep no connection */
+    /* Of the whole queue; the same for as long as the server lives. */
+    _Atomic uint32_t queue_size;
+    _Atomic uint64_t queue_timeout; /* nanoseconds */
 } SCOREBOARD_ROW NoticeLine;
 
 /* Two writers, hence a line of its own. The supervisor adds one to `load`
  * when it passes a connection, so that the place is taken at once; the worker
  * adds one for a request on a connection that it kept, and takes one off when
- * a request ends or turns out to be incomplete. `limit` is how far the
- * supervisor may go (schedule_limit): the threads; for an application that
- * answers within microseconds as much more as it does in a millisecond; for one
- * whose calls are long and compute, two. `held` counts the connections in the
- * worker, busy or not: added to and taken off likewise. */
+ * a request ends or turns out to be incomplete. `width` is how many requests
+ * the worker serves at a time, `limit` how far the supervisor may go: as much
+ * more as the worker does within a tick (schedule_limit). `held` counts the
+ * connections in the worker, busy or not: added to and taken off likewise. */
 typedef struct {
     _Atomic int32_t load;
     _Atomic int32_t limit;
+    _Atomic int32_t width;
     _Atomic int32_t held;
 } SCOREBOARD_ROW LoadLine;
 
@@ -140,6 +145,9 @@ scoreboard_thread(const Scoreboard *board, uint32_t slot, uint32_t thread)
 {
     return &board->threads[(size_t)slot * (board->thread_count + 1) + thread];
 }
+
+/* A worker as choice.h wants to see it. */
+ChoiceWorker scoreboard_view(const Scoreboard *board, uint32_t slot);
 
 /* For the row's only writer: no lock prefix, no fence. */
 static inline void

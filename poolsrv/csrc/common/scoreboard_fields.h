@@ -158,7 +158,11 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                       \
       "Times the main thread looked after busy threads")                     \
     F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                      \
-      "Times the main thread polled because all threads were busy")
+      "Times the main thread polled because all threads were busy")          \
+    F(waiting, GAUGE, 1, "", "", "",                                         \
+      "Connections with an unread request that wait in it for a thread")     \
+    F(waiting_since, GAUGE, 1, "seconds", "", "",                            \
+      "Monotonic time since which the first of those waits, 0 if none")
 
 #define SCOREBOARD_THREAD_FIELDS(F)                                           \
     F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \

@@ -10,7 +10,6 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "supervisor/dispatch_internal.h"
@@ -53,7 +52,7 @@ static bool
 is_draining_done(const Dispatch *d)
 {
     uint32_t i;
-    if (!d->stopped || d->drained || d->held.lists[HELD_QUEUED].count)
+    if (!d->stopped || d->drained || queue_length(d))
         return false;
     for (i = 0; i < d->board->slot_count; i++)
         if (atomic_load(&d->board->loads[i].load) >
@@ -114,10 +113,6 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                 if (read(d->bell, &rung, sizeof rung) < 0)
                     rung = 0; /* another round has read it already */
                 break;
-            case TAG_TIMER:
-                if (read(d->timer, &rung, sizeof rung) > 0)
-                    d->hold_off = 0; /* it can be set anew */
-                break;
             case TAG_FOREIGN: /* below */
                 break;
             }
@@ -134,8 +129,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         word_set(row->parked, d->held.lists[HELD_NEW].count +
                                   d->held.lists[HELD_KEPT].count);
         now = clock_now();
-        if (done && n < EVENT_BATCH && count < room &&
-            d->held.lists[HELD_QUEUED].count == 0) {
+        if (done && n < EVENT_BATCH && count < room && queue_length(d) == 0) {
             d->drained = true;
             events[count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
         }
@@ -167,7 +161,7 @@ dispatch_bell(const Dispatch *d)
 uint32_t
 dispatch_queued(const Dispatch *d)
 {
-    return d->held.lists[HELD_QUEUED].count;
+    return queue_length(d);
 }
 
 void
@@ -183,7 +177,7 @@ dispatch_stop(Dispatch *d)
         epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->listeners[i], NULL);
     }
     d->stopped = true;
-    atomic_store(&d->board->notice->stopping, 1);
+    atomic_store(&d->group.notice->stopping, 1);
     parked_stop(d, HELD_KEPT, now);
     parked_stop(d, HELD_NEW, now);
 }
@@ -200,28 +194,28 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     if (d == NULL)
         return NULL;
     d->board = board;
-    d->limits = *limits;
+    d->group = (Group){.limits = *limits, .notice = board->notice};
     held_init(&d->held);
     atomic_store(&board->forecast->factor, limits->overtaking);
+    atomic_store(&board->forecast->patience, limits->queue_timeout / 2);
+    atomic_store(&board->notice->queue_timeout, limits->queue_timeout);
+    atomic_store(&board->notice->queue_size, limits->queue_size);
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    d->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     d->slots = calloc(board->slot_count, sizeof *d->slots);
+    d->workers = calloc(board->slot_count, sizeof *d->workers);
     d->listeners = malloc(listener_count * sizeof *listeners);
     d->listener_count = listener_count;
     d->most = getrlimit(RLIMIT_NOFILE, &files) == 0 &&
                       files.rlim_cur < INT_MAX && files.rlim_cur > 2 * RESERVE
                   ? (int)files.rlim_cur - RESERVE
                   : INT_MAX;
-    if (d->epoll < 0 || d->bell < 0 || d->timer < 0 || !d->slots ||
+    if (d->epoll < 0 || d->bell < 0 || !d->slots || !d->workers ||
         !d->listeners)
         goto failed;
     memcpy(d->listeners, listeners, listener_count * sizeof *listeners);
     e.data.u64 = dispatch_tag(TAG_BELL, 0, 0);
     if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->bell, &e) < 0)
-        goto failed;
-    e.data.u64 = dispatch_tag(TAG_TIMER, 0, 0);
-    if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->timer, &e) < 0)
         goto failed;
     for (i = 0; i < listener_count; i++) {
         e.data.u64 = dispatch_tag(TAG_LISTENER, 0, i);
@@ -249,9 +243,8 @@ dispatch_free(Dispatch *d)
         close(d->epoll);
     if (d->bell >= 0)
         close(d->bell);
-    if (d->timer >= 0)
-        close(d->timer);
     free(d->slots);
+    free(d->workers);
     free(d->listeners);
     held_clear(&d->held);
     buffer_clear(&d->busy_answer);

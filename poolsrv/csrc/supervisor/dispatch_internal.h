@@ -7,6 +7,7 @@
 #define POOLSRV_DISPATCH_INTERNAL_H
 
 #include "common/buffer.h"
+#include "common/choice.h"
 #include "common/clock.h"
 #include "common/path_times.h"
 #include "supervisor/dispatch.h"
@@ -15,14 +16,7 @@
 /* The word that epoll keeps for a descriptor: what it is, and which. The
  * stamp tells a connection from an earlier one in the same place, whose event
  * may still be in the batch. */
-typedef enum {
-    TAG_LISTENER,
-    TAG_CHANNEL,
-    TAG_HELD,
-    TAG_FOREIGN,
-    TAG_BELL,
-    TAG_TIMER
-} Tag;
+typedef enum { TAG_LISTENER, TAG_CHANNEL, TAG_HELD, TAG_FOREIGN, TAG_BELL } Tag;
 
 static inline uint64_t
 dispatch_tag(Tag tag, uint32_t stamp, uint32_t index)
@@ -38,12 +32,19 @@ typedef struct {
     ChannelMessage *out; /* the batch that grows in this round */
 } Slot;
 
+/* What is one for each group of workers. There is one group; those that wait
+ * for it are in the lists HELD_FAST and HELD_SLOW. */
+typedef struct {
+    DispatchLimits limits;
+    NoticeLine *notice;
+    uint32_t first_slot; /* where the search for a slot begins */
+} Group;
+
 struct Dispatch {
     Scoreboard *board;
-    DispatchLimits limits;
+    Group group;
     int epoll;
     int bell;
-    int timer; /* for hold_off: epoll_wait knows milliseconds only */
     int *listeners;
     uint32_t listener_count;
     int most; /* connections are numbered below, for the kernel gives the lowest
@@ -55,12 +56,8 @@ struct Dispatch {
     Buffer busy_answer; /* 503, with the date of busy_second */
     time_t busy_second;
     Slot *slots;
-    uint32_t turn; /* where the search for a slot begins */
-    /* While requests wait: when the last short one came, when the last long one
-     * was passed on and what it takes, and until when the next is held off (0:
-     * it is not). */
-    uint64_t short_came, long_sent, long_usual, hold_off;
-    uint64_t woke; /* when the last wait ended; 0: before the first */
+    ChoiceWorker *workers; /* [slots]: as they are at one choice */
+    uint64_t woke;         /* when the last wait ended; 0: before the first */
 };
 
 /* accept.c */
@@ -80,8 +77,10 @@ void parked_expire(Dispatch *d, uint64_t now);
 
 /* queue.c */
 void queue_add(Dispatch *d, int fd, const ChannelItem *item);
-/* One that is held has been moved to HELD_QUEUED. */
-void queue_join(Dispatch *d, uint32_t index);
+/* A request has come on one that is held. */
+void queue_move(Dispatch *d, uint32_t index, uint64_t now);
+/* How many wait here. */
+uint32_t queue_length(const Dispatch *d);
 void queue_dispatch(Dispatch *d, uint64_t now);
 
 /* slots.c */

@@ -1,68 +1,7 @@
 /* The connections that the supervisor holds. Pure C; see held.h. */
 #include "supervisor/held.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
-
-/* ------------------------------------------------------------------------
- * The heap of those that wait: a binary one; each knows its place in it */
-
-static bool
-comes_before(const HeldTable *t, uint32_t one, uint32_t other)
-{
-    const Held *a = &t->items[one], *b = &t->items[other];
-    if (a->rank != b->rank)
-        return a->rank < b->rank;
-    return (int32_t)(a->order - b->order) < 0;
-}
-
-static void
-heap_put(HeldTable *t, uint32_t turn, uint32_t index)
-{
-    t->turns[turn] = index;
-    t->items[index].turn = turn;
-}
-
-static void
-heap_rise(HeldTable *t, uint32_t turn, uint32_t index)
-{
-    while (turn > 0 && comes_before(t, index, t->turns[(turn - 1) / 2])) {
-        heap_put(t, turn, t->turns[(turn - 1) / 2]);
-        turn = (turn - 1) / 2;
-    }
-    heap_put(t, turn, index);
-}
-
-static void
-heap_sink(HeldTable *t, uint32_t turn, uint32_t index, uint32_t count)
-{
-    for (;;) {
-        uint32_t child = 2 * turn + 1;
-        if (child >= count)
-            break;
-        if (child + 1 < count &&
-            comes_before(t, t->turns[child + 1], t->turns[child]))
-            child++;
-        if (!comes_before(t, t->turns[child], index))
-            break;
-        heap_put(t, turn, t->turns[child]);
-        turn = child;
-    }
-    heap_put(t, turn, index);
-}
-
-/* `count`: without the one that leaves. */
-static void
-heap_leave(HeldTable *t, uint32_t turn, uint32_t count)
-{
-    const uint32_t moved = t->turns[count];
-    if (turn == count)
-        return;
-    if (turn > 0 && comes_before(t, moved, t->turns[(turn - 1) / 2]))
-        heap_rise(t, turn, moved);
-    else
-        heap_sink(t, turn, moved, count);
-}
 
 /* ------------------------------------------------------------------------
  * Lists */
@@ -81,8 +20,6 @@ leave(HeldTable *t, uint32_t index)
     else
         t->items[h->next].previous = h->previous;
     list->count--;
-    if (h->state == HELD_QUEUED)
-        heap_leave(t, h->turn, list->count);
 }
 
 /* Keep the list in order of time: nearly always that is its end. */
@@ -107,12 +44,6 @@ enter(HeldTable *t, uint32_t index, HeldState state)
         list->last = index;
     else
         t->items[h->next].previous = index;
-    if (state == HELD_QUEUED) {
-        h->rank = h->item.since;
-        h->usual = 0;
-        h->order = t->order++;
-        heap_rise(t, list->count, index);
-    }
     list->count++;
 }
 
@@ -123,14 +54,9 @@ static int
 grow(HeldTable *t)
 {
     const uint32_t room = t->room ? t->room * 2 : 64;
-    uint32_t *turns = realloc(t->turns, room * sizeof *turns);
-    Held *items;
+    Held *items = realloc(t->items, room * sizeof *items);
     uint32_t i;
 
-    if (turns == NULL)
-        return -1;
-    t->turns = turns;
-    items = realloc(t->items, room * sizeof *items);
     if (items == NULL)
         return -1;
     for (i = t->room; i < room; i++)
@@ -154,7 +80,6 @@ void
 held_clear(HeldTable *t)
 {
     free(t->items);
-    free(t->turns);
     held_init(t);
 }
 
@@ -192,13 +117,4 @@ held_remove(HeldTable *t, uint32_t index)
     h->state = HELD_FREE;
     h->next = t->free;
     t->free = index;
-}
-
-void
-held_rank(HeldTable *t, uint32_t index, uint64_t usual, uint64_t patience)
-{
-    Held *h = &t->items[index];
-    h->usual = usual;
-    h->rank = h->item.since + patience;
-    heap_sink(t, h->turn, index, t->lists[HELD_QUEUED].count);
 }

@@ -3,8 +3,7 @@
  *
  * Pure C: a table, no system call. A connection is in one list, which is in
  * order of time, so that its first member is the first whose time runs out.
- * Those that wait for a thread are in a heap besides: whose turn comes first
- * need not be who came first (path_times.h).
+ * Those that wait for a thread are in one of two: fast or slow (choice.h).
  */
 #ifndef POOLSRV_HELD_H
 #define POOLSRV_HELD_H
@@ -19,17 +18,15 @@ typedef enum {
     HELD_FREE,
     HELD_NEW,    /* parked; no request yet */
     HELD_KEPT,   /* parked between two requests */
-    HELD_QUEUED, /* waits for a free thread */
+    HELD_FAST,   /* waits for a free thread, in the fast lane */
+    HELD_SLOW,   /* likewise, in the slow lane */
     HELD_LINGER, /* was told to go away */
     HELD_STATES
 } HeldState;
 
 typedef struct {
     ChannelItem item; /* item.since: in this state since then */
-    uint64_t usual;   /* of a queued one: how long it will hold its thread */
-    uint64_t rank;    /* likewise: the least comes first, and of equals */
-    uint32_t order;   /* the one that was queued first */
-    uint32_t turn;    /* its place in the heap */
+    uint64_t usual;   /* of a slow one: how long it will hold its thread */
     uint32_t next, previous;
     int fd;
     uint32_t stamp; /* tells it from earlier ones in the same place */
@@ -42,10 +39,8 @@ typedef struct {
 
 typedef struct {
     Held *items;
-    uint32_t *turns; /* the heap: [lists[HELD_QUEUED].count] indices */
     uint32_t room;
-    uint32_t free;  /* first of the free places */
-    uint32_t order; /* of the next to be queued */
+    uint32_t free; /* first of the free places */
     HeldList lists[HELD_STATES];
 } HeldTable;
 
@@ -59,16 +54,5 @@ uint32_t held_add(HeldTable *t, int fd, const ChannelItem *item,
                   HeldState state);
 void held_move(HeldTable *t, uint32_t index, HeldState state, uint64_t since);
 void held_remove(HeldTable *t, uint32_t index);
-
-/* One that is queued will hold its thread for `usual` nanoseconds: those that
- * come later, but no more than `patience` later, may overtake it. */
-void held_rank(HeldTable *t, uint32_t index, uint64_t usual, uint64_t patience);
-
-/* Whose turn it is; there must be one that is queued. */
-static inline uint32_t
-held_turn(const HeldTable *t)
-{
-    return t->turns[0];
-}
 
 #endif

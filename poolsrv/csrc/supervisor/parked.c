@@ -108,8 +108,7 @@ parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
         return;
     }
     epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
-    held_move(&d->held, index, HELD_QUEUED, now);
-    queue_join(d, index);
+    queue_move(d, index, now);
 }
 
 /* A request that has just arrived is still served; the idle ones go. */
@@ -140,11 +139,14 @@ parked_deadline(const Dispatch *d)
 {
     uint64_t at = d->accept_again;
     uint32_t i;
-    at = dispatch_earlier(at, runs_out(d, HELD_NEW, d->limits.header_timeout));
-    at = dispatch_earlier(at,
-                          runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
-    at =
-        dispatch_earlier(at, runs_out(d, HELD_QUEUED, d->limits.queue_timeout));
+    at = dispatch_earlier(
+        at, runs_out(d, HELD_NEW, d->group.limits.header_timeout));
+    at = dispatch_earlier(
+        at, runs_out(d, HELD_KEPT, d->group.limits.keep_alive_timeout));
+    at = dispatch_earlier(
+        at, runs_out(d, HELD_FAST, d->group.limits.queue_timeout));
+    at = dispatch_earlier(
+        at, runs_out(d, HELD_SLOW, d->group.limits.queue_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
     for (i = 0; i < d->board->slot_count; i++)
         at = dispatch_earlier(at, d->slots[i].retry_at);
@@ -162,13 +164,14 @@ void
 parked_expire(Dispatch *d, uint64_t now)
 {
     uint32_t i;
-    while (over(d, HELD_NEW, d->limits.header_timeout, now))
+    while (over(d, HELD_NEW, d->group.limits.header_timeout, now))
         parked_close(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER);
-    while (over(d, HELD_KEPT, d->limits.keep_alive_timeout, now))
+    while (over(d, HELD_KEPT, d->group.limits.keep_alive_timeout, now))
         parked_close(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE);
-    while (over(d, HELD_QUEUED, d->limits.queue_timeout, now))
-        parked_refuse(d, d->held.lists[HELD_QUEUED].first,
-                      CLOSED_QUEUE_TIMEOUT);
+    while (over(d, HELD_FAST, d->group.limits.queue_timeout, now))
+        parked_refuse(d, d->held.lists[HELD_FAST].first, CLOSED_QUEUE_TIMEOUT);
+    while (over(d, HELD_SLOW, d->group.limits.queue_timeout, now))
+        parked_refuse(d, d->held.lists[HELD_SLOW].first, CLOSED_QUEUE_TIMEOUT);
     while (over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
         const uint32_t index = d->held.lists[HELD_LINGER].first;
         epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);

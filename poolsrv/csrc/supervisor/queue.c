@@ -1,181 +1,195 @@
-/* The requests that wait for a thread: whose turn it is, and where it goes.
- * Pure C; see dispatch.h. */
-#define _GNU_SOURCE
-#include <sys/timerfd.h>
+/* The requests that wait for a thread in the supervisor: does what choice.h
+ * says. Pure C; see dispatch.h. */
 #include <unistd.h>
 
+#include "common/choice.h"
 #include "supervisor/dispatch_internal.h"
 
-/* Short requests come, if one waited within this time. */
-#define SHORT_LATELY CLOCK_SECOND
-/* Long requests start apart by so much of what lies between them if they are
- * spread evenly. All of it would lose what one of them ends late: 3 to 8 %
- * fewer requests, for a p99 of the short ones that was no better. */
-#define SPREAD_EIGHTHS 7
+uint32_t
+queue_length(const Dispatch *d)
+{
+    return d->held.lists[HELD_FAST].count + d->held.lists[HELD_SLOW].count;
+}
 
-/* Requests that the workers take, and how many more. */
-typedef struct {
-    int32_t all, free;
-} Places;
+static const HeldState lanes[] = {[LANE_FAST] = HELD_FAST,
+                                  [LANE_SLOW] = HELD_SLOW};
 
-/* A request has come into the queue: who may overtake it? */
-void
-queue_join(Dispatch *d, uint32_t index)
+/* What the request that came with `fd` will take, in nanoseconds. Where nobody
+ * waits nobody is overtaken, so nobody is judged. */
+static uint64_t
+judge(const Dispatch *d, int fd)
 {
     const Forecast *forecast = d->board->forecast;
-    const Held *h = &d->held.items[index];
-    uint64_t usual, patience;
-
-    if (d->drained) {
-        parked_refuse(d, index, CLOSED_STOPPING);
-    } else if (atomic_load(&d->board->notice->turn) &&
-               forecast_knows(forecast)) { /* else nobody waits as well */
-        usual = forecast_of(forecast, h->fd);
-        patience = d->limits.overtaking * usual;
-        if (patience > d->limits.queue_timeout / 2)
-            patience = d->limits.queue_timeout / 2;
-        if (usual < FORECAST_LEAST)
-            d->short_came = h->item.since;
-        held_rank(&d->held, index, usual, patience);
-    }
+    return atomic_load(&d->group.notice->turn) && forecast_knows(forecast)
+               ? forecast_of(forecast, fd)
+               : 0;
 }
 
 void
 queue_add(Dispatch *d, int fd, const ChannelItem *item)
 {
-    const uint32_t index = held_add(&d->held, fd, item, HELD_QUEUED);
-    if (index == HELD_NONE)
+    const uint64_t usual = judge(d, fd);
+    const uint32_t index =
+        held_add(&d->held, fd, item, lanes[choice_lane(usual)]);
+    if (index == HELD_NONE) {
         close(fd);
-    else
-        queue_join(d, index);
+        return;
+    }
+    d->held.items[index].usual = usual;
+    if (d->drained) {
+        parked_refuse(d, index, CLOSED_STOPPING);
+    }
 }
 
-/* The slot with the most free threads; of equals the one with the fewest
- * connections, because those will ask again. HELD_NONE: all are full. */
-static uint32_t
-queue_choose(Dispatch *d, Places *places)
+void
+queue_move(Dispatch *d, uint32_t index, uint64_t now)
 {
-    uint32_t i, best = HELD_NONE;
-    int32_t best_free = 0, best_held = 0;
-    const uint32_t count = d->board->slot_count;
-    *places = (Places){0, 0};
-    for (i = 0; i < count; i++) {
-        uint32_t s = d->turn + i < count ? d->turn + i : d->turn + i - count;
-        LoadLine *line = &d->board->loads[s];
-        int32_t load, limit, free, held;
-        if (!d->slots[s].enabled || d->slots[s].full || d->slots[s].retry_at)
-            continue;
-        load = atomic_load(&line->load);
-        limit = atomic_load(&line->limit);
-        places->all += limit;
-        if (load >= limit)
-            continue;
-        places->free += limit - load;
-        free = (int32_t)d->board->thread_count - load;
-        held = atomic_load(&line->held);
-        if (best == HELD_NONE || free > best_free ||
-            (free == best_free && held < best_held)) {
-            best = s;
-            best_free = free;
-            best_held = held;
+    const uint64_t usual = judge(d, d->held.items[index].fd);
+    held_move(&d->held, index, lanes[choice_lane(usual)], now);
+    d->held.items[index].usual = usual;
+    if (d->drained) {
+        parked_refuse(d, index, CLOSED_STOPPING);
+    }
+}
+
+static uint64_t
+rank_of(const Dispatch *d, uint32_t index)
+{
+    const Held *h = &d->held.items[index];
+    return choice_rank(h->item.since, h->usual,
+                       forecast_patience(d->board->forecast));
+}
+
+/* The first to be served; HELD_NONE: nobody waits. */
+static uint32_t
+first_of(const Dispatch *d)
+{
+    const uint32_t fast = d->held.lists[HELD_FAST].first;
+    const uint32_t slow = d->held.lists[HELD_SLOW].first;
+    if (fast == HELD_NONE || slow == HELD_NONE) {
+        return fast == HELD_NONE ? slow : fast;
+    }
+    return rank_of(d, fast) <= rank_of(d, slow) ? fast : slow;
+}
+
+/* Since when the one that has waited longest waits; 0: nobody does. */
+static uint64_t
+oldest(const Dispatch *d)
+{
+    uint64_t since = 0;
+    for (size_t i = 0; i < LANE_COUNT; i++) {
+        const uint32_t first = d->held.lists[lanes[i]].first;
+        if (first != HELD_NONE) {
+            since = dispatch_earlier(since, d->held.items[first].item.since);
         }
     }
-    if (best != HELD_NONE)
-        d->turn = best + 1 < count ? best + 1 : 0;
+    return since;
+}
+
+/* The last that came; somebody must wait. */
+static uint32_t
+newest(const Dispatch *d)
+{
+    const uint32_t fast = d->held.lists[HELD_FAST].last;
+    const uint32_t slow = d->held.lists[HELD_SLOW].last;
+    if (fast == HELD_NONE || slow == HELD_NONE) {
+        return fast == HELD_NONE ? slow : fast;
+    }
+    return d->held.items[fast].item.since > d->held.items[slow].item.since
+               ? fast
+               : slow;
+}
+
+static uint32_t
+choose_slot(Dispatch *d)
+{
+    const uint32_t count = d->board->slot_count;
+    uint32_t best;
+    for (uint32_t i = 0; i < count; i++) {
+        const Slot *slot = &d->slots[i];
+        d->workers[i] =
+            slot->enabled && !slot->full && !slot->retry_at
+                ? scoreboard_view(d->board, i)
+                : (ChoiceWorker){0}; /* its limit is reached, so to speak */
+    }
+    best = choice_worker(d->workers, count, d->group.first_slot);
+    if (best != CHOICE_NONE) {
+        d->group.first_slot = best + 1 < count ? best + 1 : 0;
+    }
     return best;
 }
 
-/* Long requests that have waited together would start together, end together,
- * and between let no short one through. So the last free place goes to the next
- * of them only when nearly as much time has passed since the one before as lies
- * between two ends if they are spread evenly. Until then it is kept for short
- * ones, hence for nobody once none has come lately, once those that come have
- * their turn behind the long one, or if nothing runs, not even the long one
- * before. When it goes; 0: now. */
-static uint64_t
-held_off(const Dispatch *d, const Held *h, Places places, uint64_t now)
+static void
+send_to(Dispatch *d, uint32_t slot, uint32_t index, uint64_t now)
 {
-    const uint64_t usual = h->usual < d->long_usual ? h->usual : d->long_usual;
-    uint64_t at;
-    if (h->usual < FORECAST_LEAST || places.free > 1 ||
-        places.free >= places.all)
-        return 0;
-    at = d->long_sent + usual / (uint32_t)places.all / 8 * SPREAD_EIGHTHS;
-    if (at > d->short_came + SHORT_LATELY)
-        at = d->short_came + SHORT_LATELY;
-    if (at > h->rank)
-        at = h->rank;
-    return at > now ? at : 0;
+    const Held *h = &d->held.items[index];
+    ChannelMessage *out = d->slots[slot].out;
+    if (h->item.since > oldest(d)) {
+        word_add(&d->board->supervisor->overtook[0], 1);
+    }
+    out->fds[out->header.count] = h->fd;
+    out->items[out->header.count] = h->item;
+    out->header.count++;
+    atomic_fetch_add(&d->board->loads[slot].load, 1);
+    atomic_fetch_add(&d->board->loads[slot].held, 1);
+    held_remove(&d->held, index);
+    if (out->header.count == CHANNEL_BATCH) {
+        slots_flush(d, slot, now);
+    }
 }
 
+/* The queue is one with what waits in the workers, and has one end. */
 static void
-wake_at(const Dispatch *d, uint64_t at)
+refuse_surplus(Dispatch *d)
 {
-    const struct itimerspec when = {
-        .it_value = {.tv_sec = (time_t)(at / CLOCK_SECOND),
-                     .tv_nsec = (long)(at % CLOCK_SECOND)}};
-    timerfd_settime(d->timer, TFD_TIMER_ABSTIME, &when, NULL);
+    uint64_t waiting = 0;
+    if (queue_length(d) == 0) {
+        return;
+    }
+    for (uint32_t i = 0; i < d->board->slot_count; i++) {
+        waiting += word_get(d->board->workers[i].waiting);
+    }
+    while (queue_length(d) &&
+           queue_length(d) + waiting > d->group.limits.queue_size) {
+        parked_refuse(d, newest(d), CLOSED_QUEUE_FULL);
+    }
 }
 
 void
 queue_dispatch(Dispatch *d, uint64_t now)
 {
-    HeldList *queue = &d->held.lists[HELD_QUEUED];
-    _Atomic uint64_t *turn = &d->board->notice->turn;
+    _Atomic uint64_t *turn = &d->group.notice->turn;
     Word *since = d->board->supervisor->queue_since;
-    uint64_t rank, later;
-    Places places;
-    uint32_t i;
+    uint64_t rank;
+    uint32_t index;
 
-    while (queue->count) {
-        const uint32_t slot = queue_choose(d, &places);
-        const uint32_t index = held_turn(&d->held);
-        const Held *h = &d->held.items[index];
-        ChannelMessage *out;
-        if (slot == HELD_NONE) {
-            /* Say that someone waits before the last look at the loads: a
-             * worker takes its load off before it looks at the queue, so one
-             * of us sees the other. */
-            if (atomic_load(turn) == 0) {
-                atomic_store(turn, h->rank);
-                continue;
-            }
+    while ((index = first_of(d)) != HELD_NONE) {
+        const uint32_t slot = choose_slot(d);
+        if (slot != CHOICE_NONE) {
+            send_to(d, slot, index, now);
+            continue;
+        }
+        if (atomic_load(turn)) {
             break;
         }
-        later = held_off(d, h, places, now);
-        if (later) {
-            if (later != d->hold_off)
-                wake_at(d, later);
-            d->hold_off = later;
-            break;
-        }
-        if (index != queue->first)
-            word_add(&d->board->supervisor->overtook[0], 1);
-        if (h->usual >= FORECAST_LEAST) {
-            d->long_sent = now;
-            d->long_usual = h->usual;
-        }
-        out = d->slots[slot].out;
-        out->fds[out->header.count] = h->fd;
-        out->items[out->header.count] = h->item;
-        out->header.count++;
-        atomic_fetch_add(&d->board->loads[slot].load, 1);
-        atomic_fetch_add(&d->board->loads[slot].held, 1);
-        held_remove(&d->held, index);
-        if (out->header.count == CHANNEL_BATCH)
-            slots_flush(d, slot, now);
+        /* Say that someone waits before the last look at the loads: a worker
+         * takes its load off before it looks whether someone waits, so one of
+         * us sees the other. */
+        atomic_store(turn, rank_of(d, index));
     }
-    for (i = 0; i < d->board->slot_count; i++)
-        if (d->slots[i].out)
+    for (uint32_t i = 0; i < d->board->slot_count; i++) {
+        if (d->slots[i].out) {
             slots_flush(d, i, now);
-    while (queue->count > d->limits.queue_size)
-        parked_refuse(d, queue->last, CLOSED_QUEUE_FULL);
-    rank = queue->count ? d->held.items[held_turn(&d->held)].rank : 0;
-    if (atomic_load(turn) != rank)
+        }
+    }
+    refuse_surplus(d);
+    index = first_of(d);
+    rank = index == HELD_NONE ? 0 : rank_of(d, index);
+    if (atomic_load(turn) != rank) {
         atomic_store(turn, rank);
-    word_set(d->board->supervisor->queue_length, queue->count);
-    if (queue->count)
-        word_set(since, d->held.items[queue->first].item.since);
-    else if (word_get(since))
-        word_set(since, 0);
+    }
+    word_set(d->board->supervisor->queue_length, queue_length(d));
+    if (word_get(since) != oldest(d)) {
+        word_set(since, oldest(d));
+    }
 }

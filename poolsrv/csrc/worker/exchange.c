@@ -644,7 +644,7 @@ gives_way(const Serve *s, const Conn *c)
         atomic_load_explicit(&s->o.board->notice->turn, memory_order_relaxed);
     return turn != 0 && schedule_queues(&s->schedule) &&
            (c->ready > turn + SCHEDULE_TICK || !forecast_knows(forecast) ||
-            forecast_of(forecast, c->fd) >= FORECAST_LEAST);
+            forecast_of(forecast, c->fd) >= CHOICE_SLOW);
 }
 
 /* The first byte of a request should be there. Before it is read, the

@@ -417,6 +417,7 @@ serve_new(const ServeOptions *options)
         watch_fd(s->watch, s->epoll, 0, WATCHED_EPOLL) < 0)
         goto failed;
     word_set(options->board->workers[options->slot].threads, threads);
+    atomic_store(&s->line->width, (int32_t)threads);
     atomic_store(&s->line->limit, (int32_t)threads);
     return s;
 failed:

@@ -99,6 +99,7 @@ workers(Server *s, const int32_t loads[SLOTS])
     for (uint32_t i = 0; i < SLOTS; i++) {
         atomic_store(&s->board.loads[i].load, loads[i]);
         atomic_store(&s->board.loads[i].limit, THREADS);
+        atomic_store(&s->board.loads[i].width, THREADS);
         dispatch_enable(s->dispatch, i, loads[i] >= 0);
     }
 }
@@ -552,8 +553,6 @@ test_short_requests_overtake_long_ones(void)
     /* And among their like, first come, first served. */
     for (uint32_t i = 0; i < 5; i++) {
         static const size_t order[] = {0, 3, 4, 1, 2};
-        if (i == 4) /* the last place is held: see below */
-            atomic_store(&s->board.loads[0].load, THREADS - 1);
         end_request(s, 0);
         waits(s, 4 - i);
         CHECK(receives_from(s, 0, clients[order[i]]));
@@ -615,119 +614,6 @@ test_nobody_is_overtaken_for_ever(void)
     CHECK(!is_overtaken(&strict, 0));
     /* Nor until its time is up: half of that is the most. */
     CHECK(!is_overtaken(&hasty, CLOCK_SECOND - CLOCK_SECOND / 4));
-}
-
-/* The last free place is for short requests, if such come, until as much time
- * has passed as lies between two long ones that are spread evenly. */
-static void
-test_long_requests_are_spread(void)
-{
-    Server *s = server_open(&patient);
-    int clients[5], brief;
-    slow_takes(s, LONG_TIME);
-    wait_in_line(s, "sslll", clients);
-    atomic_store(&s->board.loads[0].load, 1); /* three places are free */
-    waits(s, 2);
-    turn(s);
-    CHECK(dispatch_queued(s->dispatch) == 2 && load(s, 0) == THREADS);
-    end_request(s, 0);
-    end_request(s, 0);
-    waits(s, 1);
-    turn(s);
-    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
-    brief = connects_and_asks(s);
-    UNTIL(s, load(s, 0) == THREADS);
-    CHECK(dispatch_queued(s->dispatch) == 1);
-    close(brief);
-    close_all(clients, 5);
-    server_close(s);
-}
-
-/* The time between two passes by itself: nothing else happens. */
-static void
-test_a_long_request_is_held_off_for_a_while_only(void)
-{
-    Server *s = server_open(&patient);
-    int clients[4];
-    slow_takes(s, 10 * CLOCK_MILLISECOND);
-    wait_in_line(s, "ssll", clients);
-    atomic_store(&s->board.loads[0].load, 0);
-    UNTIL(s, load(s, 0) == THREADS);
-    CHECK(dispatch_queued(s->dispatch) == 0);
-    close_all(clients, 4);
-    server_close(s);
-}
-
-/* So long that what is held off by it alone outlasts the test. */
-#define FOR_EVER (100 * LONG_TIME)
-
-/* One of two long requests has been sent on; the other is held off. */
-static void
-hold_one_off(Server *s, int clients[4])
-{
-    slow_takes(s, FOR_EVER);
-    wait_in_line(s, "ssll", clients);
-    atomic_store(&s->board.loads[0].load, 0);
-    waits(s, 1);
-    turn(s);
-    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS - 1);
-}
-
-static void
-test_nothing_is_held_off_where_nothing_runs(void)
-{
-    Server *s = server_open(&patient);
-    int clients[4];
-    hold_one_off(s, clients);
-    atomic_store(&s->board.loads[0].limit, 1); /* the only thread */
-    atomic_store(&s->board.loads[0].load, 0);
-    turn(s);
-    CHECK(dispatch_queued(s->dispatch) == 0);
-    close_all(clients, 4);
-    server_close(s);
-}
-
-/* The free place would be for nobody: who comes now comes behind it. */
-static void
-test_who_cannot_be_overtaken_any_more_is_not_held_off(void)
-{
-    Server *s = server_open(&patient);
-    int clients[4], old;
-    Got got;
-    slow_takes(s, FOR_EVER);
-    workers(s, (int32_t[]){0, -1, -1});
-    old = connects_and_asks_slow(s);
-    UNTIL(s, load(s, 0) == 1);
-    got = receives_one(s, 0);
-    got.item.since -= patient.queue_timeout * 3 / 4;
-    hold_one_off(s, clients);
-    atomic_store(&s->board.loads[0].load, THREADS); /* one of them its own */
-    hands_back(s, 0, got, true);
-    UNTIL(s, count(s->board.supervisor->handed_back) == 1);
-    CHECK(dispatch_queued(s->dispatch) == 1 && load(s, 0) == THREADS);
-    close(old);
-    close_all(clients, 4);
-    server_close(s);
-}
-
-/* Nor does it wait for anything to happen. */
-static void
-test_nothing_is_held_off_where_no_short_request_comes(void)
-{
-    Server *s = server_open(&patient);
-    Got got[THREADS];
-    int clients[4];
-    hold_one_off(s, clients);
-    CHECK(receives(s, 0, got, THREADS) == THREADS - 1);
-    CHECK(dispatch_watch(s->dispatch, s->theirs[0], 0) == 0);
-    CHECK(dispatch_wait(s->dispatch, clock_now() + DEADLINE, s->events, ROOM) ==
-          1);
-    CHECK(receives_from(s, 0, clients[3]));
-    for (size_t i = 0; i < THREADS - 1; i++) {
-        close(got[i].fd);
-    }
-    close_all(clients, 4);
-    server_close(s);
 }
 
 /* Clocks agree, but a worker's word is only a word. */
@@ -898,6 +784,29 @@ test_the_queue_has_an_end(void)
 }
 
 /* However many come at once: only those that must wait are in the queue. */
+/* What waits in workers is in the same queue. */
+static void
+test_the_queue_has_one_end_for_all_that_wait(void)
+{
+    DispatchLimits limits = patient;
+    Server *s;
+    int clients[2];
+    limits.queue_size = 3;
+    s = server_open(&limits);
+    workers(s, (int32_t[]){THREADS, THREADS, -1});
+    word_set(s->board.workers[0].waiting, 1);
+    word_set(s->board.workers[1].waiting, 1);
+    clients[0] = connects_and_asks(s);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    clients[1] = connects_and_asks(s);
+    UNTIL(s, closed(s, CLOSED_QUEUE_FULL) == 1);
+    CHECK(dispatch_queued(s->dispatch) == 1);
+    CHECK(reads_503(clients[1]));
+    close(clients[0]);
+    close(clients[1]);
+    server_close(s);
+}
+
 static void
 test_nobody_is_refused_whom_a_thread_is_free_for(void)
 {
@@ -1168,11 +1077,6 @@ main(void)
     RUN(test_one_handed_back_with_a_request_keeps_its_place);
     RUN(test_short_requests_overtake_long_ones);
     RUN(test_nobody_is_overtaken_for_ever);
-    RUN(test_long_requests_are_spread);
-    RUN(test_a_long_request_is_held_off_for_a_while_only);
-    RUN(test_nothing_is_held_off_where_nothing_runs);
-    RUN(test_who_cannot_be_overtaken_any_more_is_not_held_off);
-    RUN(test_nothing_is_held_off_where_no_short_request_comes);
     RUN(test_nobody_waits_since_tomorrow);
     RUN(test_what_a_dead_worker_had_not_received_goes_to_another);
     RUN(test_a_client_that_leaves_without_a_word);
@@ -1182,6 +1086,7 @@ main(void)
     RUN(test_a_request_that_waits_for_too_long_is_refused);
     RUN(test_a_refused_client_may_go_on_sending);
     RUN(test_the_queue_has_an_end);
+    RUN(test_the_queue_has_one_end_for_all_that_wait);
     RUN(test_nobody_is_refused_whom_a_thread_is_free_for);
     RUN(test_accepting_goes_on_when_there_are_descriptors_again);
     RUN(test_idle_connections_make_room_for_new_ones);

@@ -12,15 +12,13 @@ enum { MOST = 300, STEPS = 200000 };
 typedef struct {
     bool used;
     HeldState state;
-    uint64_t since, rank, usual;
-    uint64_t order;
+    uint64_t since;
     uint32_t index;
 } Expected;
 
 typedef struct {
     HeldTable table;
     Expected all[MOST];
-    uint64_t order;
     uint32_t random;
 } Pair;
 
@@ -65,31 +63,6 @@ check_lists(const Pair *p)
     }
 }
 
-/* Whose turn it is: the least rank, and of equals who was queued first. */
-static const Expected *
-expected_turn(const Pair *p)
-{
-    const Expected *best = NULL;
-    for (size_t i = 0; i < MOST; i++) {
-        const Expected *e = &p->all[i];
-        if (e->used && e->state == HELD_QUEUED &&
-            (best == NULL || e->rank < best->rank ||
-             (e->rank == best->rank && e->order < best->order))) {
-            best = e;
-        }
-    }
-    return best;
-}
-
-static void
-enters(Pair *p, Expected *e, HeldState state, uint64_t since)
-{
-    e->state = state;
-    e->since = e->rank = since;
-    e->usual = 0;
-    e->order = p->order++;
-}
-
 /* One step with a place drawn by lot, in the table and in the model. */
 static void
 step(Pair *p)
@@ -103,17 +76,15 @@ step(Pair *p)
         e->index = held_add(&p->table, (int)(e - p->all), &item, state);
         CHECK(e->index != HELD_NONE);
         e->used = true;
-        enters(p, e, state, since);
+        e->state = state;
+        e->since = since;
     } else if (draw(p, 3) == 0) {
         held_remove(&p->table, e->index);
         e->used = false;
-    } else if (e->state == HELD_QUEUED && e->usual == 0 && draw(p, 2)) {
-        e->usual = 1 + draw(p, 20);
-        e->rank = e->since + 2 * e->usual;
-        held_rank(&p->table, e->index, e->usual, 2 * e->usual);
     } else {
         held_move(&p->table, e->index, state, since);
-        enters(p, e, state, since);
+        e->state = state;
+        e->since = since;
     }
 }
 
@@ -123,41 +94,12 @@ test_as_the_model(void)
     Pair p = {.random = 2463534242};
     held_init(&p.table);
     for (int i = 0; i < STEPS; i++) {
-        const Expected *turn;
         step(&p);
-        turn = expected_turn(&p);
-        if (turn) {
-            const Held *h = &p.table.items[held_turn(&p.table)];
-            CHECK(h->fd == turn - p.all);
-            CHECK(h->rank == turn->rank && h->usual == turn->usual);
-        }
         if (i % 100 == 0) {
             check_lists(&p);
         }
     }
     held_clear(&p.table);
-}
-
-/* Everybody leaves in the order of rank, by the heap alone. */
-static void
-test_the_queue_empties_in_order(void)
-{
-    HeldTable t;
-    uint64_t last = 0;
-    held_init(&t);
-    for (uint64_t i = 0; i < 1000; i++) {
-        const ChannelItem item = {.since = i};
-        const uint32_t index = held_add(&t, (int)i, &item, HELD_QUEUED);
-        held_rank(&t, index, 1, i * 7919 % 500);
-    }
-    for (int i = 0; i < 1000; i++) {
-        const uint32_t turn = held_turn(&t);
-        CHECK(t.items[turn].rank >= last);
-        last = t.items[turn].rank;
-        held_remove(&t, turn);
-    }
-    CHECK(t.lists[HELD_QUEUED].count == 0);
-    held_clear(&t);
 }
 
 /* An event of an earlier connection in the same place can be told. */
@@ -181,7 +123,6 @@ int
 main(void)
 {
     test_as_the_model();
-    test_the_queue_empties_in_order();
     test_a_place_that_is_used_again_has_another_stamp();
     return 0;
 }

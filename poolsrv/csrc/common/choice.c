@@ -1,0 +1,61 @@
+/* Who is served next, and where. Pure C; see choice.h. */
+#include "common/choice.h"
+
+uint64_t
+choice_rank(uint64_t since, uint64_t usual, ChoicePatience patience)
+{
+    uint64_t later;
+    if (usual < CHOICE_SLOW) {
+        return since;
+    }
+    later = patience.times * usual;
+    return since + (later < patience.most ? later : patience.most);
+}
+
+int32_t
+choice_room(const ChoiceWorker *worker)
+{
+    const int32_t most =
+        worker->width < worker->limit ? worker->width : worker->limit;
+    /* What waits there is about to be begun. */
+    return worker->waiting > 0 || worker->load >= most ? 0
+                                                       : most - worker->load;
+}
+
+uint32_t
+choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first)
+{
+    uint32_t best = CHOICE_NONE;
+    int32_t best_free = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        const uint32_t at = first + i < count ? first + i : first + i - count;
+        const ChoiceWorker *worker = &workers[at];
+        const int32_t free = worker->width - worker->load - worker->waiting;
+        if (worker->load >= worker->limit) {
+            continue;
+        }
+        if (best == CHOICE_NONE || free > best_free ||
+            (free == best_free &&
+             worker->connections < workers[best].connections)) {
+            best = at;
+            best_free = free;
+        }
+    }
+    return best;
+}
+
+uint32_t
+choice_surplus(uint32_t waiting, uint32_t begun, uint32_t room)
+{
+    const uint32_t more = waiting > begun ? waiting - begun : 0;
+    return more < room ? more : room;
+}
+
+uint32_t
+choice_excess(int32_t connections, int32_t fewest, uint32_t waiting)
+{
+    /* The difference of one is nobody's to mend. */
+    const uint32_t more =
+        connections > fewest ? (uint32_t)(connections - fewest) / 2 : 0;
+    return more < waiting ? more : waiting;
+}

@@ -1,0 +1,86 @@
+/* Who is served next, and where: the rules of the one queue.
+ *
+ * Pure C: facts in, decisions out; no system call, no clock, no state. A
+ * request waits in the supervisor or, on a connection that a worker kept, in
+ * that worker; both sides decide by these rules, so that all that wait are one
+ * queue to those who look. The simulation and the tests call them as well.
+ */
+#ifndef POOLSRV_CHOICE_H
+#define POOLSRV_CHOICE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define CHOICE_NONE UINT32_MAX
+
+/* The grain of all waiting, in nanoseconds: the main thread of a worker looks
+ * after busy threads and waiting connections this often, nobody waits beside a
+ * free thread for longer, and who came within one of another counts as having
+ * come with it. A tick costs some 6 us, 0.3 % of a core. */
+#define CHOICE_TICK UINT64_C(2000000)
+
+/* Requests of a path that takes so long go in the slow lane, in nanoseconds.
+ * Shorter ones hinder nobody: looking into the queue for them would cost more
+ * than a tenth of what they take. */
+#define CHOICE_SLOW UINT64_C(250000)
+
+/* A request goes in one of two lanes, by what its path usually takes. In each
+ * lane the order is that of arrival. */
+typedef enum { LANE_FAST, LANE_SLOW, LANE_COUNT } Lane;
+
+static inline Lane
+choice_lane(uint64_t usual)
+{
+    return usual < CHOICE_SLOW ? LANE_FAST : LANE_SLOW;
+}
+
+/* By how much a request of the slow lane may be overtaken: as if it had come
+ * so many times its own usual duration later, but no more than `most`. */
+typedef struct {
+    uint32_t times; /* 0: nobody is overtaken */
+    uint64_t most;  /* nanoseconds */
+} ChoicePatience;
+
+/* Of the firsts of both lanes, wherever they wait, the one with the lower rank
+ * is served first. A rank is a time in nanoseconds. */
+uint64_t choice_rank(uint64_t since, uint64_t usual, ChoicePatience patience);
+
+/* A worker as the others see it. */
+typedef struct {
+    int32_t load;        /* requests that were sent to it or run in it */
+    int32_t limit;       /* of the load, up to which it is sent more */
+    int32_t width;       /* requests that it serves at a time */
+    int32_t waiting;     /* unread requests in it that wait for a thread */
+    int32_t connections; /* in it, busy or not */
+} ChoiceWorker;
+
+/* Requests that the worker would begin at once. */
+int32_t choice_room(const ChoiceWorker *worker);
+
+/* The worker that the next request goes to: the one with the most threads
+ * beyond what it has; of equals the one with the fewest connections, because
+ * those will ask again; of these the first at or behind `first`. CHOICE_NONE:
+ * each has reached its limit. */
+uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
+                       uint32_t first);
+
+/* A thread has come free in a worker where a request of rank `own` waits, and
+ * one of rank `turn` (0: none) waits in the supervisor. Should it leave its
+ * place to that one? Not within a tick: the way there and back takes longer
+ * than many a request. */
+static inline bool
+choice_lets_go(uint64_t own, uint64_t turn)
+{
+    return turn != 0 && own > turn + CHOICE_TICK;
+}
+
+/* How many that wait in a worker should go where there is room for so many: the
+ * oldest of those that it will not begin within a tick, if it begins as many as
+ * in the last one. */
+uint32_t choice_surplus(uint32_t waiting, uint32_t begun, uint32_t room);
+
+/* How many that wait in a worker should go so that it has no more connections
+ * than the one with the fewest. */
+uint32_t choice_excess(int32_t connections, int32_t fewest, uint32_t waiting);
+
+#endif

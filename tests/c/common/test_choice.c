@@ -1,0 +1,100 @@
+/* Who is served next, and where. */
+#include "common/choice.h"
+
+#include <stddef.h>
+
+#include "check.h"
+
+static void
+test_a_slow_request_ranks_as_if_it_had_come_later(void)
+{
+    const ChoicePatience patience = {.times = 10, .most = 50 * CHOICE_SLOW};
+    CHECK(choice_rank(7, CHOICE_SLOW - 1, patience) == 7);
+    CHECK(choice_rank(7, CHOICE_SLOW, patience) == 7 + 10 * CHOICE_SLOW);
+    CHECK(choice_rank(7, 6 * CHOICE_SLOW, patience) == 7 + 50 * CHOICE_SLOW);
+    CHECK(choice_rank(7, CHOICE_SLOW, (ChoicePatience){0, 1000}) == 7);
+    CHECK(choice_lane(CHOICE_SLOW - 1) == LANE_FAST);
+    CHECK(choice_lane(CHOICE_SLOW) == LANE_SLOW);
+}
+
+static void
+test_room_is_for_what_would_begin_at_once(void)
+{
+    static const struct {
+        ChoiceWorker worker;
+        int32_t room;
+    } cases[] = {
+        {{.load = 1, .limit = 4, .width = 4}, 3},
+        {{.load = 4, .limit = 4, .width = 4}, 0},
+        {{.load = 5, .limit = 9, .width = 4}, 0},
+        {{.load = 0, .limit = 2, .width = 1}, 1}, /* one more is no room */
+        {{.load = 0, .limit = 0, .width = 4}, 0}, /* it drains */
+        {{.load = 0, .limit = 4, .width = 4, .waiting = 1}, 0},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK(choice_room(&cases[i].worker) == cases[i].room);
+    }
+}
+
+static void
+test_the_worker_with_the_most_room_is_next(void)
+{
+    static const struct {
+        ChoiceWorker workers[3];
+        uint32_t first, chosen;
+    } cases[] = {
+        {{{3, 4, 4, 0, 0}, {1, 4, 4, 0, 0}, {2, 4, 4, 0, 0}}, 0, 1},
+        /* Who has reached its limit gets nothing, whatever its width. */
+        {{{4, 4, 4, 0, 0}, {0, 0, 4, 0, 0}, {5, 6, 4, 0, 0}}, 0, 2},
+        {{{4, 4, 4, 0, 0}, {4, 4, 4, 0, 0}, {4, 4, 4, 0, 0}}, 0, CHOICE_NONE},
+        /* What waits there goes first. */
+        {{{1, 4, 4, 9, 0}, {2, 4, 4, 0, 0}, {3, 4, 4, 0, 0}}, 0, 1},
+        /* Of equals the one with the fewest connections, then each in turn. */
+        {{{1, 4, 4, 0, 9}, {1, 4, 4, 0, 7}, {1, 4, 4, 0, 8}}, 0, 1},
+        {{{1, 4, 4, 0, 9}, {1, 4, 4, 0, 9}, {1, 4, 4, 0, 9}}, 2, 2},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK(choice_worker(cases[i].workers, 3, cases[i].first) ==
+              cases[i].chosen);
+    }
+}
+
+static void
+test_a_place_is_left_to_who_came_a_tick_earlier(void)
+{
+    CHECK(!choice_lets_go(5 * CHOICE_TICK, 0));
+    CHECK(!choice_lets_go(5 * CHOICE_TICK, 4 * CHOICE_TICK));
+    CHECK(choice_lets_go(5 * CHOICE_TICK + 1, 4 * CHOICE_TICK));
+    CHECK(!choice_lets_go(CHOICE_TICK, 5 * CHOICE_TICK));
+}
+
+static void
+test_what_a_worker_will_not_begin_goes_where_there_is_room(void)
+{
+    CHECK(choice_surplus(5, 0, 9) == 5); /* it is pinned */
+    CHECK(choice_surplus(5, 0, 2) == 2);
+    CHECK(choice_surplus(5, 3, 9) == 2);
+    CHECK(choice_surplus(5, 200, 9) == 0); /* they are begun within a tick */
+    CHECK(choice_surplus(5, 0, 0) == 0);
+}
+
+static void
+test_connections_even_out(void)
+{
+    CHECK(choice_excess(40, 24, 30) == 8);
+    CHECK(choice_excess(40, 24, 3) == 3);
+    CHECK(choice_excess(33, 32, 30) == 0);
+    CHECK(choice_excess(24, 40, 30) == 0);
+}
+
+int
+main(void)
+{
+    test_a_slow_request_ranks_as_if_it_had_come_later();
+    test_room_is_for_what_would_begin_at_once();
+    test_the_worker_with_the_most_room_is_next();
+    test_a_place_is_left_to_who_came_a_tick_earlier();
+    test_what_a_worker_will_not_begin_goes_where_there_is_room();
+    test_connections_even_out();
+    return 0;
+}
