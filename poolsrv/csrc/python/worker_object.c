@@ -23,7 +23,7 @@
 #endif
 
 typedef struct {
-    PyObject_HEAD Serve *serve;
+    PyObject_HEAD Worker *worker;
     PyObject *board; /* keeps the mapping alive */
     App app;
     Context **contexts; /* [thread_count], of threads that serve */
@@ -64,10 +64,10 @@ report(Context *x)
 
     if (x->request->refusal) {
         /* The client's doing: no error of the application's. */
-        serve_note(x->thread->serve, NOTE_DEBUG,
-                   "request %s: its body could not be read, %d %s",
-                   x->request_id, x->request->refusal,
-                   status_phrase(x->request->refusal));
+        notes_add(x->thread->worker, NOTE_DEBUG,
+                  "request %s: its body could not be read, %d %s",
+                  x->request_id, x->request->refusal,
+                  status_phrase(x->request->refusal));
         PyErr_Clear();
         return;
     }
@@ -125,7 +125,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
 {
     App *app = argument;
     Context *x = t->context;
-    const bool measured = schedule_runs(serve_schedule(t->serve), &t->meter);
+    const bool measured = schedule_runs(worker_schedule(t->worker), &t->meter);
     const uint64_t start = t->now;
     Usage before = {0, 0}, after = {0, 0};
     uint64_t wall;
@@ -138,7 +138,7 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     x->client = c->item.client;
     x->body_size = 0;
     PyEval_RestoreThread(x->tstate);
-    while ((garbage = serve_garbage_pop(t->serve)) != NULL)
+    while ((garbage = output_garbage_pop(t->worker)) != NULL)
         Py_DECREF((PyObject *)garbage);
     call(x);
     x->tstate = PyEval_SaveThread();
@@ -147,12 +147,12 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     wall = t->now - start;
     if (measured)
         after = usage();
-    schedule_ran(serve_schedule(t->serve), &t->meter, wall, measured,
+    schedule_ran(worker_schedule(t->worker), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
     c->more = !c->keep;
     if (x->out.size) {
-        serve_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
+        output_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
         x->out.size = 0;
     }
     if (x->out.capacity > OUT_KEPT)
@@ -226,10 +226,10 @@ reactor_serve(ReactorObject *self, PyObject *args)
         return NULL;
     self->contexts[index] = x;
     self->serving++;
-    x->thread = serve_thread_at(self->serve, index);
+    x->thread = threads_at(self->worker, index);
     Py_INCREF(self);
     x->tstate = PyEval_SaveThread();
-    serve_thread(self->serve, index, x);
+    threads_serve(self->worker, index, x);
     PyEval_RestoreThread(x->tstate);
     self->serving--;
     self->contexts[index] = NULL;
@@ -242,11 +242,11 @@ reactor_serve(ReactorObject *self, PyObject *args)
  * The main thread's part */
 
 static PyObject *
-notes_list(Serve *serve)
+notes_list(Worker *worker)
 {
     PyObject *list = PyList_New(0);
     Note note;
-    while (list && serve_note_pop(serve, &note)) {
+    while (list && notes_pop(worker, &note)) {
         PyObject *item = Py_BuildValue(
             "(iN)", (int)note.level,
             PyUnicode_DecodeUTF8(note.text, (Py_ssize_t)strlen(note.text),
@@ -265,10 +265,10 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
     PyObject *notes;
     void *garbage;
 
-    Py_BEGIN_ALLOW_THREADS result = serve_watch(self->serve);
-    Py_END_ALLOW_THREADS while ((garbage = serve_garbage_pop(self->serve)) !=
+    Py_BEGIN_ALLOW_THREADS result = watch_wait(self->worker);
+    Py_END_ALLOW_THREADS while ((garbage = output_garbage_pop(self->worker)) !=
                                 NULL) Py_DECREF((PyObject *)garbage);
-    notes = notes_list(self->serve);
+    notes = notes_list(self->worker);
     if (notes == NULL)
         return NULL;
     return Py_BuildValue("(NN)", PyBool_FromLong(result == WATCH_DRAINED),
@@ -278,7 +278,7 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
 static PyObject *
 reactor_drain(ReactorObject *self, PyObject *Py_UNUSED(none))
 {
-    serve_drain(self->serve);
+    watch_drain(self->worker);
     Py_RETURN_NONE;
 }
 
@@ -303,7 +303,7 @@ nanoseconds(double seconds)
 }
 
 static int
-parse_limits(PyObject *dict, ServeLimits *limits)
+parse_limits(PyObject *dict, WorkerLimits *limits)
 {
     static char *names[] = {"request_line",       "request_fields",
                             "request_field_size", "request_head",
@@ -399,7 +399,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
                             "forwarded",   "trusted",      "proxy_protocol",
                             "access_log",  "access_json",  NULL};
     CoreState *state = core_state_of(type);
-    ServeOptions options = {.parallel = WORKER_PARALLEL};
+    WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *application, *templates, *on_error, *limits, *trusted;
     const char *forwarded;
     int server_field, date_field, proxy_protocol, access_log_fd, access_json;
@@ -453,8 +453,8 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->app.believed = forwarded_fields(self->app.forwarded);
     options.trusted = self->app.trusted;
     options.proxy_protocol = proxy_protocol;
-    self->serve = serve_new(&options);
-    if (self->serve == NULL) {
+    self->worker = worker_new(&options);
+    if (self->worker == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
     }
@@ -491,8 +491,8 @@ reactor_dealloc(ReactorObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     reactor_clear(self);
-    if (self->serve)
-        serve_free(self->serve);
+    if (self->worker)
+        worker_free(self->worker);
     environ_keys_clear(&self->app.keys);
     PyMem_Free((void *)self->app.trusted.items);
     PyMem_Free(self->contexts);

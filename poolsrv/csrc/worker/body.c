@@ -35,7 +35,7 @@ request_init(Request *r, const Http1Limits *limits, uint32_t capacity)
 
 /* Forget the body; the buffer stays. */
 void
-body_clear(Request *r)
+request_drop_body(Request *r)
 {
     free(r->memory);
     if (r->spool >= 0)
@@ -51,7 +51,7 @@ body_clear(Request *r)
 void
 request_clear(Request *r)
 {
-    body_clear(r);
+    request_drop_body(r);
     free(r->fields);
     free(r->buffer);
     r->fields = NULL;
@@ -63,9 +63,9 @@ request_clear(Request *r)
 uint32_t
 request_larger(uint32_t size)
 {
-    return size < 512                ? 1024
-           : size > SERVE_BUFFER / 2 ? SERVE_BUFFER
-                                     : size * 2;
+    return size < 512                  ? 1024
+           : size > REQUEST_BUFFER / 2 ? REQUEST_BUFFER
+                                       : size * 2;
 }
 
 /* Room for so many bytes in all. */
@@ -86,15 +86,15 @@ request_grow(Request *r, uint32_t capacity)
 /* ------------------------------------------------------------------------
  * Reading a body */
 
-const char body_go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
-const char body_too_large[] = "the body is larger than is allowed here";
+const char request_go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+const char request_too_large[] = "the body is larger than is allowed here";
 
 /* A body may pause for so long, and has so long in all, plus the time that
  * what has come takes at the least rate. */
 uint64_t
-body_deadline(const Serve *s, const Request *r, uint64_t now)
+request_body_deadline(const Worker *w, const Request *r, uint64_t now)
 {
-    const ServeLimits *limits = &s->o.limits;
+    const WorkerLimits *limits = &w->o.limits;
     uint64_t all, earned;
     if (limits->body_rate == 0)
         return now + limits->body_timeout;
@@ -107,7 +107,7 @@ body_deadline(const Serve *s, const Request *r, uint64_t now)
 
 /* Room for `more` bytes of body in memory. */
 int
-body_reserve(Request *r, uint64_t more, uint64_t expected)
+body_kept_reserve(Request *r, uint64_t more, uint64_t expected)
 {
     const uint64_t need = r->body_size + more;
     uint64_t capacity = r->body_capacity;
@@ -166,14 +166,14 @@ spool_open(void)
 
 /* Keep `size` bytes of body. 0, or the status to refuse with. */
 int
-body_add(Serve *s, Request *r, const char *data, size_t size)
+body_kept_add(Worker *w, Request *r, const char *data, size_t size)
 {
     const uint64_t total = r->body_size + size;
     if (size == 0) /* and perhaps no memory yet, which memcpy must not see */
         return 0;
-    if (total > s->o.limits.body_limit)
+    if (total > w->o.limits.body_limit)
         return 413;
-    if (r->spool < 0 && total > s->o.limits.body_buffer) {
+    if (r->spool < 0 && total > w->o.limits.body_buffer) {
         r->spool = spool_open();
         if (r->spool < 0 || write_all(r->spool, r->memory, r->body_size) < 0)
             goto failed;
@@ -187,25 +187,26 @@ body_add(Serve *s, Request *r, const char *data, size_t size)
             goto failed;
     } else {
         const int64_t expected = r->head.content_length;
-        if (body_reserve(r, size, expected > 0 ? (uint64_t)expected : 0) < 0)
+        if (body_kept_reserve(r, size, expected > 0 ? (uint64_t)expected : 0) <
+            0)
             return 500;
         memcpy(r->memory + r->body_size, data, size);
     }
     r->body_size = total;
     return 0;
 failed:
-    serve_note(s, NOTE_WARNING,
-               "cannot keep a request body in a temporary file: %s; make room "
-               "in TMPDIR or raise body-buffer",
-               strerror(errno));
+    notes_add(w, NOTE_WARNING,
+              "cannot keep a request body in a temporary file: %s; make room "
+              "in TMPDIR or raise body-buffer",
+              strerror(errno));
     return 500;
 }
 
 /* Decode chunks. 1: the body is complete, *used bytes were its; 0: more is
  * needed; else the status to refuse with, *words why. */
 int
-body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
-            const char **words)
+body_kept_decode(Worker *w, Request *r, const char *data, size_t size,
+                 size_t *used, const char **words)
 {
     *used = 0;
     for (;;) {
@@ -218,9 +219,9 @@ body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
         *used += n;
         switch (result) {
         case HTTP1_DATA:
-            status = body_add(s, r, piece, span.len);
+            status = body_kept_add(w, r, piece, span.len);
             if (status == 413)
-                *words = body_too_large;
+                *words = request_too_large;
             if (status)
                 return status;
             break;
@@ -238,7 +239,7 @@ body_decode(Serve *s, Request *r, const char *data, size_t size, size_t *used,
 /* Bytes behind the body belong to the next request: keep them behind the
  * head, whose spans stay where they are. */
 int
-body_keep_rest(Request *r, const char *data, uint32_t size)
+body_kept_put_back(Request *r, const char *data, uint32_t size)
 {
     const uint32_t at = r->head.length;
     if (request_grow(r, at + size) < 0)
@@ -257,7 +258,7 @@ static int
 wait_readable(Thread *t, Conn *c, const Request *r)
 {
     const uint64_t now = clock_now();
-    const uint64_t deadline = body_deadline(t->serve, r, now);
+    const uint64_t deadline = request_body_deadline(t->worker, r, now);
     const uint64_t left = deadline > now ? deadline - now : 0;
     struct pollfd p = {.fd = c->fd, .events = POLLIN};
     int n;
@@ -360,8 +361,8 @@ read_sized(Thread *t, Conn *c, Request *r, char *to, size_t room,
 }
 
 ssize_t
-serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
-                const char **words)
+body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
+                   const char **words)
 {
     size_t n;
     if (r->ended || room == 0)
@@ -375,15 +376,15 @@ serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
         r->body_began = clock_now();
         /* Once the answer has begun, this would stand in its middle. */
         if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
-            serve_send(t, c, body_go_on, strlen(body_go_on), NULL, 0, NULL,
-                       NULL) < 0)
+            output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0,
+                        NULL, NULL) < 0)
             r->refusal = 400;
     }
     n = r->head.chunked ? read_chunked(t, c, r, to, room, words)
                         : read_sized(t, c, r, to, room, words);
     r->body_size += n;
-    if (r->body_size > t->serve->o.limits.body_limit) {
-        *words = body_too_large;
+    if (r->body_size > t->worker->o.limits.body_limit) {
+        *words = request_too_large;
         r->refusal = 413;
     }
     if (r->refusal)
@@ -394,7 +395,7 @@ serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
 }
 
 bool
-request_body_end(const Request *r, uint32_t *end)
+body_streamed_end(const Request *r, uint32_t *end)
 {
     Http1Chunks chunks = r->chunks;
     uint32_t at = r->next;

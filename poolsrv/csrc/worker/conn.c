@@ -23,11 +23,11 @@ conn_request_free(Conn *c)
 
 /* Give the connection a Request of its own with the bytes of `r`. */
 Request *
-conn_adopt(Serve *s, Conn *c, Request *r)
+request_adopt(Worker *w, Conn *c, Request *r)
 {
     const uint32_t size = r->size - r->start;
     /* The parser may be inside one more. */
-    const uint32_t fields = r->head.count < s->o.limits.head.fields
+    const uint32_t fields = r->head.count < w->o.limits.head.fields
                                 ? r->head.count + 1
                                 : r->head.count;
     Request *own;
@@ -36,7 +36,7 @@ conn_adopt(Serve *s, Conn *c, Request *r)
     own = malloc(sizeof *own);
     if (own == NULL)
         return NULL;
-    if (request_init(own, &s->o.limits.head, request_larger(size))) {
+    if (request_init(own, &w->o.limits.head, request_larger(size))) {
         free(own);
         return NULL;
     }
@@ -53,7 +53,7 @@ conn_adopt(Serve *s, Conn *c, Request *r)
  * Being owned, counted, opened and closed */
 
 bool
-conn_release(Serve *s, Conn *c)
+conn_release(Worker *w, Conn *c)
 {
     uint64_t word;
     if (!c->registered) {
@@ -62,7 +62,7 @@ conn_release(Serve *s, Conn *c)
             .data.u64 = (atomic_load(&c->word) >> CONN_BITS << 32) | c->index,
         };
         c->registered = true;
-        if (epoll_ctl(s->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0) {
+        if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0) {
             shutdown(c->fd, SHUT_RDWR); /* reads as the client's end */
             return false;
         }
@@ -91,31 +91,31 @@ conn_is_all(const Conn *c, size_t n, size_t room)
 }
 
 void
-conn_uncount(Serve *s, Conn *c)
+conn_uncount(Worker *w, Conn *c)
 {
     if (!c->counted)
         return;
     c->counted = false;
-    serve_unload(s, 1);
+    conn_unload(w, 1);
 }
 
 void
-conn_count(Serve *s, Conn *c)
+conn_count(Worker *w, Conn *c)
 {
     if (!c->counted) {
         c->counted = true;
-        atomic_fetch_add(&s->line->load, 1);
+        atomic_fetch_add(&w->line->load, 1);
     }
 }
 
 static Conn *
-conn_place(Serve *s)
+conn_place(Worker *w)
 {
-    const uint32_t made = atomic_load(&s->conn_count);
+    const uint32_t made = atomic_load(&w->conn_count);
     Conn *block, *c;
     uint32_t i;
 
-    if (s->free == NULL) {
+    if (w->free == NULL) {
         if (made / CONN_BLOCK >= CONN_BLOCKS)
             return NULL;
         block = calloc(CONN_BLOCK, sizeof *block);
@@ -125,29 +125,29 @@ conn_place(Serve *s)
             block[i].index = made + i;
             block[i].fd = -1;
             atomic_init(&block[i].word, CONN_OWNED);
-            block[i].next = s->free;
-            s->free = &block[i];
+            block[i].next = w->free;
+            w->free = &block[i];
         }
-        s->blocks[made / CONN_BLOCK] = block;
-        atomic_store(&s->conn_count, made + CONN_BLOCK);
+        w->blocks[made / CONN_BLOCK] = block;
+        atomic_store(&w->conn_count, made + CONN_BLOCK);
     }
-    c = s->free;
-    s->free = c->next;
+    c = w->free;
+    w->free = c->next;
     return c;
 }
 
 /* Owned, and counted in the load already. `fd` is the connection's. */
 Conn *
-conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
+conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
 {
     Conn *c;
-    pthread_mutex_lock(&s->lock);
-    c = conn_place(s);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&w->lock);
+    c = conn_place(w);
+    pthread_mutex_unlock(&w->lock);
     if (c == NULL) {
         close(fd);
-        atomic_fetch_sub(&s->line->held, 1);
-        serve_unload(s, 1);
+        atomic_fetch_sub(&w->line->held, 1);
+        conn_unload(w, 1);
         return NULL;
     }
     c->fd = fd;
@@ -158,7 +158,7 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
     c->next = NULL;
     c->registered = c->drained = c->keep = c->gone = false;
     c->unread = c->more = c->broken = false;
-    atomic_fetch_add(&s->live, 1);
+    atomic_fetch_add(&w->live, 1);
     word_add(&t->row->connections[SEEN_IDLE], 1);
     return c;
 }
@@ -166,36 +166,36 @@ conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item)
 /* The place is free again. The last one to leave a draining worker tells the
  * main thread. */
 static void
-conn_leave(Serve *s, Thread *t, Conn *c)
+conn_leave(Worker *w, Thread *t, Conn *c)
 {
     const uint64_t word = atomic_load(&c->word);
     conn_request_free(c);
-    output_discard(s, c);
+    output_discard(w, c);
     word_add(&t->row->connections[SEEN_IDLE], (uint64_t)-1);
-    conn_uncount(s, c);
-    atomic_fetch_sub(&s->line->held, 1);
+    conn_uncount(w, c);
+    atomic_fetch_sub(&w->line->held, 1);
     close(c->fd);
     c->fd = -1;
     c->state = CONN_FREE;
     word_set(&c->deadline, 0);
     /* A new generation, still owned: events on their way are for nobody. */
     atomic_store(&c->word, ((word >> CONN_BITS) + 1) << CONN_BITS | CONN_OWNED);
-    pthread_mutex_lock(&s->lock);
-    c->next = s->free;
-    s->free = c;
-    pthread_mutex_unlock(&s->lock);
-    if (atomic_fetch_sub(&s->live, 1) == 1 && atomic_load(&s->draining))
-        serve_ring(s->bell);
+    pthread_mutex_lock(&w->lock);
+    c->next = w->free;
+    w->free = c;
+    pthread_mutex_unlock(&w->lock);
+    if (atomic_fetch_sub(&w->live, 1) == 1 && atomic_load(&w->draining))
+        worker_ring(w->bell);
 }
 
 /* Another process may hold the same connection's descriptor (a child that the
  * application forked, the message in which it was handed back): closing ours
  * does not take it out of our epoll set. */
 static void
-conn_forget(Serve *s, Conn *c)
+conn_forget(Worker *w, Conn *c)
 {
     if (c->registered)
-        epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+        epoll_ctl(w->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
 /* An answer that is cut short must not look complete, which one without a
@@ -209,16 +209,16 @@ conn_reset(const Conn *c)
 }
 
 void
-conn_close(Serve *s, Thread *t, Conn *c)
+conn_close(Worker *w, Thread *t, Conn *c)
 {
     if (c->broken || c->gone)
         conn_reset(c);
-    conn_forget(s, c);
-    conn_leave(s, t, c);
+    conn_forget(w, c);
+    conn_leave(w, t, c);
 }
 
 void
-conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t n, uint64_t now)
+conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
 {
     ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK, .count = n}};
     uint32_t i;
@@ -232,18 +232,18 @@ conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t n, uint64_t now)
         m.items[i].request_waits = c->ready != 0;
         m.items[i].since = c->ready ? c->ready : now;
     }
-    if (!s->orphan && channel_send(s->o.channel, &m) < 0) {
+    if (!w->orphan && channel_send(w->o.channel, &m) < 0) {
         /* The channel is full: the sweep tries again a little later. Edges
          * that we forget meanwhile the supervisor will see for itself. */
         for (i = 0; i < n; i++) {
-            conn_uncount(s, conns[i]);
+            conn_uncount(w, conns[i]);
             word_set(&conns[i]->deadline, now + IDLE_GRACE / 16);
-            while (!conn_release(s, conns[i]))
+            while (!conn_release(w, conns[i]))
                 ;
         }
-        serve_arm(s);
+        watch_arm(w);
         return;
     }
     for (i = 0; i < n; i++)
-        conn_close(s, t, conns[i]);
+        conn_close(w, t, conns[i]);
 }

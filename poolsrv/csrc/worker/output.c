@@ -60,7 +60,7 @@ append_owned(Conn *c, const char *data, size_t size, void *owner)
 /* The first segment is done with. An owner needs the interpreter to be let
  * go: it becomes garbage, for a thread that has it. */
 static void
-drop_first(Serve *s, Conn *c)
+drop_first(Worker *w, Conn *c)
 {
     Segment *segment = c->out;
     c->out = segment->next;
@@ -71,27 +71,27 @@ drop_first(Serve *s, Conn *c)
         free(segment);
         return;
     }
-    pthread_mutex_lock(&s->side);
-    segment->next = s->garbage;
-    s->garbage = segment;
-    atomic_store(&s->has_garbage, true);
-    pthread_mutex_unlock(&s->side);
-    serve_ring(s->bell);
+    pthread_mutex_lock(&w->side);
+    segment->next = w->garbage;
+    w->garbage = segment;
+    atomic_store(&w->has_garbage, true);
+    pthread_mutex_unlock(&w->side);
+    worker_ring(w->bell);
 }
 
 void *
-serve_garbage_pop(Serve *s)
+output_garbage_pop(Worker *w)
 {
     Segment *segment;
     void *owner;
-    if (!atomic_load_explicit(&s->has_garbage, memory_order_relaxed))
+    if (!atomic_load_explicit(&w->has_garbage, memory_order_relaxed))
         return NULL;
-    pthread_mutex_lock(&s->side);
-    segment = s->garbage;
+    pthread_mutex_lock(&w->side);
+    segment = w->garbage;
     if (segment)
-        s->garbage = segment->next;
-    atomic_store(&s->has_garbage, s->garbage != NULL);
-    pthread_mutex_unlock(&s->side);
+        w->garbage = segment->next;
+    atomic_store(&w->has_garbage, w->garbage != NULL);
+    pthread_mutex_unlock(&w->side);
     if (segment == NULL)
         return NULL;
     owner = segment->owner;
@@ -100,10 +100,10 @@ serve_garbage_pop(Serve *s)
 }
 
 void
-output_discard(Serve *s, Conn *c)
+output_discard(Worker *w, Conn *c)
 {
     while (c->out)
-        drop_first(s, c);
+        drop_first(w, c);
 }
 
 static int
@@ -211,13 +211,13 @@ add_piece(Thread *t, Conn *c, const char *data, size_t size)
 }
 
 bool
-serve_put_off(Thread *t, Conn *c, const char *data, size_t size)
+pieces_put_off(Thread *t, Conn *c, const char *data, size_t size)
 {
     return clock_now() - t->pieces.sent < PAUSE && add_piece(t, c, data, size);
 }
 
 void
-serve_sent_piece(Thread *t)
+pieces_sent(Thread *t)
 {
     t->pieces.sent = clock_now();
 }
@@ -243,17 +243,17 @@ has_pieces(const Thread *t)
 }
 
 int
-output_pieces(Thread *t, Conn *c)
+pieces_flush(Thread *t, Conn *c)
 {
     return has_pieces(t) ? send_pieces(t, c, NULL, 0, NULL, NULL) : 0;
 }
 
 void
-output_tick(Serve *s)
+pieces_tick(Worker *w)
 {
     uint32_t i;
-    for (i = 0; i < s->o.thread_count; i++) {
-        Pieces *p = &s->threads[i].pieces;
+    for (i = 0; i < w->o.thread_count; i++) {
+        Pieces *p = &w->threads[i].pieces;
         ssize_t n;
         if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0)
             continue;
@@ -265,7 +265,7 @@ output_tick(Serve *s)
                     : 0;
         if (n > 0) {
             p->conn->sent += (uint64_t)n;
-            word_add(s->main.row->bytes_out, (uint64_t)n);
+            word_add(w->main.row->bytes_out, (uint64_t)n);
             memmove(p->data, p->data + n, p->size - (size_t)n);
             p->size -= (size_t)n;
         }
@@ -274,23 +274,23 @@ output_tick(Serve *s)
 }
 
 int
-serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
-           const char *body, size_t body_size, void *owner, bool *kept)
+output_send(Thread *t, Conn *c, const char *head, size_t head_size,
+            const char *body, size_t body_size, void *owner, bool *kept)
 {
     if (kept)
         *kept = false;
     if (has_pieces(t) && add_piece(t, c, head, head_size))
         return send_pieces(t, c, body, body_size, owner, kept);
-    if (output_pieces(t, c) < 0)
+    if (pieces_flush(t, c) < 0)
         return -1;
     return send_or_keep(t, c, head, head_size, body, body_size, owner, kept);
 }
 
 int
-serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
+output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
 {
     Segment *segment =
-        c->gone || output_pieces(t, c) < 0 ? NULL : malloc(sizeof *segment);
+        c->gone || pieces_flush(t, c) < 0 ? NULL : malloc(sizeof *segment);
     if (segment == NULL) {
         close(fd);
         return lost(c);
@@ -336,7 +336,7 @@ output_flush(Thread *t, Conn *c)
         segment->size -= (uint64_t)n;
         c->out_size -= (uint64_t)n;
         if (segment->size == 0)
-            drop_first(t->serve, c);
+            drop_first(t->worker, c);
         else if (n == 0)
             return 0;
         else if (--left == 0)
@@ -366,7 +366,7 @@ output_taken(Conn *c)
  * matters neither in how many waits it is spent, nor in what portions the
  * client takes: over loopback they are 95 KB for one of 10 KB a second. */
 static uint64_t
-patience(const ServeLimits *limits, uint64_t had, uint64_t waited,
+patience(const WorkerLimits *limits, uint64_t had, uint64_t waited,
          uint64_t taken)
 {
     const uint64_t most = UINT64_MAX / 2 / CLOCK_SECOND; /* that fits */
@@ -380,9 +380,9 @@ patience(const ServeLimits *limits, uint64_t had, uint64_t waited,
 }
 
 int
-serve_wait_writable(Thread *t, Conn *c)
+output_wait(Thread *t, Conn *c)
 {
-    const ServeLimits *limits = serve_limits(t->serve);
+    const WorkerLimits *limits = worker_limits(t->worker);
     if (c->patience == PATIENCE_UNTRIED) {
         c->patience = limits->send_timeout;
         output_taken(c); /* from here on it counts */

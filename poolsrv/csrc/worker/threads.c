@@ -26,7 +26,7 @@
 #define INDEX_NUDGE (UINT32_MAX - 1)
 
 void
-serve_ring(int bell)
+worker_ring(int bell)
 {
     const uint64_t one = 1;
     /* Full means that it rings already. */
@@ -35,73 +35,73 @@ serve_ring(int bell)
 }
 
 void
-serve_unload(Serve *s, uint32_t count)
+conn_unload(Worker *w, uint32_t count)
 {
-    const NoticeLine *notice = s->o.board->notice;
-    atomic_fetch_sub(&s->line->load, (int32_t)count);
+    const NoticeLine *notice = w->o.board->notice;
+    atomic_fetch_sub(&w->line->load, (int32_t)count);
     if (atomic_load(&notice->turn) || atomic_load(&notice->stopping))
-        serve_ring(s->o.bell);
+        worker_ring(w->o.bell);
 }
 
 /* ------------------------------------------------------------------------
  * The ready queue and the parked threads; `lock` is held */
 
 void
-serve_push(Serve *s, Conn *first, Conn *last)
+threads_push(Worker *w, Conn *first, Conn *last)
 {
-    if (s->ready)
-        s->ready_last->next = first;
+    if (w->ready)
+        w->ready_last->next = first;
     else
-        s->ready = first;
-    s->ready_last = last;
+        w->ready = first;
+    w->ready_last = last;
 }
 
 Thread *
-serve_unpark(Serve *s)
+threads_unpark(Worker *w)
 {
-    Thread *t = s->parked;
+    Thread *t = w->parked;
     if (t) {
-        s->parked = t->next;
-        s->parked_count--;
+        w->parked = t->next;
+        w->parked_count--;
         t->woken = true;
     }
     return t;
 }
 
 static void
-park(Serve *s, Thread *t)
+park(Worker *w, Thread *t)
 {
     t->woken = false;
-    t->next = s->parked;
-    s->parked = t;
-    s->parked_count++;
+    t->next = w->parked;
+    w->parked = t;
+    w->parked_count++;
     while (!t->woken)
-        pthread_cond_wait(&t->wake, &s->lock);
+        pthread_cond_wait(&t->wake, &w->lock);
     t->now = clock_now(); /* what it knew may be of long ago */
 }
 
 void
-serve_queue(Serve *s, Conn *c)
+threads_queue(Worker *w, Conn *c)
 {
     c->next = NULL;
-    pthread_mutex_lock(&s->lock);
-    serve_push(s, c, c);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&w->lock);
+    threads_push(w, c, c);
+    pthread_mutex_unlock(&w->lock);
 }
 
 void
-serve_call(Serve *s, Conn *c)
+threads_call(Worker *w, Conn *c)
 {
     Thread *wake;
     c->next = NULL;
-    pthread_mutex_lock(&s->lock);
-    serve_push(s, c, c);
-    wake = serve_unpark(s);
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&w->lock);
+    threads_push(w, c, c);
+    wake = threads_unpark(w);
+    pthread_mutex_unlock(&w->lock);
     if (wake)
         pthread_cond_signal(&wake->wake);
     else
-        serve_ring(s->nudge);
+        worker_ring(w->nudge);
 }
 
 /* ------------------------------------------------------------------------
@@ -109,9 +109,9 @@ serve_call(Serve *s, Conn *c)
 
 /* Take the connection that an event is for, unless somebody owns it. */
 static Conn *
-take_event(Serve *s, const struct epoll_event *e, uint64_t now)
+take_event(Worker *w, const struct epoll_event *e, uint64_t now)
 {
-    Conn *c = conn_at(s, (uint32_t)e->data.u64);
+    Conn *c = conn_at(w, (uint32_t)e->data.u64);
     const uint64_t generation = e->data.u64 >> 32;
     const uint64_t ends =
         e->events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) ? CONN_ENDS : 0;
@@ -131,7 +131,7 @@ take_event(Serve *s, const struct epoll_event *e, uint64_t now)
     }
     /* Room to write is news only to one that waits for it. */
     if (!(e->events & ~(uint32_t)EPOLLOUT) && c->state != CONN_WRITING &&
-        conn_release(s, c))
+        conn_release(w, c))
         return NULL;
     c->drained = false;
     if (c->state == CONN_IDLE)
@@ -141,7 +141,7 @@ take_event(Serve *s, const struct epoll_event *e, uint64_t now)
 }
 
 void
-serve_chain(Chain *chain, Conn *c)
+threads_chain(Chain *chain, Conn *c)
 {
     if (chain->first)
         chain->last->next = c;
@@ -151,54 +151,54 @@ serve_chain(Chain *chain, Conn *c)
 }
 
 static void
-receive(Serve *s, Thread *t, Chain *chain)
+receive(Worker *w, Thread *t, Chain *chain)
 {
     ChannelMessage m;
     uint32_t i;
-    const int got = channel_receive(s->o.channel, &m);
+    const int got = channel_receive(w->o.channel, &m);
     if (got < 0 && errno != EPROTO) /* nobody is there any more */
-        epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->o.channel, NULL);
+        epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->o.channel, NULL);
     if (got <= 0 || m.header.kind != CHANNEL_DISPATCH)
         return;
     if (m.lost) {
-        serve_note(s, NOTE_WARNING,
-                   "%u connections were lost for want of descriptors; raise "
-                   "the limit of open files",
-                   m.lost);
-        atomic_fetch_sub(&s->line->held, (int32_t)m.lost);
-        serve_unload(s, m.lost);
+        notes_add(w, NOTE_WARNING,
+                  "%u connections were lost for want of descriptors; raise "
+                  "the limit of open files",
+                  m.lost);
+        atomic_fetch_sub(&w->line->held, (int32_t)m.lost);
+        conn_unload(w, m.lost);
     }
     for (i = 0; i < m.header.count; i++) {
-        Conn *c = conn_open(s, t, m.fds[i], &m.items[i]);
+        Conn *c = conn_open(w, t, m.fds[i], &m.items[i]);
         if (c)
-            serve_chain(chain, c);
+            threads_chain(chain, c);
     }
     /* What was lost, or found no memory, may have been the last to come. */
-    if (atomic_load(&s->draining))
-        serve_ring(s->bell);
+    if (atomic_load(&w->draining))
+        worker_ring(w->bell);
 }
 
 /* Wait for events; the connections that became ready, owned. */
 Chain
-serve_poll(Serve *s, Thread *t, int timeout)
+threads_poll(Worker *w, Thread *t, int timeout)
 {
     struct epoll_event events[EVENT_BATCH];
     Chain chain = {NULL, NULL};
     int i, n;
-    n = epoll_wait(s->epoll, events, EVENT_BATCH, timeout);
+    n = epoll_wait(w->epoll, events, EVENT_BATCH, timeout);
     t->now = clock_now();
     for (i = 0; i < n; i++) {
         Conn *c;
         switch ((uint32_t)events[i].data.u64) {
         case INDEX_CHANNEL:
-            receive(s, t, &chain);
+            receive(w, t, &chain);
             break;
         case INDEX_NUDGE:
             break;
         default:
-            c = take_event(s, &events[i], t->now);
+            c = take_event(w, &events[i], t->now);
             if (c)
-                serve_chain(&chain, c);
+                threads_chain(&chain, c);
         }
     }
     return chain;
@@ -206,55 +206,55 @@ serve_poll(Serve *s, Thread *t, int timeout)
 
 /* The next connection to serve; NULL: the worker is done. */
 static Conn *
-take(Serve *s, Thread *t)
+take(Worker *w, Thread *t)
 {
     Thread *wake = NULL;
     Conn *c = NULL;
 
-    pthread_mutex_lock(&s->lock);
+    pthread_mutex_lock(&w->lock);
     if (t->active) {
         t->active = false;
-        s->active--;
+        w->active--;
     }
     for (;;) {
         /* While another works and does not hang, one more would only fight it
          * for the GIL. Should it hang, the tick wakes us. */
-        if (s->active > s->stuck && !schedule_wakes(&s->schedule) &&
-            !s->quitting) {
-            park(s, t);
+        if (w->active > w->stuck && !schedule_wakes(&w->schedule) &&
+            !w->quitting) {
+            park(w, t);
             continue;
         }
         /* The queue may never be empty: those who come must get into it. */
-        const bool late = t->now > s->polled + POLL_EVERY;
-        if (s->ready && (!late || s->leader >= 0)) {
-            c = s->ready;
-            s->ready = c->next;
+        const bool late = t->now > w->polled + POLL_EVERY;
+        if (w->ready && (!late || w->leader >= 0)) {
+            c = w->ready;
+            w->ready = c->next;
             c->next = NULL;
             t->active = true;
-            s->active++;
-            if (s->parked && (s->ready || s->leader < 0) &&
-                schedule_wakes(&s->schedule))
-                wake = serve_unpark(s);
+            w->active++;
+            if (w->parked && (w->ready || w->leader < 0) &&
+                schedule_wakes(&w->schedule))
+                wake = threads_unpark(w);
             break;
         }
-        if (s->quitting)
+        if (w->quitting)
             break;
-        if (s->leader < 0) {
-            const int timeout = s->ready ? 0 : -1;
+        if (w->leader < 0) {
+            const int timeout = w->ready ? 0 : -1;
             Chain chain;
-            s->leader = (int32_t)t->index;
-            pthread_mutex_unlock(&s->lock);
-            chain = serve_poll(s, t, timeout);
-            pthread_mutex_lock(&s->lock);
-            s->leader = LEADER_NONE;
-            s->polled = t->now;
+            w->leader = (int32_t)t->index;
+            pthread_mutex_unlock(&w->lock);
+            chain = threads_poll(w, t, timeout);
+            pthread_mutex_lock(&w->lock);
+            w->leader = LEADER_NONE;
+            w->polled = t->now;
             if (chain.first)
-                serve_push(s, chain.first, chain.last);
+                threads_push(w, chain.first, chain.last);
         } else {
-            park(s, t);
+            park(w, t);
         }
     }
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_unlock(&w->lock);
     if (wake) {
         word_add(t->row->wakeups, 1);
         pthread_cond_signal(&wake->wake);
@@ -263,68 +263,68 @@ take(Serve *s, Thread *t)
 }
 
 Thread *
-serve_thread_at(Serve *s, uint32_t index)
+threads_at(Worker *w, uint32_t index)
 {
-    return &s->threads[index];
+    return &w->threads[index];
 }
 
 void
-serve_thread(Serve *s, uint32_t index, void *context)
+threads_serve(Worker *w, uint32_t index, void *context)
 {
-    Thread *t = &s->threads[index];
+    Thread *t = &w->threads[index];
     Conn *c;
     t->context = context;
     t->tid = gettid();
     t->now = clock_now();
-    while ((c = take(s, t)) != NULL)
-        conn_run(s, t, c);
+    while ((c = take(w, t)) != NULL)
+        exchange_run(w, t, c);
 }
 
 /* ------------------------------------------------------------------------
  * Notes: what the threads have to say, logged by the main thread */
 
 void
-serve_note(Serve *s, NoteLevel level, const char *format, ...)
+notes_add(Worker *w, NoteLevel level, const char *format, ...)
 {
     va_list arguments;
     bool first;
-    pthread_mutex_lock(&s->side);
-    first = s->note_count == 0;
-    if (s->note_count == SERVE_NOTES) {
+    pthread_mutex_lock(&w->side);
+    first = w->note_count == 0;
+    if (w->note_count == NOTES_MOST) {
         /* A flood must not become a flood of log lines, nor one of debug
          * lines a warning. */
-        if (s->note_lost++ == 0 || level > s->note_lost_level)
-            s->note_lost_level = level;
+        if (w->note_lost++ == 0 || level > w->note_lost_level)
+            w->note_lost_level = level;
     } else {
-        Note *note = &s->notes[(s->note_first + s->note_count++) % SERVE_NOTES];
+        Note *note = &w->notes[(w->note_first + w->note_count++) % NOTES_MOST];
         note->level = level;
         va_start(arguments, format);
         vsnprintf(note->text, sizeof note->text, format, arguments);
         va_end(arguments);
     }
-    pthread_mutex_unlock(&s->side);
+    pthread_mutex_unlock(&w->side);
     if (first)
-        serve_ring(s->bell);
+        worker_ring(w->bell);
 }
 
 bool
-serve_note_pop(Serve *s, Note *note)
+notes_pop(Worker *w, Note *note)
 {
     bool found = false;
-    pthread_mutex_lock(&s->side);
-    if (s->note_count) {
-        *note = s->notes[s->note_first];
-        s->note_first = (s->note_first + 1) % SERVE_NOTES;
-        s->note_count--;
+    pthread_mutex_lock(&w->side);
+    if (w->note_count) {
+        *note = w->notes[w->note_first];
+        w->note_first = (w->note_first + 1) % NOTES_MOST;
+        w->note_count--;
         found = true;
-    } else if (s->note_lost) {
-        note->level = s->note_lost_level;
+    } else if (w->note_lost) {
+        note->level = w->note_lost_level;
         snprintf(note->text, sizeof note->text,
-                 "%u more messages like these were dropped", s->note_lost);
-        s->note_lost = 0;
+                 "%u more messages like these were dropped", w->note_lost);
+        w->note_lost = 0;
         found = true;
     }
-    pthread_mutex_unlock(&s->side);
+    pthread_mutex_unlock(&w->side);
     return found;
 }
 
@@ -332,28 +332,28 @@ serve_note_pop(Serve *s, Note *note)
  * Making it */
 
 bool
-serve_may_keep(const Serve *s, const Conn *c, const Request *r)
+exchange_may_keep(const Worker *w, const Conn *c, const Request *r)
 {
-    const uint32_t most = s->o.limits.keep_alive_requests;
+    const uint32_t most = w->o.limits.keep_alive_requests;
     /* The rest of a streamed body must be here: nobody knows whether the
      * application will read it, and we do not wait for it. */
-    return r->head.keep_alive && request_body_end(r, NULL) &&
+    return r->head.keep_alive && body_streamed_end(r, NULL) &&
            (most == 0 || c->item.requests + 1 < most) &&
-           s->o.limits.keep_alive_timeout != 0 && !s->orphan &&
-           !atomic_load_explicit(&s->o.board->notice->stopping,
+           w->o.limits.keep_alive_timeout != 0 && !w->orphan &&
+           !atomic_load_explicit(&w->o.board->notice->stopping,
                                  memory_order_relaxed);
 }
 
-const ServeLimits *
-serve_limits(const Serve *s)
+const WorkerLimits *
+worker_limits(const Worker *w)
 {
-    return &s->o.limits;
+    return &w->o.limits;
 }
 
 Schedule *
-serve_schedule(Serve *s)
+worker_schedule(Worker *w)
 {
-    return &s->schedule;
+    return &w->schedule;
 }
 
 static int
@@ -364,65 +364,65 @@ watch_fd(int epoll, int fd, uint32_t events, uint64_t data)
 }
 
 static int
-thread_init(Serve *s, Thread *t, uint32_t index, ThreadRow *row)
+thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
 {
-    t->serve = s;
+    t->worker = w;
     t->index = index;
     t->row = row;
     if (pthread_cond_init(&t->wake, NULL) != 0 ||
         pthread_mutex_init(&t->pieces.lock, NULL) != 0)
         return -1;
-    return request_init(&t->request, &s->o.limits.head, SERVE_BUFFER);
+    return request_init(&t->request, &w->o.limits.head, REQUEST_BUFFER);
 }
 
-Serve *
-serve_new(const ServeOptions *options)
+Worker *
+worker_new(const WorkerOptions *options)
 {
-    Serve *s = calloc(1, sizeof *s);
+    Worker *w = calloc(1, sizeof *w);
     const uint32_t threads = options->thread_count;
     uint32_t i;
 
-    if (s == NULL)
+    if (w == NULL)
         return NULL;
-    s->o = *options;
-    s->line = &options->board->loads[options->slot];
-    s->leader = LEADER_NONE;
-    pthread_mutex_init(&s->lock, NULL);
-    pthread_mutex_init(&s->side, NULL);
-    schedule_init(&s->schedule, (int32_t)threads, options->parallel);
-    s->epoll = epoll_create1(EPOLL_CLOEXEC);
-    s->watch = epoll_create1(EPOLL_CLOEXEC);
-    s->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    s->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-    s->threads = calloc(threads, sizeof *s->threads);
-    s->sequences = calloc(threads, sizeof *s->sequences);
-    if (s->epoll < 0 || s->watch < 0 || s->nudge < 0 || s->bell < 0 ||
-        s->timer < 0 || !s->threads || !s->sequences)
+    w->o = *options;
+    w->line = &options->board->loads[options->slot];
+    w->leader = LEADER_NONE;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->side, NULL);
+    schedule_init(&w->schedule, (int32_t)threads, options->parallel);
+    w->epoll = epoll_create1(EPOLL_CLOEXEC);
+    w->watch = epoll_create1(EPOLL_CLOEXEC);
+    w->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    w->threads = calloc(threads, sizeof *w->threads);
+    w->sequences = calloc(threads, sizeof *w->sequences);
+    if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->bell < 0 ||
+        w->timer < 0 || !w->threads || !w->sequences)
         goto failed;
     for (i = 0; i < threads; i++)
-        if (thread_init(s, &s->threads[i], i,
+        if (thread_init(w, &w->threads[i], i,
                         scoreboard_thread(options->board, options->slot, i)))
             goto failed;
     /* The main thread counts what it does in the row behind the last. */
-    if (thread_init(s, &s->main, threads,
+    if (thread_init(w, &w->main, threads,
                     scoreboard_thread(options->board, options->slot, threads)))
         goto failed;
-    if (watch_fd(s->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
-        watch_fd(s->epoll, s->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
-        watch_fd(s->watch, s->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
-        watch_fd(s->watch, s->bell, EPOLLIN, WATCHED_BELL) < 0 ||
-        watch_fd(s->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
-        watch_fd(s->watch, options->lifeline, EPOLLIN, WATCHED_LIFELINE) < 0 ||
-        watch_fd(s->watch, s->epoll, 0, WATCHED_EPOLL) < 0)
+    if (watch_fd(w->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
+        watch_fd(w->epoll, w->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
+        watch_fd(w->watch, w->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
+        watch_fd(w->watch, w->bell, EPOLLIN, WATCHED_BELL) < 0 ||
+        watch_fd(w->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
+        watch_fd(w->watch, options->lifeline, EPOLLIN, WATCHED_LIFELINE) < 0 ||
+        watch_fd(w->watch, w->epoll, 0, WATCHED_EPOLL) < 0)
         goto failed;
     word_set(options->board->workers[options->slot].threads, threads);
-    atomic_store(&s->line->width, (int32_t)threads);
-    atomic_store(&s->line->limit, (int32_t)threads);
-    return s;
+    atomic_store(&w->line->width, (int32_t)threads);
+    atomic_store(&w->line->limit, (int32_t)threads);
+    return w;
 failed:
     i = (uint32_t)errno;
-    serve_free(s);
+    worker_free(w);
     errno = (int)i;
     return NULL;
 }
@@ -430,7 +430,7 @@ failed:
 static void
 thread_free(Thread *t)
 {
-    if (t->serve == NULL)
+    if (t->worker == NULL)
         return;
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->pieces.lock);
@@ -445,27 +445,27 @@ close_if_open(int fd)
         close(fd);
 }
 
-/* Only when no thread is in serve_thread any more. */
+/* Only when no thread is in threads_serve any more. */
 void
-serve_free(Serve *s)
+worker_free(Worker *w)
 {
-    const uint32_t places = atomic_load(&s->conn_count);
+    const uint32_t places = atomic_load(&w->conn_count);
     uint32_t i;
     for (i = 0; i < places; i++)
-        close_if_open(conn_at(s, i)->fd);
+        close_if_open(conn_at(w, i)->fd);
     for (i = 0; i < places; i += CONN_BLOCK)
-        free(s->blocks[i / CONN_BLOCK]);
-    for (i = 0; s->threads && i < s->o.thread_count; i++)
-        thread_free(&s->threads[i]);
-    thread_free(&s->main);
-    close_if_open(s->epoll);
-    close_if_open(s->watch);
-    close_if_open(s->nudge);
-    close_if_open(s->bell);
-    close_if_open(s->timer);
-    pthread_mutex_destroy(&s->lock);
-    pthread_mutex_destroy(&s->side);
-    free(s->threads);
-    free(s->sequences);
-    free(s);
+        free(w->blocks[i / CONN_BLOCK]);
+    for (i = 0; w->threads && i < w->o.thread_count; i++)
+        thread_free(&w->threads[i]);
+    thread_free(&w->main);
+    close_if_open(w->epoll);
+    close_if_open(w->watch);
+    close_if_open(w->nudge);
+    close_if_open(w->bell);
+    close_if_open(w->timer);
+    pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->side);
+    free(w->threads);
+    free(w->sequences);
+    free(w);
 }

@@ -20,72 +20,72 @@
 
 /* Ring after each `period`; 0: never. */
 static void
-set_timer(Serve *s, uint64_t period)
+set_timer(Worker *w, uint64_t period)
 {
     const struct timespec each = {.tv_sec = (time_t)(period / CLOCK_SECOND),
                                   .tv_nsec = (long)(period % CLOCK_SECOND)};
     const struct itimerspec at = {.it_interval = each, .it_value = each};
-    timerfd_settime(s->timer, 0, &at, NULL);
+    timerfd_settime(w->timer, 0, &at, NULL);
 }
 
 /* Work has come: the clock runs while there is any. One system call when it
  * did not run already, which under load it does. */
 void
-serve_arm(Serve *s)
+watch_arm(Worker *w)
 {
     /* Together with the fence in pace_down: either we see that the pace was
      * lowered, or the main thread sees that we are busy. */
     atomic_thread_fence(memory_order_seq_cst);
-    if (atomic_load_explicit(&s->pace, memory_order_relaxed) != WATCH_FAST &&
-        atomic_exchange(&s->pace, WATCH_FAST) != WATCH_FAST)
-        set_timer(s, SCHEDULE_TICK);
+    if (atomic_load_explicit(&w->pace, memory_order_relaxed) != WATCH_FAST &&
+        atomic_exchange(&w->pace, WATCH_FAST) != WATCH_FAST)
+        set_timer(w, SCHEDULE_TICK);
 }
 
 /* A connection waits, with a deadline: somebody must look at it. */
 void
-serve_attend(Serve *s)
+watch_attend(Worker *w)
 {
     uint32_t off = WATCH_OFF;
-    atomic_thread_fence(memory_order_seq_cst); /* as in serve_arm */
-    if (atomic_load_explicit(&s->pace, memory_order_relaxed) == WATCH_OFF &&
-        atomic_compare_exchange_strong(&s->pace, &off, WATCH_SLOW))
-        set_timer(s, SWEEP_EVERY);
+    atomic_thread_fence(memory_order_seq_cst); /* as in watch_arm */
+    if (atomic_load_explicit(&w->pace, memory_order_relaxed) == WATCH_OFF &&
+        atomic_compare_exchange_strong(&w->pace, &off, WATCH_SLOW))
+        set_timer(w, SWEEP_EVERY);
 }
 
 static int32_t
-busy_threads(const Serve *s)
+busy_threads(const Worker *w)
 {
     int32_t busy = 0;
     uint32_t i;
-    for (i = 0; i < s->o.thread_count; i++)
-        busy += word_get(&s->threads[i].row->current.since) != 0;
+    for (i = 0; i < w->o.thread_count; i++)
+        busy += word_get(&w->threads[i].row->current.since) != 0;
     return busy;
 }
 
 static void
-pace_down(Serve *s)
+pace_down(Worker *w)
 {
-    const WatchPace pace = atomic_load(&s->live) ? WATCH_SLOW : WATCH_OFF;
-    if (atomic_load(&s->pace) == pace)
+    const WatchPace pace = atomic_load(&w->live) ? WATCH_SLOW : WATCH_OFF;
+    if (atomic_load(&w->pace) == pace)
         return;
     /* First: who sees the new pace and sets the timer has the last word. */
-    set_timer(s, pace == WATCH_SLOW ? SWEEP_EVERY : 0);
-    atomic_store(&s->pace, pace);
+    set_timer(w, pace == WATCH_SLOW ? SWEEP_EVERY : 0);
+    atomic_store(&w->pace, pace);
     atomic_thread_fence(memory_order_seq_cst);
-    if (busy_threads(s))
-        serve_arm(s);
-    else if (pace == WATCH_OFF && atomic_load(&s->live) != 0)
-        serve_attend(s);
+    if (busy_threads(w))
+        watch_arm(w);
+    else if (pace == WATCH_OFF && atomic_load(&w->live) != 0)
+        watch_attend(w);
 }
 
 /* How many threads are in a call that has taken long by now? */
 static int32_t
-occupied(const Serve *s, uint64_t now)
+occupied(const Worker *w, uint64_t now)
 {
     int32_t count = 0;
     uint32_t i;
-    for (i = 0; i < s->o.thread_count; i++) {
-        const uint64_t since = word_get(&s->threads[i].row->current.since);
+    for (i = 0; i < w->o.thread_count; i++) {
+        const uint64_t since = word_get(&w->threads[i].row->current.since);
         count += since != 0 && now > since + SCHEDULE_LONG;
     }
     return count;
@@ -93,15 +93,15 @@ occupied(const Serve *s, uint64_t now)
 
 /* Those whose time is over. */
 static void
-sweep(Serve *s, uint64_t now, bool all_idle)
+sweep(Worker *w, uint64_t now, bool all_idle)
 {
-    const uint32_t places = atomic_load(&s->conn_count);
+    const uint32_t places = atomic_load(&w->conn_count);
     Conn *idle[CHANNEL_BATCH];
     uint32_t i, n = 0;
 
-    s->swept = now;
+    w->swept = now;
     for (i = 0; i < places; i++) {
-        Conn *c = conn_at(s, i);
+        Conn *c = conn_at(w, i);
         const uint64_t deadline = word_get(&c->deadline);
         uint64_t word = atomic_load(&c->word);
         if (word & CONN_OWNED ||
@@ -113,16 +113,16 @@ sweep(Serve *s, uint64_t now, bool all_idle)
             c->ready = 0;
             idle[n++] = c;
             if (n == CHANNEL_BATCH) {
-                conn_hand_back(s, &s->main, idle, n, now - IDLE_GRACE);
+                conn_hand_back(w, &w->main, idle, n, now - IDLE_GRACE);
                 n = 0;
             }
         } else if (word_get(&c->deadline) && word_get(&c->deadline) <= now) {
-            conn_expire(s, &s->main, c, now);
-        } else if (!conn_release(s, c)) {
-            serve_call(s, c);
+            refuse_expire(w, &w->main, c, now);
+        } else if (!conn_release(w, c)) {
+            threads_call(w, c);
         }
     }
-    conn_hand_back(s, &s->main, idle, n, now - IDLE_GRACE);
+    conn_hand_back(w, &w->main, idle, n, now - IDLE_GRACE);
 }
 
 /* Does the thread sleep (in the application: it has let the GIL go), rather
@@ -159,64 +159,64 @@ process_cpu(void)
 }
 
 static ScheduleView
-look(Serve *s, uint64_t now, bool *late)
+look(Worker *w, uint64_t now, bool *late)
 {
     /* The clock of the process is a system call, and of use to a lease only. */
     ScheduleView view = {.cpu =
-                             schedule_wakes(&s->schedule) ? process_cpu() : 0,
-                         .occupied = occupied(s, now)};
+                             schedule_wakes(&w->schedule) ? process_cpu() : 0,
+                         .occupied = occupied(w, now)};
     uint32_t i;
-    for (i = 0; i < s->o.thread_count; i++) {
-        Thread *t = &s->threads[i];
+    for (i = 0; i < w->o.thread_count; i++) {
+        Thread *t = &w->threads[i];
         const uint64_t since = word_get(&t->row->current.since);
         const uint32_t sequence = atomic_load(&t->row->current.sequence);
         if (since != 0)
             view.busy++;
-        if (since != 0 && sequence == s->sequences[i]) {
+        if (since != 0 && sequence == w->sequences[i]) {
             view.stuck++;
             if (now > since && now - since > view.longest)
                 view.longest = now - since;
         }
-        s->sequences[i] = sequence;
+        w->sequences[i] = sequence;
     }
-    pthread_mutex_lock(&s->lock);
-    view.parked = s->parked_count;
-    s->stuck = view.stuck;
-    view.polled = s->leader >= 0;
-    *late = s->ready && now > s->ready->ready + SCHEDULE_TICK;
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&w->lock);
+    view.parked = w->parked_count;
+    w->stuck = view.stuck;
+    view.polled = w->leader >= 0;
+    *late = w->ready && now > w->ready->ready + SCHEDULE_TICK;
+    pthread_mutex_unlock(&w->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */
     if (view.polled || view.stuck == 0 || view.stuck < view.busy)
         return view;
     view.asleep = true;
-    for (i = 0; view.asleep && i < s->o.thread_count; i++)
-        if (word_get(&s->threads[i].row->current.since))
-            view.asleep = is_asleep(&s->threads[i]);
+    for (i = 0; view.asleep && i < w->o.thread_count; i++)
+        if (word_get(&w->threads[i].row->current.since))
+            view.asleep = is_asleep(&w->threads[i]);
     return view;
 }
 
 static void
-wake_one(Serve *s)
+wake_one(Worker *w)
 {
     Thread *wake;
-    pthread_mutex_lock(&s->lock);
-    wake = s->leader < 0 || s->ready ? serve_unpark(s) : NULL;
-    pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&w->lock);
+    wake = w->leader < 0 || w->ready ? threads_unpark(w) : NULL;
+    pthread_mutex_unlock(&w->lock);
     if (wake)
         pthread_cond_signal(&wake->wake);
 }
 
 /* Has another worker a thread to spare? */
 static bool
-others_free(const Serve *s)
+others_free(const Worker *w)
 {
-    const Scoreboard *board = s->o.board;
+    const Scoreboard *board = w->o.board;
     uint32_t i;
     for (i = 0; i < board->slot_count; i++) {
         const int32_t limit = atomic_load(&board->loads[i].limit);
         const int32_t most =
-            limit < s->schedule.threads ? limit : s->schedule.threads;
-        if (i != s->o.slot && atomic_load(&board->loads[i].load) < most)
+            limit < w->schedule.threads ? limit : w->schedule.threads;
+        if (i != w->o.slot && atomic_load(&board->loads[i].load) < most)
             return true;
     }
     return false;
@@ -227,7 +227,7 @@ others_free(const Serve *s)
  * others, its time is watched and it is counted. What has been read in part
  * must wait here. */
 static void
-stand_in(Serve *s)
+stand_in(Worker *w)
 {
     struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
                             .data.u64 = WATCHED_EPOLL};
@@ -237,151 +237,151 @@ stand_in(Serve *s)
     uint32_t n = 0;
     bool polled;
 
-    pthread_mutex_lock(&s->lock);
-    if (s->leader >= 0) { /* a thread has come free meanwhile */
-        pthread_mutex_unlock(&s->lock);
+    pthread_mutex_lock(&w->lock);
+    if (w->leader >= 0) { /* a thread has come free meanwhile */
+        pthread_mutex_unlock(&w->lock);
         return;
     }
-    s->leader = LEADER_MAIN;
-    got = (Chain){s->ready, s->ready_last};
-    s->ready = NULL;
-    pthread_mutex_unlock(&s->lock);
+    w->leader = LEADER_MAIN;
+    got = (Chain){w->ready, w->ready_last};
+    w->ready = NULL;
+    pthread_mutex_unlock(&w->lock);
 
-    word_add(s->o.board->workers[s->o.slot].stood_in, 1);
-    if (!s->draining)
-        atomic_store(&s->line->limit, s->schedule.threads);
+    word_add(w->o.board->workers[w->o.slot].stood_in, 1);
+    if (!w->draining)
+        atomic_store(&w->line->limit, w->schedule.threads);
     for (;;) {
         for (c = got.first; c; c = following) {
             following = c->next;
             c->next = NULL;
             if (c->state != CONN_IDLE) {
-                serve_chain(&stay, c);
+                threads_chain(&stay, c);
                 continue;
             }
             back[n++] = c;
             if (n == CHANNEL_BATCH) {
-                conn_hand_back(s, &s->main, back, n, s->main.now);
+                conn_hand_back(w, &w->main, back, n, w->main.now);
                 n = 0;
             }
         }
-        got = serve_poll(s, &s->main, 0);
+        got = threads_poll(w, &w->main, 0);
         if (got.first == NULL)
             break;
     }
-    conn_hand_back(s, &s->main, back, n, s->main.now);
-    pthread_mutex_lock(&s->lock);
+    conn_hand_back(w, &w->main, back, n, w->main.now);
+    pthread_mutex_lock(&w->lock);
     if (stay.first)
-        serve_push(s, stay.first, stay.last);
-    if (s->leader == LEADER_MAIN)
-        s->leader = LEADER_NONE;
-    polled = s->leader >= 0;
-    pthread_mutex_unlock(&s->lock);
+        threads_push(w, stay.first, stay.last);
+    if (w->leader == LEADER_MAIN)
+        w->leader = LEADER_NONE;
+    polled = w->leader >= 0;
+    pthread_mutex_unlock(&w->lock);
     if (stay.first && polled) /* a thread found nothing, and waits for events */
-        serve_ring(s->nudge);
+        worker_ring(w->nudge);
     /* Called again by the next event, while threads are as busy as now. */
-    epoll_ctl(s->watch, EPOLL_CTL_MOD, s->epoll, &e);
+    epoll_ctl(w->watch, EPOLL_CTL_MOD, w->epoll, &e);
 }
 
 /* As when the load falls: whoever waits for a place must hear of it. */
 static void
-set_limit(Serve *s, int32_t limit)
+set_limit(Worker *w, int32_t limit)
 {
-    if (limit > atomic_exchange(&s->line->limit, limit) &&
-        atomic_load(&s->o.board->notice->turn))
-        serve_ring(s->o.bell);
+    if (limit > atomic_exchange(&w->line->limit, limit) &&
+        atomic_load(&w->o.board->notice->turn))
+        worker_ring(w->o.bell);
 }
 
 static void
-tick(Serve *s)
+tick(Worker *w)
 {
-    const uint64_t now = s->main.now;
+    const uint64_t now = w->main.now;
     uint64_t rung;
     ScheduleView view;
     bool late;
 
-    if (read(s->timer, &rung, sizeof rung) < 0) /* which also sets it anew */
+    if (read(w->timer, &rung, sizeof rung) < 0) /* which also sets it anew */
         return;                                 /* it was set meanwhile */
-    word_add(s->o.board->workers[s->o.slot].ticks, 1);
-    output_tick(s);
-    view = look(s, now, &late);
-    if (!s->draining)
-        set_limit(s, schedule_limit(&s->schedule, view.stuck));
-    switch (schedule_tick(&s->schedule, &view, now)) {
+    word_add(w->o.board->workers[w->o.slot].ticks, 1);
+    pieces_tick(w);
+    view = look(w, now, &late);
+    if (!w->draining)
+        set_limit(w, schedule_limit(&w->schedule, view.stuck));
+    switch (schedule_tick(&w->schedule, &view, now)) {
     case TICK_WAKE:
-        wake_one(s);
+        wake_one(w);
         break;
     case TICK_STAND_IN:
-        stand_in(s);
+        stand_in(w);
         break;
     case TICK_NOTHING:
-        if (late && schedule_queues(&s->schedule) && others_free(s))
-            stand_in(s);
+        if (late && schedule_queues(&w->schedule) && others_free(w))
+            stand_in(w);
         break;
     }
-    if (now - s->swept >= SWEEP_EVERY)
-        sweep(s, now, s->draining);
+    if (now - w->swept >= SWEEP_EVERY)
+        sweep(w, now, w->draining);
     if (view.busy == 0)
-        pace_down(s);
+        pace_down(w);
 }
 
 /* ------------------------------------------------------------------------
  * The end */
 
 void
-serve_drain(Serve *s)
+watch_drain(Worker *w)
 {
-    if (atomic_exchange(&s->draining, true))
+    if (atomic_exchange(&w->draining, true))
         return;
-    atomic_store(&s->line->limit, 0);
-    sweep(s, clock_now(), true);
-    serve_ring(s->bell);
+    atomic_store(&w->line->limit, 0);
+    sweep(w, clock_now(), true);
+    worker_ring(w->bell);
 }
 
 /* Nothing here and nothing on its way to us? What is in the channel counts in
  * the load until it counts as live: hence the order. */
 static bool
-empty(Serve *s)
+empty(Worker *w)
 {
-    return atomic_load(&s->line->load) <= 0 && atomic_load(&s->live) == 0;
+    return atomic_load(&w->line->load) <= 0 && atomic_load(&w->live) == 0;
 }
 
 static void
-quit(Serve *s)
+quit(Worker *w)
 {
-    pthread_mutex_lock(&s->lock);
-    s->quitting = true;
-    while (s->parked) {
-        Thread *t = serve_unpark(s);
+    pthread_mutex_lock(&w->lock);
+    w->quitting = true;
+    while (w->parked) {
+        Thread *t = threads_unpark(w);
         pthread_cond_signal(&t->wake);
     }
-    pthread_mutex_unlock(&s->lock);
-    serve_ring(s->nudge);
+    pthread_mutex_unlock(&w->lock);
+    worker_ring(w->nudge);
 }
 
 static void
-orphaned(Serve *s)
+orphaned(Worker *w)
 {
-    epoll_ctl(s->watch, EPOLL_CTL_DEL, s->o.lifeline, NULL);
-    s->orphan = true;
-    s->orphan_end = clock_now() + ORPHAN_GRACE;
+    epoll_ctl(w->watch, EPOLL_CTL_DEL, w->o.lifeline, NULL);
+    w->orphan = true;
+    w->orphan_end = clock_now() + ORPHAN_GRACE;
     /* Nobody will send or take back anything more. */
-    epoll_ctl(s->epoll, EPOLL_CTL_DEL, s->o.channel, NULL);
-    atomic_store(&s->line->load, 0);
-    serve_drain(s);
+    epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->o.channel, NULL);
+    atomic_store(&w->line->load, 0);
+    watch_drain(w);
 }
 
 static bool
-has_news(Serve *s)
+has_news(Worker *w)
 {
     bool news;
-    pthread_mutex_lock(&s->side);
-    news = s->note_count || s->garbage;
-    pthread_mutex_unlock(&s->side);
+    pthread_mutex_lock(&w->side);
+    news = w->note_count || w->garbage;
+    pthread_mutex_unlock(&w->side);
     return news;
 }
 
 WatchResult
-serve_watch(Serve *s)
+watch_wait(Worker *w)
 {
     for (;;) {
         struct epoll_event events[8];
@@ -389,39 +389,39 @@ serve_watch(Serve *s)
         int i, n, timeout = -1;
 
         /* Before the wait: what told us may have told us of notes as well. */
-        if (atomic_load(&s->draining) && empty(s)) {
-            quit(s);
+        if (atomic_load(&w->draining) && empty(w)) {
+            quit(w);
             return WATCH_DRAINED;
         }
-        if (s->orphan) {
+        if (w->orphan) {
             now = clock_now();
             /* No Python here: a thread that hangs may hold the GIL. */
-            if (now >= s->orphan_end)
+            if (now >= w->orphan_end)
                 _exit(0);
-            timeout = (int)((s->orphan_end - now) / CLOCK_MILLISECOND) + 1;
+            timeout = (int)((w->orphan_end - now) / CLOCK_MILLISECOND) + 1;
         }
-        n = epoll_wait(s->watch, events, 8, timeout);
-        s->main.now = clock_now();
+        n = epoll_wait(w->watch, events, 8, timeout);
+        w->main.now = clock_now();
         for (i = 0; i < n; i++) {
             switch ((Watched)events[i].data.u64) {
             case WATCHED_TIMER:
-                tick(s);
+                tick(w);
                 break;
             case WATCHED_EPOLL:
-                if (schedule_wakes(&s->schedule) &&
-                    occupied(s, s->main.now) == s->schedule.threads)
-                    stand_in(s);
+                if (schedule_wakes(&w->schedule) &&
+                    occupied(w, w->main.now) == w->schedule.threads)
+                    stand_in(w);
                 break;
             case WATCHED_BELL:
-                if (read(s->bell, &rung, sizeof rung) < 0)
+                if (read(w->bell, &rung, sizeof rung) < 0)
                     break;
-                if (has_news(s))
+                if (has_news(w))
                     return WATCH_NOTES;
                 break;
             case WATCHED_SIGNALS:
                 return WATCH_SIGNAL;
             case WATCHED_LIFELINE:
-                orphaned(s);
+                orphaned(w);
                 break;
             }
         }

@@ -25,7 +25,7 @@
 #include "common/scoreboard.h"
 
 /* Bytes that one recv asks for, and a thread's buffer for heads. */
-#define SERVE_BUFFER 65536
+#define REQUEST_BUFFER 65536
 
 typedef struct {
     Http1Limits head;
@@ -41,9 +41,9 @@ typedef struct {
     bool buffering; /* bodies are complete before the application runs */
     uint64_t response_buffer;
     uint32_t keep_alive_requests; /* on one connection; 0: any number */
-} ServeLimits;
+} WorkerLimits;
 
-typedef struct Serve Serve;
+typedef struct Worker Worker;
 typedef struct Thread Thread;
 typedef struct Conn Conn;
 
@@ -122,7 +122,7 @@ typedef struct {
 } Pieces;
 
 struct Thread {
-    Serve *serve;
+    Worker *worker;
     ThreadRow *row;
     uint32_t index;
     pid_t tid;
@@ -140,8 +140,8 @@ struct Thread {
 /* What the main thread is told. */
 typedef enum {
     WATCH_SIGNAL,  /* the signal descriptor is readable */
-    WATCH_NOTES,   /* something to log or to release: serve_note_pop and
-                    * serve_garbage_pop */
+    WATCH_NOTES,   /* something to log or to release: notes_pop and
+                    * output_garbage_pop */
     WATCH_DRAINED, /* nothing is left; the threads are ending */
 } WatchResult;
 
@@ -152,11 +152,11 @@ typedef struct {
     char text[248];
 } Note;
 
-/* Serve a complete request: fill in the answer through serve_send and its
+/* Serve a complete request: fill in the answer through output_send and its
  * like, set conn->keep and conn->status, and thread->now to when the
  * application returned. */
-typedef void ServeApplication(void *application, Thread *t, Conn *c,
-                              Request *r);
+typedef void WorkerApplication(void *application, Thread *t, Conn *c,
+                               Request *r);
 
 typedef struct {
     Scoreboard *board;
@@ -169,68 +169,68 @@ typedef struct {
     int signals;         /* readable when a signal came in */
     bool proxy_protocol; /* each connection begins with a PROXY header */
     Networks trusted;    /* of proxies */
-    ServeLimits limits;
-    ServeApplication *application;
+    WorkerLimits limits;
+    WorkerApplication *application;
     void *argument;
-} ServeOptions;
+} WorkerOptions;
 
 /* Descriptors and networks stay the caller's. NULL and errno on failure. */
-Serve *serve_new(const ServeOptions *options);
-void serve_free(Serve *s);
+Worker *worker_new(const WorkerOptions *options);
+void worker_free(Worker *w);
 
-Thread *serve_thread_at(Serve *s, uint32_t index);
+Thread *threads_at(Worker *w, uint32_t index);
 
 /* A request thread's life: returns when the worker is done. */
-void serve_thread(Serve *s, uint32_t index, void *context);
+void threads_serve(Worker *w, uint32_t index, void *context);
 
 /* The main thread's life, piece by piece. */
-WatchResult serve_watch(Serve *s);
+WatchResult watch_wait(Worker *w);
 
 /* Finish what is there, hand the idle connections back, take nothing new. */
-void serve_drain(Serve *s);
+void watch_drain(Worker *w);
 
-bool serve_note_pop(Serve *s, Note *note);
-void serve_note(Serve *s, NoteLevel level, const char *format, ...)
+bool notes_pop(Worker *w, Note *note);
+void notes_add(Worker *w, NoteLevel level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* --- For the application, on the thread that serves. -------------------- */
 
 /* May the connection stay open after this answer? Judged before the answer's
  * head is written, which must say so. */
-bool serve_may_keep(const Serve *s, const Conn *c, const Request *r);
+bool exchange_may_keep(const Worker *w, const Conn *c, const Request *r);
 
 /* Send head and body in one system call; what the socket does not take is
  * kept. `owner` (may be NULL) keeps `body` alive: if some of it had to wait,
  * true comes back in *kept, the caller gives its reference away, and it comes
  * back as garbage when sent. 0, or -1 if the client is gone (nothing more is
  * sent, ever). */
-int serve_send(Thread *t, Conn *c, const char *head, size_t head_size,
-               const char *body, size_t body_size, void *owner, bool *kept);
+int output_send(Thread *t, Conn *c, const char *head, size_t head_size,
+                const char *body, size_t body_size, void *owner, bool *kept);
 
 /* Send a piece of a body that more may follow. One that comes upon the heels of
  * another may wait for company: until there is enough, until the answer ends,
  * or until the main thread's next tick. False: send it yourself. */
-bool serve_put_off(Thread *t, Conn *c, const char *data, size_t size);
+bool pieces_put_off(Thread *t, Conn *c, const char *data, size_t size);
 /* A piece has been sent. */
-void serve_sent_piece(Thread *t);
+void pieces_sent(Thread *t);
 
 /* Send part of a file. `fd` belongs to serve from now on. */
-int serve_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
+int output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
 
 /* Wait until no more than the response buffer is unsent; -1 if the client is
  * gone, or takes too little for a thread to wait for it. */
-int serve_wait_writable(Thread *t, Conn *c);
+int output_wait(Thread *t, Conn *c);
 
 /* Read a streamed body: up to `room` bytes, waiting for the client if nothing
  * is there. How many; 0 at its end; -1 if it cannot be read: *words says why,
  * and r->refusal which status tells the client. */
-ssize_t serve_read_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
-                        const char **words);
+ssize_t body_streamed_read(Thread *t, Conn *c, Request *r, char *to,
+                           size_t room, const char **words);
 
 /* Owners whose segments have been sent: one, or NULL. */
-void *serve_garbage_pop(Serve *s);
+void *output_garbage_pop(Worker *w);
 
-const ServeLimits *serve_limits(const Serve *s);
-Schedule *serve_schedule(Serve *s);
+const WorkerLimits *worker_limits(const Worker *w);
+Schedule *worker_schedule(Worker *w);
 
 #endif

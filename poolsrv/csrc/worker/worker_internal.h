@@ -8,7 +8,7 @@
 
 #define CONN_BLOCK 256
 #define CONN_BLOCKS 4096
-#define SERVE_NOTES 64
+#define NOTES_MOST 64
 
 /* A kept-alive connection that was silent for so long goes back to the
  * supervisor: its next request may find a better worker. Shorter would pass
@@ -52,8 +52,8 @@ typedef enum {
     WATCHED_EPOLL
 } Watched;
 
-struct Serve {
-    ServeOptions o;
+struct Worker {
+    WorkerOptions o;
     LoadLine *line;
     int epoll; /* connections, the channel, `nudge` */
     int nudge; /* eventfd: each ring gets the leader out of its wait */
@@ -86,7 +86,7 @@ struct Serve {
     uint32_t *sequences; /* [threads] at the last tick */
 
     pthread_mutex_t side; /* guards notes and garbage */
-    Note notes[SERVE_NOTES];
+    Note notes[NOTES_MOST];
     uint32_t note_first, note_count, note_lost;
     NoteLevel note_lost_level; /* the highest of those lost */
     Segment *garbage;
@@ -94,9 +94,9 @@ struct Serve {
 };
 
 static inline Conn *
-conn_at(Serve *s, uint32_t index)
+conn_at(Worker *w, uint32_t index)
 {
-    return &s->blocks[index / CONN_BLOCK][index % CONN_BLOCK];
+    return &w->blocks[index / CONN_BLOCK][index % CONN_BLOCK];
 }
 
 static inline void
@@ -107,27 +107,27 @@ conn_seen(Thread *t, ConnSeen from, ConnSeen to)
 }
 
 /* conn.c */
-Conn *conn_open(Serve *s, Thread *t, int fd, const ChannelItem *item);
-void conn_close(Serve *s, Thread *t, Conn *c);
+Conn *conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item);
+void conn_close(Worker *w, Thread *t, Conn *c);
 /* Give owned connections back, unread; at most CHANNEL_BATCH. */
-void conn_hand_back(Serve *s, Thread *t, Conn **conns, uint32_t count,
+void conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t count,
                     uint64_t now);
 /* No longer owned; false: it has an event, and the caller still owns it. */
-bool conn_release(Serve *s, Conn *c);
+bool conn_release(Worker *w, Conn *c);
 /* Its request counts in the load, or no longer. */
-void conn_count(Serve *s, Conn *c);
-void conn_uncount(Serve *s, Conn *c);
+void conn_count(Worker *w, Conn *c);
+void conn_uncount(Worker *w, Conn *c);
 /* Have these bytes emptied the socket? */
 bool conn_is_all(const Conn *c, size_t n, size_t room);
 /* Give the connection a Request of its own with the bytes of `r`; NULL: no
  * memory. */
-Request *conn_adopt(Serve *s, Conn *c, Request *r);
+Request *request_adopt(Worker *w, Conn *c, Request *r);
 void conn_request_free(Conn *c);
 
 /* exchange.c */
-void conn_run(Serve *s, Thread *t, Conn *c);
+void exchange_run(Worker *w, Thread *t, Conn *c);
 /* The time of its state is over; owned. */
-void conn_expire(Serve *s, Thread *t, Conn *c, uint64_t now);
+void refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now);
 
 /* body.c */
 int request_init(Request *r, const Http1Limits *limits, uint32_t capacity);
@@ -136,32 +136,32 @@ int request_grow(Request *r, uint32_t capacity);
 /* The next size of a head's buffer. */
 uint32_t request_larger(uint32_t size);
 /* Is the rest of a streamed body in the buffer? *end: where it ends. */
-bool request_body_end(const Request *r, uint32_t *end);
+bool body_streamed_end(const Request *r, uint32_t *end);
 
-extern const char body_go_on[];
-extern const char body_too_large[];
-void body_clear(Request *r);
-uint64_t body_deadline(const Serve *s, const Request *r, uint64_t now);
-int body_reserve(Request *r, uint64_t more, uint64_t expected);
+extern const char request_go_on[];
+extern const char request_too_large[];
+void request_drop_body(Request *r);
+uint64_t request_body_deadline(const Worker *w, const Request *r, uint64_t now);
+int body_kept_reserve(Request *r, uint64_t more, uint64_t expected);
 /* Keep bytes of a body: 0, or the status to refuse with. */
-int body_add(Serve *s, Request *r, const char *data, size_t size);
+int body_kept_add(Worker *w, Request *r, const char *data, size_t size);
 /* Decode chunks and keep them. 1: complete, *used bytes were its; 0: more is
  * needed; else the status to refuse with, *words why. */
-int body_decode(Serve *s, Request *r, const char *data, size_t size,
-                size_t *used, const char **words);
+int body_kept_decode(Worker *w, Request *r, const char *data, size_t size,
+                     size_t *used, const char **words);
 /* Keep what came behind a body for the next request. */
-int body_keep_rest(Request *r, const char *data, uint32_t size);
+int body_kept_put_back(Request *r, const char *data, uint32_t size);
 
 /* output.c */
 /* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone;
  * 2 there could be more, but others may have their turn. */
 int output_flush(Thread *t, Conn *c);
-void output_discard(Serve *s, Conn *c);
+void output_discard(Worker *w, Conn *c);
 /* Send the pieces that wait for company, before anything else is sent and at
  * the end of each request: none is left. 0, or -1 if the client is gone. */
-int output_pieces(Thread *t, Conn *c);
+int pieces_flush(Thread *t, Conn *c);
 /* From the main thread: what has waited for company long enough. */
-void output_tick(Serve *s);
+void pieces_tick(Worker *w);
 /* How much the client has taken since the last look. */
 uint64_t output_taken(Conn *c);
 
@@ -171,26 +171,26 @@ typedef struct {
     Conn *first, *last;
 } Chain;
 
-void serve_chain(Chain *chain, Conn *c);
+void threads_chain(Chain *chain, Conn *c);
 /* Wait for events; the connections that became ready. */
-Chain serve_poll(Serve *s, Thread *t, int timeout);
+Chain threads_poll(Worker *w, Thread *t, int timeout);
 /* Add to the ready queue; take a thread from the parked, to be signalled, or
  * NULL. `lock` is held. */
-void serve_push(Serve *s, Conn *first, Conn *last);
-Thread *serve_unpark(Serve *s);
-void serve_ring(int bell);
+void threads_push(Worker *w, Conn *first, Conn *last);
+Thread *threads_unpark(Worker *w);
+void worker_ring(int bell);
 /* The worker has room for so many more; the supervisor is told if one waits, or
  * if it waits for the end. */
-void serve_unload(Serve *s, uint32_t count);
+void conn_unload(Worker *w, uint32_t count);
 /* To the end of the ready queue, owned: its thread goes on with the first. */
-void serve_queue(Serve *s, Conn *c);
+void threads_queue(Worker *w, Conn *c);
 /* The same from the main thread, which has no time: a thread is called. */
-void serve_call(Serve *s, Conn *c);
+void threads_call(Worker *w, Conn *c);
 
 /* watch.c */
 /* A request begins: the main thread's clock must run. */
-void serve_arm(Serve *s);
+void watch_arm(Worker *w);
 /* A connection waits, with a deadline. */
-void serve_attend(Serve *s);
+void watch_attend(Worker *w);
 
 #endif

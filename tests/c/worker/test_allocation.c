@@ -49,20 +49,20 @@ wait_for(int fd, short events, int milliseconds)
 
 typedef struct {
     Scoreboard board;
-    Serve *serve;
+    Worker *worker;
     pthread_t request_thread, main_thread;
     int memory, bell, lifeline, signals, signal_end;
     int ours, theirs; /* the channel */
-} Worker;
+} Stage;
 
 /* Sent by "/large": more than a socket takes, so that some of it waits. */
 static char large[400000];
 static _Atomic int owners;
 
 static void
-drop_garbage(Serve *s)
+drop_garbage(Worker *s)
 {
-    while (serve_garbage_pop(s) != NULL) {
+    while (output_garbage_pop(s) != NULL) {
         owners--;
     }
 }
@@ -72,7 +72,7 @@ send_large(Thread *t, Conn *c, const char *head)
 {
     bool kept;
     owners++;
-    serve_send(t, c, head, strlen(head), large, sizeof large, &owners, &kept);
+    output_send(t, c, head, strlen(head), large, sizeof large, &owners, &kept);
     if (!kept) {
         owners--;
     }
@@ -83,8 +83,8 @@ send_file(Thread *t, Conn *c, const char *head)
 {
     const int fd = memfd_create("file", MFD_CLOEXEC);
     CHECK(fd >= 0 && write(fd, "a file\n", 7) == 7);
-    if (serve_send(t, c, head, strlen(head), NULL, 0, NULL, NULL) == 0) {
-        serve_send_file(t, c, fd, 0, 7);
+    if (output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL) == 0) {
+        output_send_file(t, c, fd, 0, 7);
     } else {
         close(fd);
     }
@@ -100,22 +100,22 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     ssize_t got = 0;
 
     CHECK(argument == NULL);
-    drop_garbage(t->serve);
+    drop_garbage(t->worker);
     if (r->streaming) {
         do {
-            got = serve_read_body(t, c, r, piece, sizeof piece, &words);
+            got = body_streamed_read(t, c, r, piece, sizeof piece, &words);
         } while (got > 0);
     }
     CHECK(got == 0);
     c->status = 200;
-    c->keep = serve_may_keep(t->serve, c, r);
+    c->keep = exchange_may_keep(t->worker, c, r);
     snprintf(head, sizeof head, "answer %d\n", (int)r->body_size);
     if (strncmp(path, "/large", 6) == 0) {
         send_large(t, c, head);
     } else if (strncmp(path, "/file", 5) == 0) {
         send_file(t, c, head);
     } else {
-        serve_send(t, c, head, strlen(head), NULL, 0, NULL, NULL);
+        output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL);
     }
     t->now = clock_now();
 }
@@ -123,50 +123,52 @@ application(void *argument, Thread *t, Conn *c, Request *r)
 static void *
 request_thread(void *argument)
 {
-    Worker *w = argument;
-    serve_thread(w->serve, 0, NULL);
+    Stage *stage = argument;
+    threads_serve(stage->worker, 0, NULL);
     return NULL;
 }
 
 static void *
 main_thread(void *argument)
 {
-    Worker *w = argument;
+    Stage *stage = argument;
     WatchResult result;
     do {
         Note note;
         char byte;
-        result = serve_watch(w->serve);
+        result = watch_wait(stage->worker);
         if (result == WATCH_SIGNAL) {
-            CHECK(read(w->signals, &byte, 1) == 1);
-            serve_drain(w->serve);
+            CHECK(read(stage->signals, &byte, 1) == 1);
+            watch_drain(stage->worker);
         }
-        while (serve_note_pop(w->serve, &note)) {
+        while (notes_pop(stage->worker, &note)) {
             CHECK(note.level == NOTE_DEBUG);
         }
-        drop_garbage(w->serve);
+        drop_garbage(stage->worker);
     } while (result != WATCH_DRAINED);
     return NULL;
 }
 
 static void
-worker_open(Worker *w)
+stage_open(Stage *stage)
 {
-    w->memory = scoreboard_create(1, 1);
-    CHECK(w->memory >= 0 && scoreboard_attach(&w->board, w->memory) == 0);
-    w->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    w->lifeline = eventfd(0, EFD_CLOEXEC);
-    CHECK(w->bell >= 0 && w->lifeline >= 0);
-    pair(SOCK_STREAM, &w->signals, &w->signal_end);
-    pair(SOCK_SEQPACKET, &w->ours, &w->theirs);
+    stage->memory = scoreboard_create(1, 1);
+    CHECK(stage->memory >= 0 &&
+          scoreboard_attach(&stage->board, stage->memory) == 0);
+    stage->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    stage->lifeline = eventfd(0, EFD_CLOEXEC);
+    CHECK(stage->bell >= 0 && stage->lifeline >= 0);
+    pair(SOCK_STREAM, &stage->signals, &stage->signal_end);
+    pair(SOCK_SEQPACKET, &stage->ours, &stage->theirs);
 }
 
 static void
-worker_close(Worker *w)
+stage_close(Stage *stage)
 {
-    const int all[] = {w->memory,     w->bell, w->lifeline, w->signals,
-                       w->signal_end, w->ours, w->theirs};
-    scoreboard_detach(&w->board);
+    const int all[] = {stage->memory,  stage->bell,       stage->lifeline,
+                       stage->signals, stage->signal_end, stage->ours,
+                       stage->theirs};
+    scoreboard_detach(&stage->board);
     for (size_t i = 0; i < sizeof all / sizeof all[0]; i++) {
         close(all[i]);
     }
@@ -174,15 +176,15 @@ worker_close(Worker *w)
 
 /* False if there was no memory for it. */
 static bool
-worker_start(Worker *w, bool streamed)
+stage_start(Stage *stage, bool streamed)
 {
-    const ServeOptions options = {
-        .board = &w->board,
+    const WorkerOptions options = {
+        .board = &stage->board,
         .thread_count = 1,
-        .channel = w->theirs,
-        .bell = w->bell,
-        .lifeline = w->lifeline,
-        .signals = w->signals,
+        .channel = stage->theirs,
+        .bell = stage->bell,
+        .lifeline = stage->lifeline,
+        .signals = stage->signals,
         .limits = {.head = {.line = 8190,
                             .field_size = 8190,
                             .fields = 100,
@@ -197,37 +199,38 @@ worker_start(Worker *w, bool streamed)
                    .buffering = !streamed},
         .application = application,
     };
-    w->serve = serve_new(&options);
-    if (w->serve == NULL) {
+    stage->worker = worker_new(&options);
+    if (stage->worker == NULL) {
         CHECK(errno == ENOMEM);
         return false;
     }
-    CHECK(pthread_create(&w->request_thread, NULL, request_thread, w) == 0);
-    CHECK(pthread_create(&w->main_thread, NULL, main_thread, w) == 0);
+    CHECK(pthread_create(&stage->request_thread, NULL, request_thread, stage) ==
+          0);
+    CHECK(pthread_create(&stage->main_thread, NULL, main_thread, stage) == 0);
     return true;
 }
 
 /* Drain it. It hands back what is idle and has nothing left. */
 static void
-worker_end(Worker *w)
+stage_end(Stage *stage)
 {
     ChannelMessage m;
-    CHECK(write(w->signal_end, "", 1) == 1);
-    CHECK(pthread_join(w->main_thread, NULL) == 0);
-    CHECK(pthread_join(w->request_thread, NULL) == 0);
-    serve_free(w->serve);
-    while (channel_receive(w->ours, &m) > 0) {
+    CHECK(write(stage->signal_end, "", 1) == 1);
+    CHECK(pthread_join(stage->main_thread, NULL) == 0);
+    CHECK(pthread_join(stage->request_thread, NULL) == 0);
+    worker_free(stage->worker);
+    while (channel_receive(stage->ours, &m) > 0) {
         for (uint32_t i = 0; i < m.header.count; i++) {
             close(m.fds[i]);
         }
     }
     CHECK(owners == 0);
-    CHECK(atomic_load(&w->board.loads[0].load) == 0);
-    CHECK(atomic_load(&w->board.loads[0].held) == 0);
+    CHECK(atomic_load(&stage->board.loads[0].load) == 0);
+    CHECK(atomic_load(&stage->board.loads[0].held) == 0);
     for (uint32_t state = 0; state < 4; state++) {
         uint64_t seen = 0; /* each row adds and takes off, in sum nothing */
         for (uint32_t thread = 0; thread < 2; thread++) {
-            seen += word_get(&w->board.threads[thread].connections[state]);
+            seen += word_get(&stage->board.threads[thread].connections[state]);
         }
         CHECK(seen == 0);
     }
@@ -338,7 +341,7 @@ static const Scene scenes[] = {
 
 /* Send the worker a connection, as the supervisor does. The client's end. */
 static int
-connect_to(Worker *w)
+connect_to(Stage *stage)
 {
     static ChannelMessage m;
     const int small = 4096;
@@ -348,9 +351,9 @@ connect_to(Worker *w)
     m.header = (ChannelHeader){.kind = CHANNEL_DISPATCH, .count = 1};
     m.items[0] = (ChannelItem){.since = clock_now()};
     m.fds[0] = end;
-    atomic_fetch_add(&w->board.loads[0].load, 1);
-    atomic_fetch_add(&w->board.loads[0].held, 1);
-    CHECK(channel_send(w->ours, &m) == 0);
+    atomic_fetch_add(&stage->board.loads[0].load, 1);
+    atomic_fetch_add(&stage->board.loads[0].held, 1);
+    CHECK(channel_send(stage->ours, &m) == 0);
     close(end);
     return client;
 }
@@ -412,19 +415,19 @@ check_answers(const Scene *scene, int client)
 static void
 play(const Scene *scene)
 {
-    Worker w;
-    worker_open(&w);
-    if (worker_start(&w, scene->streamed)) {
-        const int client = connect_to(&w);
+    Stage stage;
+    stage_open(&stage);
+    if (stage_start(&stage, scene->streamed)) {
+        const int client = connect_to(&stage);
         send_pieces(client, scene->send);
         check_answers(scene, client);
         if (allocation_failed()) { /* it may wait for us to have read a 500 */
             shutdown(client, SHUT_RDWR);
         }
-        worker_end(&w);
+        stage_end(&stage);
         close(client);
     }
-    worker_close(&w);
+    stage_close(&stage);
 }
 
 /* ------------------------------------------------------------------------
@@ -488,23 +491,23 @@ play_supervisor(const Scene *none)
     socklen_t size;
     const int listener = listener_open(&address, &size);
     int clients[CLIENTS];
-    Worker w;
+    Stage stage;
     Dispatch *d;
 
     CHECK(none == NULL);
-    worker_open(&w);
+    stage_open(&stage);
     for (size_t i = 0; i < CLIENTS; i++) {
         clients[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         CHECK(connect(clients[i], (struct sockaddr *)&address, size) == 0);
         CHECK(i % 2 == 0 || send(clients[i], "G", 1, 0) == 1);
     }
-    d = dispatch_new(&w.board, &limits, &listener, 1);
+    d = dispatch_new(&stage.board, &limits, &listener, 1);
     if (d == NULL) {
         CHECK(errno == ENOMEM);
-    } else if (dispatch_channel(d, 0, w.ours, w.theirs) < 0) {
+    } else if (dispatch_channel(d, 0, stage.ours, stage.theirs) < 0) {
         CHECK(errno == ENOMEM);
     } else {
-        circulate(d, &w.board, clients);
+        circulate(d, &stage.board, clients);
     }
     if (d != NULL) {
         dispatch_free(d);
@@ -513,7 +516,7 @@ play_supervisor(const Scene *none)
         close(clients[i]);
     }
     close(listener);
-    worker_close(&w);
+    stage_close(&stage);
 }
 
 /* ------------------------------------------------------------------------ */

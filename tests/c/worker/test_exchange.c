@@ -15,7 +15,7 @@ application(void *argument, Thread *t, Conn *c, Request *r)
 {
     CHECK(argument == NULL);
     c->status = 200;
-    c->keep = serve_may_keep(t->serve, c, r);
+    c->keep = exchange_may_keep(t->worker, c, r);
 }
 
 static void
@@ -47,7 +47,7 @@ static bool
 gives_way(const Case *it)
 {
     Scoreboard board;
-    ServeOptions options = {
+    WorkerOptions options = {
         .board = &board,
         .thread_count = 1,
         .limits = {.head = {.line = 8190,
@@ -63,7 +63,7 @@ gives_way(const Case *it)
     ScheduleMeter meter = {0};
     ChannelMessage m;
     bool back;
-    Serve *s;
+    Worker *w;
     Thread *t;
     Conn *c;
 
@@ -77,28 +77,28 @@ gives_way(const Case *it)
     options.channel = channel[1];
     options.bell = options.signals = eventfd(0, EFD_CLOEXEC);
     options.lifeline = eventfd(0, EFD_CLOEXEC);
-    s = serve_new(&options);
-    CHECK(s != NULL);
-    t = serve_thread_at(s, 0);
+    w = worker_new(&options);
+    CHECK(w != NULL);
+    t = threads_at(w, 0);
     t->now = clock_now();
     for (int i = 0; i < 100; i++) {
-        const bool measured = schedule_runs(serve_schedule(s), &meter);
-        schedule_ran(serve_schedule(s), &meter, it->calls, measured, it->calls,
+        const bool measured = schedule_runs(worker_schedule(w), &meter);
+        schedule_ran(worker_schedule(w), &meter, it->calls, measured, it->calls,
                      0);
     }
 
     /* Its first request was sent here; with its second it was kept. */
     ask(ends[1], "/first");
-    c = conn_open(s, t, ends[0], &item);
+    c = conn_open(w, t, ends[0], &item);
     CHECK(c != NULL);
-    conn_run(s, t, c);
+    exchange_run(w, t, c);
     CHECK(c->state == CONN_IDLE && !c->counted);
     ask(ends[1], it->path);
-    c = serve_poll(s, t, 0).first;
+    c = threads_poll(w, t, 0).first;
     CHECK(c != NULL);
     if (it->turn)
         atomic_store(&board.notice->turn, c->ready + (uint64_t)it->turn);
-    conn_run(s, t, c);
+    exchange_run(w, t, c);
 
     back = channel_receive(channel[0], &m) > 0;
     CHECK(back == (c->state == CONN_FREE));
@@ -107,7 +107,7 @@ gives_way(const Case *it)
         CHECK(m.items[0].request_waits);
         close(m.fds[0]);
     }
-    serve_free(s);
+    worker_free(w);
     scoreboard_detach(&board);
     close(memory);
     close(options.bell);

@@ -83,12 +83,12 @@ __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
 
 typedef struct {
     Scoreboard board;
-    Serve *serve;
+    Worker *worker;
     Thread *thread;
     Conn *conn;
     int memory, channel[2];
     int quiet[2]; /* nothing is ever to be read from them */
-} Worker;
+} Stage;
 
 /* In pieces of so many bytes. */
 static void
@@ -97,8 +97,8 @@ generate(Thread *t, Conn *c, size_t size)
     static const char piece[10000];
     size_t left;
     for (left = ANSWER; left != 0 && !c->gone; left -= size) {
-        serve_send(t, c, NULL, 0, piece, size, NULL, NULL);
-        serve_wait_writable(t, c);
+        output_send(t, c, NULL, 0, piece, size, NULL, NULL);
+        output_wait(t, c);
     }
 }
 
@@ -117,35 +117,35 @@ static void
 pieces(Thread *t, Conn *c)
 {
     static const char piece[PIECES_MOST];
-    CHECK(serve_send(t, c, piece, 100, NULL, 0, NULL, NULL) == 0);
-    serve_sent_piece(t);
+    CHECK(output_send(t, c, piece, 100, NULL, 0, NULL, NULL) == 0);
+    pieces_sent(t);
     CHECK(got() == 100); /* the first, at once */
 
-    CHECK(serve_put_off(t, c, piece, 10) && serve_put_off(t, c, piece, 20));
+    CHECK(pieces_put_off(t, c, piece, 10) && pieces_put_off(t, c, piece, 20));
     CHECK(got() == 0);
-    output_tick(t->serve);
+    pieces_tick(t->worker);
     CHECK(got() == 30); /* the tick */
-    output_tick(t->serve);
+    pieces_tick(t->worker);
     CHECK(got() == 0);
 
-    CHECK(serve_put_off(t, c, piece, 10));
-    CHECK(serve_put_off(t, c, piece, sizeof piece - 10));
-    CHECK(!serve_put_off(t, c, piece, 1)); /* there is enough */
-    CHECK(serve_send(t, c, piece, 1, NULL, 0, NULL, NULL) == 0);
+    CHECK(pieces_put_off(t, c, piece, 10));
+    CHECK(pieces_put_off(t, c, piece, sizeof piece - 10));
+    CHECK(!pieces_put_off(t, c, piece, 1)); /* there is enough */
+    CHECK(output_send(t, c, piece, 1, NULL, 0, NULL, NULL) == 0);
     CHECK(got() == sizeof piece + 1);
 
-    CHECK(serve_put_off(t, c, piece, 5));
-    CHECK(serve_send(t, c, NULL, 0, piece, 1000, NULL, NULL) == 0);
+    CHECK(pieces_put_off(t, c, piece, 5));
+    CHECK(output_send(t, c, NULL, 0, piece, 1000, NULL, NULL) == 0);
     CHECK(got() == 1005); /* a large one, behind those that waited */
 
-    CHECK(serve_put_off(t, c, piece, 7));
-    CHECK(serve_send(t, c, piece, 3, NULL, 0, NULL, NULL) == 0);
+    CHECK(pieces_put_off(t, c, piece, 7));
+    CHECK(output_send(t, c, piece, 3, NULL, 0, NULL, NULL) == 0);
     CHECK(got() == 10); /* the end, and no more than one packet with it */
 
     pass();
-    CHECK(!serve_put_off(t, c, piece, 1)); /* after a pause, at once */
-    serve_sent_piece(t);
-    CHECK(serve_put_off(t, c, piece, 9)); /* and nobody sends these */
+    CHECK(!pieces_put_off(t, c, piece, 1)); /* after a pause, at once */
+    pieces_sent(t);
+    CHECK(pieces_put_off(t, c, piece, 9)); /* and nobody sends these */
 }
 
 /* The socket takes less than what waited. */
@@ -153,14 +153,14 @@ static void
 pieces_of_a_slow_reader(Thread *t, Conn *c)
 {
     static const char piece[PIECES_MOST];
-    serve_sent_piece(t);
+    pieces_sent(t);
     while (c->out == NULL) {
-        output_tick(t->serve);
-        if (!serve_put_off(t, c, piece, 1000)) {
-            CHECK(serve_send(t, c, piece, 1000, NULL, 0, NULL, NULL) == 0);
+        pieces_tick(t->worker);
+        if (!pieces_put_off(t, c, piece, 1000)) {
+            CHECK(output_send(t, c, piece, 1000, NULL, 0, NULL, NULL) == 0);
         }
     }
-    CHECK(!serve_put_off(t, c, piece, 1)); /* it would overtake them */
+    CHECK(!pieces_put_off(t, c, piece, 1)); /* it would overtake them */
 }
 
 static void
@@ -171,15 +171,15 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     int fd;
     CHECK(argument == NULL);
     c->status = 200;
-    c->keep = serve_may_keep(t->serve, c, r);
+    c->keep = exchange_may_keep(t->worker, c, r);
     switch (kind) {
     case 'l':
-        serve_send(t, c, NULL, 0, list, sizeof list, NULL, NULL);
+        output_send(t, c, NULL, 0, list, sizeof list, NULL, NULL);
         break;
     case 'f':
         fd = memfd_create("file", MFD_CLOEXEC);
         CHECK(fd >= 0 && ftruncate(fd, ANSWER) == 0);
-        serve_send_file(t, c, fd, 0, ANSWER);
+        output_send_file(t, c, fd, 0, ANSWER);
         break;
     case 'p':
         pieces(t, c);
@@ -188,8 +188,8 @@ application(void *argument, Thread *t, Conn *c, Request *r)
         pieces_of_a_slow_reader(t, c);
         break;
     case 'b':
-        serve_sent_piece(t);
-        CHECK(serve_put_off(t, c, list, 10));
+        pieces_sent(t);
+        CHECK(pieces_put_off(t, c, list, 10));
         c->gone = true;
         break;
     default:
@@ -226,11 +226,11 @@ connect_by_tcp(int *server, int *client)
 
 /* The reader asks for it and is served. */
 static void
-worker_open(Worker *w, char kind, uint64_t least, uint64_t buffer,
-            void (*connect_by)(int *, int *))
+stage_open(Stage *stage, char kind, uint64_t least, uint64_t buffer,
+           void (*connect_by)(int *, int *))
 {
-    ServeOptions options = {
-        .board = &w->board,
+    WorkerOptions options = {
+        .board = &stage->board,
         .thread_count = 1,
         .limits = {.head = {.line = 8190,
                             .field_size = 8190,
@@ -247,79 +247,81 @@ worker_open(Worker *w, char kind, uint64_t least, uint64_t buffer,
     char request[] = "GET /. HTTP/1.1\r\nHost: a\r\n\r\n";
     int fd;
     request[5] = kind;
-    w->memory = scoreboard_create(1, 1);
-    CHECK(w->memory >= 0 && scoreboard_attach(&w->board, w->memory) == 0);
-    w->quiet[0] = eventfd(0, EFD_CLOEXEC);
-    w->quiet[1] = eventfd(0, EFD_CLOEXEC);
-    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, w->channel) ==
-          0);
-    options.lifeline = w->quiet[0];
-    options.bell = options.signals = w->quiet[1];
-    options.channel = w->channel[1];
-    w->serve = serve_new(&options);
-    CHECK(w->serve != NULL);
-    w->thread = serve_thread_at(w->serve, 0);
-    w->thread->now = now;
+    stage->memory = scoreboard_create(1, 1);
+    CHECK(stage->memory >= 0 &&
+          scoreboard_attach(&stage->board, stage->memory) == 0);
+    stage->quiet[0] = eventfd(0, EFD_CLOEXEC);
+    stage->quiet[1] = eventfd(0, EFD_CLOEXEC);
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0,
+                     stage->channel) == 0);
+    options.lifeline = stage->quiet[0];
+    options.bell = options.signals = stage->quiet[1];
+    options.channel = stage->channel[1];
+    stage->worker = worker_new(&options);
+    CHECK(stage->worker != NULL);
+    stage->thread = threads_at(stage->worker, 0);
+    stage->thread->now = now;
     connect_by(&fd, &reader.fd);
     CHECK(setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size) == 0);
     reader.taken = 0;
     CHECK(send(reader.fd, request, strlen(request), 0) ==
           (ssize_t)strlen(request));
-    w->conn = conn_open(w->serve, w->thread, fd, &item);
-    CHECK(w->conn != NULL);
-    conn_run(w->serve, w->thread, w->conn);
+    stage->conn = conn_open(stage->worker, stage->thread, fd, &item);
+    CHECK(stage->conn != NULL);
+    exchange_run(stage->worker, stage->thread, stage->conn);
 }
 
 /* What the main thread does with it, as its time is over. */
 static void
-expire(Worker *w)
+expire(Stage *stage)
 {
-    CHECK(!(atomic_fetch_or(&w->conn->word, CONN_OWNED) & CONN_OWNED));
-    conn_expire(w->serve, &w->serve->main, w->conn, now);
+    CHECK(!(atomic_fetch_or(&stage->conn->word, CONN_OWNED) & CONN_OWNED));
+    refuse_expire(stage->worker, &stage->worker->main, stage->conn, now);
 }
 
 static bool
-is_open(const Worker *w)
+is_open(const Stage *stage)
 {
-    return w->conn->fd >= 0;
+    return stage->conn->fd >= 0;
 }
 
 /* It has events, or gave way. */
 static Conn *
-ready(Worker *w)
+ready(Stage *stage)
 {
-    Conn *c = w->serve->ready;
-    w->serve->ready = NULL;
-    return c ? c : serve_poll(w->serve, w->thread, 0).first;
+    Conn *c = stage->worker->ready;
+    stage->worker->ready = NULL;
+    return c ? c : threads_poll(stage->worker, stage->thread, 0).first;
 }
 
 /* Until the answer is with the kernel, or the connection closed. */
 static void
-worker_write(Worker *w)
+stage_write(Stage *stage)
 {
-    while (is_open(w) && w->conn->state == CONN_WRITING) {
+    while (is_open(stage) && stage->conn->state == CONN_WRITING) {
         pass();
-        if (ready(w)) {
-            conn_run(w->serve, w->thread, w->conn);
-        } else if (word_get(&w->conn->deadline) <= now) {
-            expire(w);
+        if (ready(stage)) {
+            exchange_run(stage->worker, stage->thread, stage->conn);
+        } else if (word_get(&stage->conn->deadline) <= now) {
+            expire(stage);
         }
     }
 }
 
 /* How often --send-timeout has closed it. */
 static uint64_t
-worker_close(Worker *w)
+stage_close(Stage *stage)
 {
-    const uint64_t cut = word_get(&w->thread->row->limited[LIMIT_SEND]) +
-                         word_get(&w->serve->main.row->limited[LIMIT_SEND]);
-    serve_free(w->serve);
-    scoreboard_detach(&w->board);
-    close(w->memory);
-    close(w->quiet[0]);
-    close(w->quiet[1]);
-    close(w->channel[0]);
-    close(w->channel[1]);
+    const uint64_t cut =
+        word_get(&stage->thread->row->limited[LIMIT_SEND]) +
+        word_get(&stage->worker->main.row->limited[LIMIT_SEND]);
+    worker_free(stage->worker);
+    scoreboard_detach(&stage->board);
+    close(stage->memory);
+    close(stage->quiet[0]);
+    close(stage->quiet[1]);
+    close(stage->channel[0]);
+    close(stage->channel[1]);
     close(reader.fd);
     return cut;
 }
@@ -363,18 +365,18 @@ play(const Case *it)
     const uint64_t began = now;
     bool whole;
     uint64_t cut, took;
-    Worker w;
+    Stage stage;
     reader.rate = it->rate;
-    worker_open(&w, it->kind, it->least, it->buffer, connect_by_unix);
-    worker_write(&w);
-    whole = is_open(&w);
+    stage_open(&stage, it->kind, it->least, it->buffer, connect_by_unix);
+    stage_write(&stage);
+    whole = is_open(&stage);
     took = now - began;
     if (whole) {
         while (take(SEND_BUFFER)) {
         }
         CHECK(reader.taken == ANSWER);
     }
-    cut = worker_close(&w);
+    cut = stage_close(&stage);
     printf("%s: %s after %d s\n", it->name, whole ? "all" : "cut",
            (int)(took / CLOCK_SECOND));
     CHECK(whole == it->whole && cut == !whole);
@@ -388,39 +390,39 @@ static void
 play_tcp(void)
 {
     int kept, left;
-    Worker w;
+    Stage stage;
     reader.rate = 0;
-    worker_open(&w, 'l', 4096, 65536, connect_by_tcp);
-    CHECK(w.conn->state == CONN_WRITING);
-    CHECK(ioctl(w.conn->fd, SIOCOUTQ, &kept) == 0);
+    stage_open(&stage, 'l', 4096, 65536, connect_by_tcp);
+    CHECK(stage.conn->state == CONN_WRITING);
+    CHECK(ioctl(stage.conn->fd, SIOCOUTQ, &kept) == 0);
     do {
         take(1000);
-        CHECK(ioctl(w.conn->fd, SIOCOUTQ, &left) == 0);
+        CHECK(ioctl(stage.conn->fd, SIOCOUTQ, &left) == 0);
     } while (left == kept);
-    expire(&w);
-    CHECK(is_open(&w));
-    while (is_open(&w)) { /* what is on its way may still count */
-        expire(&w);
+    expire(&stage);
+    CHECK(is_open(&stage));
+    while (is_open(&stage)) { /* what is on its way may still count */
+        expire(&stage);
     }
-    CHECK(worker_close(&w) == 1);
+    CHECK(stage_close(&stage) == 1);
 }
 
 /* None is left for the answer that the thread gives next, to somebody else. */
 static void
 play_pieces(char kind, size_t rest)
 {
-    Worker w;
+    Stage stage;
     reader.rate = 10000;
-    worker_open(&w, kind, 4096, 65536, connect_by_unix);
-    CHECK(w.thread->pieces.size == 0);
-    worker_write(&w);
+    stage_open(&stage, kind, 4096, 65536, connect_by_unix);
+    CHECK(stage.thread->pieces.size == 0);
+    stage_write(&stage);
     got();
     CHECK(rest == SIZE_MAX ? reader.taken > SEND_BUFFER / 2
                            : reader.taken == rest);
-    CHECK(reader.taken == word_get(w.thread->row->bytes_out) +
-                              word_get(w.serve->main.row->bytes_out));
-    CHECK(kind == 'b' || w.conn->sent == reader.taken);
-    CHECK(worker_close(&w) == 0);
+    CHECK(reader.taken == word_get(stage.thread->row->bytes_out) +
+                              word_get(stage.worker->main.row->bytes_out));
+    CHECK(kind == 'b' || stage.conn->sent == reader.taken);
+    CHECK(stage_close(&stage) == 0);
 }
 
 int

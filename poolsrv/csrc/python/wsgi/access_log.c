@@ -126,9 +126,9 @@ access_log(Context *x, uint64_t took)
     while (written < 0 && errno == EINTR);
     /* Said once, until it works again: a full disk must not fill the log. */
     if (written < 0 && !x->access_lost)
-        serve_note(x->thread->serve, NOTE_WARNING,
-                   "the access log cannot be written: %s; lines are lost until "
-                   "it can",
-                   strerror(errno));
+        notes_add(x->thread->worker, NOTE_WARNING,
+                  "the access log cannot be written: %s; lines are lost until "
+                  "it can",
+                  strerror(errno));
     x->access_lost = written < 0;
 }

@@ -83,7 +83,7 @@ receive(Input *self, char *to, size_t room)
     /* Not the context's: the application may read on a thread of its own. */
     PyThreadState *own = PyEval_SaveThread();
     const ssize_t n =
-        serve_read_body(x->thread, x->conn, x->request, to, room, &words);
+        body_streamed_read(x->thread, x->conn, x->request, to, room, &words);
     PyEval_RestoreThread(own);
     if (n < 0)
         PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);

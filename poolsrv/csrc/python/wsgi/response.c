@@ -41,7 +41,7 @@ asker(Context *x)
     return (Http1Asker){
         .minor = head->minor,
         .is_head = head->is_head,
-        .may_keep = serve_may_keep(x->thread->serve, x->conn, x->request),
+        .may_keep = exchange_may_keep(x->thread->worker, x->conn, x->request),
         .server = x->app->server_field,
         .date = x->app->date_field ? x->date.text : NULL,
     };
@@ -79,9 +79,9 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
     bool kept = false;
     Py_INCREF(owner);
     own = PyEval_SaveThread();
-    serve_send(x->thread, x->conn, x->out.data, x->out.size, data, size, owner,
-               &kept);
-    serve_sent_piece(x->thread);
+    output_send(x->thread, x->conn, x->out.data, x->out.size, data, size, owner,
+                &kept);
+    pieces_sent(x->thread);
     PyEval_RestoreThread(own);
     x->out.size = 0;
     if (!kept)
@@ -92,7 +92,7 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
 static void
 send_soon(Context *x, bool first, PyObject *owner)
 {
-    if (!first && serve_put_off(x->thread, x->conn, x->out.data, x->out.size))
+    if (!first && pieces_put_off(x->thread, x->conn, x->out.data, x->out.size))
         x->out.size = 0;
     else
         transmit(x, NULL, 0, owner);
@@ -105,10 +105,10 @@ allowed(Context *x, StartResponse *sr, size_t size)
 {
     const size_t rest = http1_answer_allows(&sr->answer, size);
     if (rest < size && sr->answer.framing == FRAMING_LENGTH) {
-        serve_note(x->thread->serve, NOTE_WARNING,
-                   "request %s: the application sent more than its "
-                   "Content-Length of %lld bytes; the rest is cut",
-                   x->request_id, (long long)sr->answer.content_length);
+        notes_add(x->thread->worker, NOTE_WARNING,
+                  "request %s: the application sent more than its "
+                  "Content-Length of %lld bytes; the rest is cut",
+                  x->request_id, (long long)sr->answer.content_length);
     }
     return rest;
 }
@@ -161,10 +161,10 @@ static void
 pace(Context *x)
 {
     PyThreadState *own;
-    if (x->conn->out_size <= serve_limits(x->thread->serve)->response_buffer)
+    if (x->conn->out_size <= worker_limits(x->thread->worker)->response_buffer)
         return;
     own = PyEval_SaveThread();
-    serve_wait_writable(x->thread, x->conn);
+    output_wait(x->thread, x->conn);
     PyEval_RestoreThread(own);
 }
 
@@ -196,11 +196,11 @@ finish_body(Context *x, StartResponse *sr)
         return -1;
     }
     if (http1_answer_is_short(&sr->answer)) {
-        serve_note(x->thread->serve, NOTE_WARNING,
-                   "request %s: the application sent %lld bytes of its "
-                   "Content-Length of %lld; the connection is closed",
-                   x->request_id, (long long)sr->answer.sent,
-                   (long long)sr->answer.content_length);
+        notes_add(x->thread->worker, NOTE_WARNING,
+                  "request %s: the application sent %lld bytes of its "
+                  "Content-Length of %lld; the connection is closed",
+                  x->request_id, (long long)sr->answer.sent,
+                  (long long)sr->answer.content_length);
         x->conn->keep = false;
     }
     return 0;
@@ -250,9 +250,9 @@ send_file(Context *x, StartResponse *sr, PyObject *file)
     }
     x->tstate = PyEval_SaveThread();
     x->conn->more = true;
-    if (serve_send(x->thread, x->conn, x->out.data, x->out.size, NULL, 0, NULL,
-                   NULL) == 0)
-        serve_send_file(x->thread, x->conn, own, (off_t)at, (uint64_t)size);
+    if (output_send(x->thread, x->conn, x->out.data, x->out.size, NULL, 0, NULL,
+                    NULL) == 0)
+        output_send_file(x->thread, x->conn, own, (off_t)at, (uint64_t)size);
     else
         close(own);
     x->conn->more = false;
