@@ -6,6 +6,9 @@
 #include "common/clock.h"
 #include "protocol/status.h"
 #include "python/wsgi/wsgi.h"
+#include "worker/notes.h"
+#include "worker/output.h"
+#include "worker/watch.h"
 
 #include <sys/resource.h>
 

@@ -2,13 +2,14 @@
  * What is said on them is in exchange.c. Pure C.
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include "worker/conn.h"
+
 #include <stdlib.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "worker/output.h"
 #include "worker/worker_internal.h"
 
 void
@@ -20,37 +21,6 @@ conn_request_free(Conn *c)
         c->request = NULL;
     }
 }
-
-/* Give the connection a Request of its own with the bytes of `r`. */
-Request *
-request_adopt(Worker *w, Conn *c, Request *r)
-{
-    const uint32_t size = r->size - r->start;
-    /* The parser may be inside one more. */
-    const uint32_t fields = r->head.count < w->o.limits.head.fields
-                                ? r->head.count + 1
-                                : r->head.count;
-    Request *own;
-    if (r == c->request)
-        return r;
-    own = malloc(sizeof *own);
-    if (own == NULL)
-        return NULL;
-    if (request_init(own, &w->o.limits.head, request_larger(size))) {
-        free(own);
-        return NULL;
-    }
-    memcpy(own->buffer, r->buffer + r->start, size);
-    memcpy(own->fields, r->fields, fields * sizeof *own->fields);
-    own->head = r->head;
-    own->head.fields = own->fields;
-    own->size = size;
-    c->request = own;
-    return own;
-}
-
-/* ------------------------------------------------------------------------
- * Being owned, counted, opened and closed */
 
 bool
 conn_release(Worker *w, Conn *c)
@@ -88,6 +58,15 @@ bool
 conn_is_all(const Conn *c, size_t n, size_t room)
 {
     return n < room && !(atomic_load(&c->word) & CONN_ENDS);
+}
+
+void
+conn_unload(Worker *w, uint32_t count)
+{
+    const NoticeLine *notice = w->o.board->notice;
+    atomic_fetch_sub(&w->line->load, (int32_t)count);
+    if (atomic_load(&notice->turn) || atomic_load(&notice->stopping))
+        worker_ring(w->o.bell);
 }
 
 void

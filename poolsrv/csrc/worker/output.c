@@ -12,12 +12,18 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "worker/output.h"
+#include "worker/pieces.h"
 #include "worker/worker_internal.h"
 
 /* A sendfile of more would keep a thread in the kernel for long. */
 #define FILE_PIECE (1 << 20)
 /* And so many of one that its client takes as fast would keep it too. */
 #define FLUSH_PIECES 4
+
+/* The first segment of an answer that must wait is copied up to this size;
+ * above, its owner is kept. */
+#define COPY_MOST 16384
 
 static void
 append(Conn *c, Segment *segment)
@@ -141,10 +147,9 @@ send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count)
     return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : lost(c);
 }
 
-/* Head and body in one system call; what the socket does not take is kept. */
-static int
-send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
-             const char *body, size_t body_size, void *owner, bool *kept)
+int
+output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
+                    const char *body, size_t body_size, void *owner, bool *kept)
 {
     if (c->gone)
         return -1;
@@ -178,112 +183,18 @@ send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
     return append_copy(c, body, body_size) < 0 ? lost(c) : 0;
 }
 
-/* ------------------------------------------------------------------------
- * Pieces that wait for company
- *
- * A generator that yields small pieces one after the other would cost a system
- * call and a packet each, and a turn of the interpreter: 100 of 1 KiB took five
- * times as long. PEP 3333 lets a server go on sending a piece while the
- * application makes the next. So the first piece goes at once, and so does one
- * after a pause; those in between go together. */
-
-/* No event stream is so dense. */
-#define PAUSE (200 * CLOCK_MILLISECOND / 1000)
-
-static bool
-add_piece(Thread *t, Conn *c, const char *data, size_t size)
-{
-    Pieces *p = &t->pieces;
-    bool fits;
-    if (c->out || c->gone)
-        return false;
-    pthread_mutex_lock(&p->lock);
-    if (p->data == NULL)
-        p->data = malloc(PIECES_MOST);
-    fits = p->data && size <= PIECES_MOST - p->size;
-    if (fits && size) {
-        memcpy(p->data + p->size, data, size);
-        p->size += size;
-        p->conn = c;
-    }
-    pthread_mutex_unlock(&p->lock);
-    return fits;
-}
-
-bool
-pieces_put_off(Thread *t, Conn *c, const char *data, size_t size)
-{
-    return clock_now() - t->pieces.sent < PAUSE && add_piece(t, c, data, size);
-}
-
-void
-pieces_sent(Thread *t)
-{
-    t->pieces.sent = clock_now();
-}
-
-/* What waits, and a body behind it: afterwards nothing waits. */
-static int
-send_pieces(Thread *t, Conn *c, const char *body, size_t body_size, void *owner,
-            bool *kept)
-{
-    Pieces *p = &t->pieces;
-    int result;
-    pthread_mutex_lock(&p->lock);
-    result = send_or_keep(t, c, p->data, p->size, body, body_size, owner, kept);
-    p->size = 0;
-    pthread_mutex_unlock(&p->lock);
-    return result;
-}
-
-static bool
-has_pieces(const Thread *t)
-{
-    return atomic_load_explicit(&t->pieces.size, memory_order_relaxed) != 0;
-}
-
-int
-pieces_flush(Thread *t, Conn *c)
-{
-    return has_pieces(t) ? send_pieces(t, c, NULL, 0, NULL, NULL) : 0;
-}
-
-void
-pieces_tick(Worker *w)
-{
-    uint32_t i;
-    for (i = 0; i < w->o.thread_count; i++) {
-        Pieces *p = &w->threads[i].pieces;
-        ssize_t n;
-        if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0)
-            continue;
-        pthread_mutex_lock(&p->lock);
-        /* An error the thread will find itself, and whatever is left it sends:
-         * the connection is its own. */
-        n = p->size ? send(p->conn->fd, p->data, p->size,
-                           MSG_DONTWAIT | MSG_NOSIGNAL)
-                    : 0;
-        if (n > 0) {
-            p->conn->sent += (uint64_t)n;
-            word_add(w->main.row->bytes_out, (uint64_t)n);
-            memmove(p->data, p->data + n, p->size - (size_t)n);
-            p->size -= (size_t)n;
-        }
-        pthread_mutex_unlock(&p->lock);
-    }
-}
-
 int
 output_send(Thread *t, Conn *c, const char *head, size_t head_size,
             const char *body, size_t body_size, void *owner, bool *kept)
 {
     if (kept)
         *kept = false;
-    if (has_pieces(t) && add_piece(t, c, head, head_size))
-        return send_pieces(t, c, body, body_size, owner, kept);
+    if (pieces_wait(t) && pieces_add(t, c, head, head_size))
+        return pieces_send(t, c, body, body_size, owner, kept);
     if (pieces_flush(t, c) < 0)
         return -1;
-    return send_or_keep(t, c, head, head_size, body, body_size, owner, kept);
+    return output_send_or_keep(t, c, head, head_size, body, body_size, owner,
+                               kept);
 }
 
 int
@@ -410,4 +321,11 @@ output_wait(Thread *t, Conn *c)
             patience(limits, c->patience, clock_now() - since, output_taken(c));
     }
     return c->gone ? -1 : 0;
+}
+
+void
+output_await_reader(Worker *w, Conn *c, uint64_t now)
+{
+    output_taken(c);
+    word_set(&c->deadline, now + w->o.limits.send_timeout);
 }

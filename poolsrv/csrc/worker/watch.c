@@ -1,9 +1,9 @@
 /* The main thread of a worker: looks after busy threads, time limits and the
- * end, and polls where no thread is left to do so. It never serves. Pure C; see
- * worker.h.
+ * end, and polls where no thread is left to do so. It never serves. Pure C.
  */
 #define _GNU_SOURCE
-#include <errno.h>
+#include "worker/watch.h"
+
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,6 +11,8 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "worker/pieces.h"
+#include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
 /* With connections but no busy thread, deadlines are looked at so often. */

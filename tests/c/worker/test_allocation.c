@@ -21,6 +21,13 @@
 #include "common/clock.h"
 #include "descriptors.h"
 #include "supervisor/dispatch.h"
+#include "worker/body_streamed.h"
+#include "worker/conn.h"
+#include "worker/exchange.h"
+#include "worker/notes.h"
+#include "worker/output.h"
+#include "worker/threads.h"
+#include "worker/watch.h"
 #include "worker/worker.h"
 
 /* Seconds until a scene that hangs is killed. */

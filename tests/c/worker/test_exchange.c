@@ -8,6 +8,7 @@
 
 #include "check.h"
 #include "descriptors.h"
+#include "worker/exchange.h"
 #include "worker/worker_internal.h"
 
 static void

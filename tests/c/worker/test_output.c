@@ -12,6 +12,10 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "worker/exchange.h"
+#include "worker/output.h"
+#include "worker/pieces.h"
+#include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
 /* Seconds until a test that hangs is killed. */

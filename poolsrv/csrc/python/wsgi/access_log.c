@@ -2,6 +2,7 @@
  * and the request's id behind it, or as JSON. One write(2) a line on a
  * descriptor in append mode, so that lines of several workers do not mix. */
 #include "python/wsgi/wsgi.h"
+#include "worker/notes.h"
 
 #include "common/calendar.h"
 

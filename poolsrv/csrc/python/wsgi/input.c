@@ -5,6 +5,7 @@
  * the client has sent and waits for more.
  */
 #include "python/wsgi/wsgi.h"
+#include "worker/body_streamed.h"
 
 #include <errno.h>
 #include <string.h>

@@ -5,6 +5,10 @@
  * where it lies, and its owner kept until the client has it.
  */
 #include "python/wsgi/wsgi.h"
+#include "worker/exchange.h"
+#include "worker/notes.h"
+#include "worker/output.h"
+#include "worker/pieces.h"
 
 #include "common/clock.h"
 #include "protocol/status.h"

@@ -1,13 +1,16 @@
 /* What the bindings of one request share: environ.c, input.c, start_response.c,
  * response.c, file_wrapper.c, access_log.c and worker_object.c. Everything here
  * runs with the GIL, on the thread that serves. */
-#ifndef POOLSRV_REQUEST_H
-#define POOLSRV_REQUEST_H
+#ifndef POOLSRV_WSGI_H
+#define POOLSRV_WSGI_H
 
 #include "python/core.h"
 #include "common/buffer.h"
 #include "protocol/forwarded.h"
 #include "protocol/http1_answer.h"
+#include "worker/conn.h"
+#include "worker/request.h"
+#include "worker/threads.h"
 #include "worker/worker.h"
 
 #define VALUE_CACHE                                                         \

@@ -1,0 +1,184 @@
+/* Bodies that the application reads while the client sends. Pure C. */
+#define _GNU_SOURCE
+#include "worker/body_streamed.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "worker/output.h"
+#include "worker/worker_internal.h"
+
+/* Wait until there is something to read. 0, or the status to refuse with. */
+static int
+wait_readable(Thread *t, Conn *c, const Request *r)
+{
+    const uint64_t now = clock_now();
+    const uint64_t deadline = request_body_deadline(t->worker, r, now);
+    const uint64_t left = deadline > now ? deadline - now : 0;
+    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+    int n;
+    atomic_store(&t->row->current.state, THREAD_READING);
+    do
+        n = poll(&p, 1, (int)(left / CLOCK_MILLISECOND) + 1);
+    while (n < 0 && errno == EINTR);
+    atomic_store(&t->row->current.state, THREAD_APPLICATION);
+    if (n == 0)
+        word_add(&t->row->limited[LIMIT_BODY], 1);
+    return n > 0 ? 0 : n == 0 ? 408 : 500;
+}
+
+/* Receive into `to`, waiting. Bytes, or 0 and r->refusal. */
+static size_t
+receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
+             const char **words)
+{
+    for (;;) {
+        const ssize_t n = recv(c->fd, to, room, MSG_DONTWAIT);
+        if (n > 0) {
+            word_add(t->row->bytes_in, (uint64_t)n);
+            c->drained = conn_is_all(c, (size_t)n, room);
+            return (size_t)n;
+        }
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+            r->refusal = wait_readable(t, c, r);
+            if (r->refusal == 0)
+                continue;
+            *words = "the request's body did not arrive in time";
+            return 0;
+        }
+        if (n < 0 && errno == EINTR)
+            continue;
+        *words = "the client went away before it had sent the whole body";
+        r->refusal = 400;
+        c->gone = true;
+        return 0;
+    }
+}
+
+/* Take decoded bytes that are in the buffer already. */
+static size_t
+take_chunk(Request *r, char *to, size_t room)
+{
+    const size_t n = r->chunk.len < room ? r->chunk.len : room;
+    memcpy(to, r->buffer + r->chunk.at, n);
+    r->chunk.at += (uint32_t)n;
+    r->chunk.len -= (uint32_t)n;
+    return n;
+}
+
+static size_t
+read_chunked(Thread *t, Conn *c, Request *r, char *to, size_t room,
+             const char **words)
+{
+    while (r->chunk.len == 0) {
+        const uint32_t body = r->start + r->head.length;
+        Http1Result result;
+        size_t used;
+        if (r->next == r->size) {
+            r->next = r->size = body;
+            r->size += (uint32_t)receive_body(t, c, r, r->buffer + body,
+                                              r->capacity - body, words);
+            if (r->refusal)
+                return 0;
+        }
+        result = http1_chunks_next(&r->chunks, r->buffer + r->next,
+                                   r->size - r->next, &used, &r->chunk);
+        r->chunk.at += r->next;
+        r->next += (uint32_t)used;
+        if (result == HTTP1_DONE) {
+            r->ended = true;
+            return 0;
+        }
+        if (result != HTTP1_DATA && result != HTTP1_PARTIAL) {
+            *words = http1_words(result);
+            r->refusal = http1_status(result);
+            return 0;
+        }
+    }
+    return take_chunk(r, to, room);
+}
+
+static size_t
+read_sized(Thread *t, Conn *c, Request *r, char *to, size_t room,
+           const char **words)
+{
+    const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
+    size_t n = r->size - r->next;
+    if (left < room)
+        room = left;
+    if (n == 0)
+        return receive_body(t, c, r, to, room, words);
+    if (n > room)
+        n = room;
+    memcpy(to, r->buffer + r->next, n);
+    r->next += (uint32_t)n;
+    return n;
+}
+
+ssize_t
+body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
+                   const char **words)
+{
+    size_t n;
+    if (r->ended || room == 0)
+        return 0;
+    if (r->refusal) {
+        *words = "the body could not be read before";
+        return -1;
+    }
+    if (!r->wanted) {
+        r->wanted = true;
+        r->body_began = clock_now();
+        /* Once the answer has begun, this would stand in its middle. */
+        if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
+            output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0,
+                        NULL, NULL) < 0)
+            r->refusal = 400;
+    }
+    n = r->head.chunked ? read_chunked(t, c, r, to, room, words)
+                        : read_sized(t, c, r, to, room, words);
+    r->body_size += n;
+    if (r->body_size > t->worker->o.limits.body_limit) {
+        *words = request_too_large;
+        r->refusal = 413;
+    }
+    if (r->refusal)
+        return -1;
+    if (!r->head.chunked && r->body_size == (uint64_t)r->head.content_length)
+        r->ended = true;
+    return (ssize_t)n;
+}
+
+bool
+body_streamed_end(const Request *r, uint32_t *end)
+{
+    Http1Chunks chunks = r->chunks;
+    uint32_t at = r->next;
+
+    if (r->ended || !r->streaming)
+        return true;
+    if (r->refusal)
+        return false;
+    if (!r->head.chunked) {
+        const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
+        if (left > r->size - at)
+            return false;
+        at += (uint32_t)left;
+    } else {
+        Http1Result result;
+        do {
+            Http1Span span;
+            size_t used;
+            result = http1_chunks_next(&chunks, r->buffer + at, r->size - at,
+                                       &used, &span);
+            at += (uint32_t)used;
+        } while (result == HTTP1_DATA);
+        if (result != HTTP1_DONE)
+            return false;
+    }
+    if (end)
+        *end = at;
+    return true;
+}

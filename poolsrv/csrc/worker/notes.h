@@ -1,0 +1,22 @@
+/* What the threads have to say, logged by the main thread. */
+#ifndef POOLSRV_NOTES_H
+#define POOLSRV_NOTES_H
+
+#include <stdbool.h>
+
+#include "worker/worker.h"
+
+#define NOTES_MOST 64
+
+typedef enum { NOTE_DEBUG = 10, NOTE_INFO = 20, NOTE_WARNING = 30 } NoteLevel;
+
+typedef struct {
+    NoteLevel level;
+    char text[248];
+} Note;
+
+void notes_add(Worker *w, NoteLevel level, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+bool notes_pop(Worker *w, Note *note);
+
+#endif

@@ -1,0 +1,73 @@
+/* Reading a PROXY header. Pure C. */
+#define _GNU_SOURCE
+#include "worker/preface.h"
+
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "protocol/proxy_header.h"
+#include "worker/worker_internal.h"
+
+static Step
+unproxied(Worker *w, Thread *t, Conn *c, Unproxied why)
+{
+    word_add(&t->row->unproxied[why], 1);
+    notes_add(w, NOTE_DEBUG, "closed a connection: %s",
+              why == UNPROXIED_UNTRUSTED
+                  ? "its peer is none that trust-proxy names"
+                  : "it does not begin with a PROXY header");
+    return exchange_hang_up(w, t, c);
+}
+
+/* The header is looked at where the kernel keeps it, and taken out once it is
+ * complete: until then the connection needs no memory, and at no time has a
+ * byte of its request been read, so it may still go to another worker. */
+Step
+preface_read(Worker *w, Thread *t, Conn *c)
+{
+    Address client = c->item.client;
+    ProxyResult result = PROXY_PARTIAL;
+    char *buffer = t->request.buffer;
+    size_t length;
+    ssize_t n;
+
+    if (c->state == CONN_PREFACE) {
+        conn_seen(t, SEEN_READING, SEEN_IDLE);
+        c->state = CONN_IDLE;
+        t->now = c->ready = clock_now();
+    }
+    if (!address_within(&client, &w->o.trusted))
+        return unproxied(w, t, c, UNPROXIED_UNTRUSTED);
+    do
+        n = recv(c->fd, buffer, PROXY_LONGEST, MSG_DONTWAIT | MSG_PEEK);
+    while (n < 0 && errno == EINTR);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+        return exchange_hang_up(w, t, c);
+    if (n > 0)
+        result = proxy_parse(buffer, (size_t)n, &length, &client);
+    switch (result) {
+    case PROXY_DONE:
+        do
+            n = recv(c->fd, buffer, length, MSG_DONTWAIT);
+        while (n < 0 && errno == EINTR);
+        if (n != (ssize_t)length)
+            return exchange_hang_up(w, t, c);
+        word_add(t->row->bytes_in, length);
+        word_set(&c->deadline, 0);
+        c->item.client = client;
+        c->item.prefaced = 1;
+        return STEP_AGAIN;
+    case PROXY_PARTIAL:
+        if (atomic_load(&c->word) & CONN_ENDS)
+            return exchange_hang_up(w, t, c);
+        c->state = CONN_PREFACE;
+        conn_seen(t, SEEN_IDLE, SEEN_READING);
+        if (word_get(&c->deadline) == 0)
+            word_set(&c->deadline, t->now + w->o.limits.header_timeout);
+        conn_uncount(w, c);
+        return STEP_WAIT;
+    case PROXY_BAD:
+        break;
+    }
+    return unproxied(w, t, c, UNPROXIED_MALFORMED);
+}

@@ -1,0 +1,120 @@
+/* Refusing requests, and what happens when a time limit passes. Pure C. */
+#define _GNU_SOURCE
+#include "worker/refuse.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+#include "protocol/status.h"
+#include "worker/output.h"
+#include "worker/worker_internal.h"
+
+#define LINGER_PIECES 16
+
+static void
+count_refusal(Thread *t, int status)
+{
+    static const int statuses[REFUSED_OTHER] = {
+        [REFUSED_400] = 400, [REFUSED_408] = 408, [REFUSED_413] = 413,
+        [REFUSED_414] = 414, [REFUSED_417] = 417, [REFUSED_431] = 431,
+    };
+    size_t i = 0;
+    while (i < REFUSED_OTHER && statuses[i] != status) {
+        i++;
+    }
+    word_add(&t->row->refused[i], 1);
+}
+
+Step
+refuse_start_linger(Worker *w, Thread *t, Conn *c)
+{
+    if (shutdown(c->fd, SHUT_WR) < 0)
+        return exchange_hang_up(w, t, c);
+    c->state = CONN_LINGER;
+    word_set(&c->deadline, clock_now() + LINGER_TIMEOUT);
+    return STEP_AGAIN;
+}
+
+Step
+refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
+{
+    char answer[512];
+    char body[160];
+    const int body_size = snprintf(body, sizeof body, "%d %s: %s\n", status,
+                                   status_phrase(status), words);
+    const int size = snprintf(answer, sizeof answer,
+                              "HTTP/1.1 %d %s\r\n"
+                              "Content-Type: text/plain\r\n"
+                              "Content-Length: %d\r\n"
+                              "Connection: close\r\n"
+                              "\r\n"
+                              "%s",
+                              status, status_phrase(status), body_size, body);
+    count_refusal(t, status);
+    notes_add(w, NOTE_DEBUG, "refused a request: %d, %s", status, words);
+    conn_uncount(w, c);
+    conn_request_free(c);
+    if (output_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL) < 0 ||
+        c->out)
+        return exchange_hang_up(w, t, c);
+    return refuse_start_linger(w, t, c);
+}
+
+Step
+refuse_linger(Worker *w, Thread *t, Conn *c)
+{
+    uint32_t left = LINGER_PIECES;
+    ssize_t n;
+    /* The thread's buffer holds nothing that is needed: after an error,
+     * nothing behind it runs. */
+    do
+        n = recv(c->fd, t->request.buffer, t->request.capacity, MSG_DONTWAIT);
+    while ((n > 0 && --left) || (n < 0 && errno == EINTR));
+    if (n < 0 && errno == EAGAIN)
+        return STEP_WAIT;
+    t->now = clock_now();
+    if (n > 0 && t->now < word_get(&c->deadline))
+        return STEP_AGAIN;
+    return exchange_hang_up(w, t, c);
+}
+
+void
+refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
+{
+    switch ((ConnState)c->state) {
+    case CONN_IDLE:
+        c->ready = 0;
+        conn_hand_back(w, t, &c, 1, now - IDLE_GRACE);
+        return;
+    case CONN_PREFACE: /* it speaks no HTTP yet: no answer */
+        word_add(&t->row->limited[LIMIT_HEADER], 1);
+        conn_seen(t, SEEN_READING, SEEN_IDLE);
+        conn_close(w, t, c);
+        return;
+    case CONN_HEAD:
+    case CONN_BODY:
+        word_add(
+            &t->row->limited[c->state == CONN_HEAD ? LIMIT_HEADER : LIMIT_BODY],
+            1);
+        conn_seen(t, SEEN_READING, SEEN_IDLE);
+        if (refuse_request(w, t, c, 408,
+                           "the request did not arrive in time") == STEP_AGAIN)
+            threads_call(w, c);
+        return;
+    case CONN_WRITING:
+        if (output_taken(c)) {
+            output_await_reader(w, c, now);
+            if (!conn_release(w, c))
+                threads_call(w, c);
+            return;
+        }
+        word_add(&t->row->limited[LIMIT_SEND], 1);
+        conn_seen(t, SEEN_WRITING, SEEN_IDLE);
+        c->broken = true;
+        conn_close(w, t, c);
+        return;
+    default:
+        conn_close(w, t, c);
+    }
+}

@@ -1,0 +1,63 @@
+/* Leader and followers: the threads of a worker over one epoll set, and the
+ * queue of connections that are ready. */
+#ifndef POOLSRV_THREADS_H
+#define POOLSRV_THREADS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "common/scoreboard.h"
+#include "worker/conn.h"
+#include "worker/pieces.h"
+#include "worker/request.h"
+#include "worker/schedule.h"
+#include "worker/worker.h"
+
+/* Of a worker's `leader`, beside the index of the thread that polls. */
+#define LEADER_NONE (-1)
+#define LEADER_MAIN (-2)
+
+/* In `epoll`, next to connections: indices that no connection has. */
+#define INDEX_CHANNEL UINT32_MAX
+#define INDEX_NUDGE (UINT32_MAX - 1)
+
+struct Thread {
+    Worker *worker;
+    ThreadRow *row;
+    uint32_t index;
+    pid_t tid;
+    pthread_cond_t wake;
+    Thread *next; /* parked before it */
+    bool woken;
+    bool active;  /* has a connection in hand */
+    uint64_t now; /* the last time it looked at the clock */
+    Request request;
+    Pieces pieces;
+    ScheduleMeter meter;
+    void *context; /* the application's */
+};
+
+/* Owned connections that are ready, first come first. */
+typedef struct {
+    Conn *first, *last;
+} Chain;
+
+Thread *threads_at(Worker *w, uint32_t index);
+/* A request thread's life: returns when the worker is done. */
+void threads_serve(Worker *w, uint32_t index, void *context);
+
+void threads_chain(Chain *chain, Conn *c);
+/* Wait for events; the connections that became ready. */
+Chain threads_poll(Worker *w, Thread *t, int timeout);
+/* Add to the ready queue; take a thread from the parked, to be signalled, or
+ * NULL. `lock` is held. */
+void threads_push(Worker *w, Conn *first, Conn *last);
+Thread *threads_unpark(Worker *w);
+/* To the end of the ready queue, owned: its thread goes on with the first. */
+void threads_queue(Worker *w, Conn *c);
+/* The same from the main thread, which has no time: a thread is called. */
+void threads_call(Worker *w, Conn *c);
+
+#endif

@@ -1,0 +1,24 @@
+/* The main thread of a worker. */
+#ifndef POOLSRV_WATCH_H
+#define POOLSRV_WATCH_H
+
+#include "worker/worker.h"
+
+/* What the main thread is told. */
+typedef enum {
+    WATCH_SIGNAL,  /* the signal descriptor is readable */
+    WATCH_NOTES,   /* something to log or to release: notes_pop and
+                    * output_garbage_pop */
+    WATCH_DRAINED, /* nothing is left; the threads are ending */
+} WatchResult;
+
+/* The main thread's life, piece by piece. */
+WatchResult watch_wait(Worker *w);
+/* Finish what is there, hand the idle connections back, take nothing new. */
+void watch_drain(Worker *w);
+/* A request begins: the main thread's clock must run. */
+void watch_arm(Worker *w);
+/* A connection waits, with a deadline. */
+void watch_attend(Worker *w);
+
+#endif

@@ -1,0 +1,147 @@
+/* Making a worker, and its end. Pure C; see worker.h. */
+#define _GNU_SOURCE
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "worker/worker_internal.h"
+
+void
+worker_ring(int bell)
+{
+    const uint64_t one = 1;
+    /* Full means that it rings already. */
+    while (write(bell, &one, sizeof one) < 0 && errno == EINTR)
+        ;
+}
+
+const WorkerLimits *
+worker_limits(const Worker *w)
+{
+    return &w->o.limits;
+}
+
+Schedule *
+worker_schedule(Worker *w)
+{
+    return &w->schedule;
+}
+
+static int
+watch_fd(int epoll, int fd, uint32_t events, uint64_t data)
+{
+    struct epoll_event e = {.events = events, .data.u64 = data};
+    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e);
+}
+
+static int
+thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
+{
+    t->worker = w;
+    t->index = index;
+    t->row = row;
+    if (pthread_cond_init(&t->wake, NULL) != 0 ||
+        pthread_mutex_init(&t->pieces.lock, NULL) != 0)
+        return -1;
+    return request_init(&t->request, &w->o.limits.head, REQUEST_BUFFER);
+}
+
+Worker *
+worker_new(const WorkerOptions *options)
+{
+    Worker *w = calloc(1, sizeof *w);
+    const uint32_t threads = options->thread_count;
+    uint32_t i;
+
+    if (w == NULL)
+        return NULL;
+    w->o = *options;
+    w->line = &options->board->loads[options->slot];
+    w->leader = LEADER_NONE;
+    pthread_mutex_init(&w->lock, NULL);
+    pthread_mutex_init(&w->side, NULL);
+    schedule_init(&w->schedule, (int32_t)threads, options->parallel);
+    w->epoll = epoll_create1(EPOLL_CLOEXEC);
+    w->watch = epoll_create1(EPOLL_CLOEXEC);
+    w->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    w->threads = calloc(threads, sizeof *w->threads);
+    w->sequences = calloc(threads, sizeof *w->sequences);
+    if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->bell < 0 ||
+        w->timer < 0 || !w->threads || !w->sequences)
+        goto failed;
+    for (i = 0; i < threads; i++)
+        if (thread_init(w, &w->threads[i], i,
+                        scoreboard_thread(options->board, options->slot, i)))
+            goto failed;
+    /* The main thread counts what it does in the row behind the last. */
+    if (thread_init(w, &w->main, threads,
+                    scoreboard_thread(options->board, options->slot, threads)))
+        goto failed;
+    if (watch_fd(w->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
+        watch_fd(w->epoll, w->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
+        watch_fd(w->watch, w->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
+        watch_fd(w->watch, w->bell, EPOLLIN, WATCHED_BELL) < 0 ||
+        watch_fd(w->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
+        watch_fd(w->watch, options->lifeline, EPOLLIN, WATCHED_LIFELINE) < 0 ||
+        watch_fd(w->watch, w->epoll, 0, WATCHED_EPOLL) < 0)
+        goto failed;
+    word_set(options->board->workers[options->slot].threads, threads);
+    atomic_store(&w->line->width, (int32_t)threads);
+    atomic_store(&w->line->limit, (int32_t)threads);
+    return w;
+failed:
+    i = (uint32_t)errno;
+    worker_free(w);
+    errno = (int)i;
+    return NULL;
+}
+
+static void
+thread_free(Thread *t)
+{
+    if (t->worker == NULL)
+        return;
+    pthread_cond_destroy(&t->wake);
+    pthread_mutex_destroy(&t->pieces.lock);
+    free(t->pieces.data);
+    request_clear(&t->request);
+}
+
+static void
+close_if_open(int fd)
+{
+    if (fd >= 0)
+        close(fd);
+}
+
+void
+worker_free(Worker *w)
+{
+    const uint32_t places = atomic_load(&w->conn_count);
+    uint32_t i;
+    for (i = 0; i < places; i++)
+        close_if_open(conn_at(w, i)->fd);
+    for (i = 0; i < places; i += CONN_BLOCK)
+        free(w->blocks[i / CONN_BLOCK]);
+    for (i = 0; w->threads && i < w->o.thread_count; i++)
+        thread_free(&w->threads[i]);
+    thread_free(&w->main);
+    close_if_open(w->epoll);
+    close_if_open(w->watch);
+    close_if_open(w->nudge);
+    close_if_open(w->bell);
+    close_if_open(w->timer);
+    pthread_mutex_destroy(&w->lock);
+    pthread_mutex_destroy(&w->side);
+    free(w->threads);
+    free(w->sequences);
+    free(w);
+}
