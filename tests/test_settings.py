@@ -174,6 +174,7 @@ def refused(*arguments: str, **environ: str) -> tuple[str, str]:
         (["--xyz"], {}, "--xyz: there is no such option", "poolsrv serve --help lists all"),
         (["--threads", "--preload"], {}, "--threads: its value is missing", "write --threads 4"),
         (["--chdir"], {}, "--chdir: its value is missing", "write --chdir FOLDER"),
+        (["--access-log"], {}, "--access-log: its value is missing", "write --access-log FILE"),
         (["--no-preload=1"], {}, "--no-preload: takes no value", "write --no-preload alone"),
         (["--threads", "1", "--threads", "2"], {}, "--threads: is given twice", "leave one"),
         (["--bind", "a:1", "--bind", "a:1"], {}, "--bind: 'a:1' is given twice", "leave one"),
@@ -316,6 +317,9 @@ def test_a_typo_is_none_of_kubernetes() -> None:
         ("--wsgi-file", "poolsrv takes it without a flag: poolsrv serve module:callable"),
         ("--no-access-log", "did you mean --access-log?"),
         ("--no-capture-output", "the log is on standard error"),
+        ("--no-proxy-headers", "poolsrv calls it --trust-proxy"),
+        ("--ssl-ciphers", "TLS is the work of a proxy in front"),
+        ("--no-http2-adaptive-window", "HTTP/2 is the work of a proxy in front"),
     ],
 )
 def test_names_of_other_servers_lead_to_ours(name: str, remedy: str) -> None:
@@ -339,6 +343,7 @@ def test_no_name_of_another_server_hides_an_option() -> None:
     assert not ours & (set(habits._CALLED) | set(habits._SAID))
     assert set(habits._CALLED.values()) <= set(ROWS)
     assert not set(habits._CALLED) & set(habits._SAID)
+    assert not any(name.startswith(prefix) for name in ours for prefix, _ in habits._FAMILIES)
     names = {*habits._CALLED, *habits._SAID}
     assert all(len(name) > 2 or (len(name) == 2 and name != "--") for name in names)
 

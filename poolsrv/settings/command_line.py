@@ -85,7 +85,8 @@ def _valued(line: CommandLine, name: str, text: str | None) -> None:
         line.entries.append(Entry(field, name, text))
         return
     kind = ROWS[field].kind
-    example = kind.examples.partition(",")[0] or kind.show(getattr(DEFAULTS, field))
+    usual = kind.show(getattr(DEFAULTS, field))
+    example = kind.examples.partition(",")[0] or (usual if usual != "off" else "")
     line.faults.append(
         ConfigError(f"{name}: its value is missing", f"write {name} {example or kind.metavar}")
     )

@@ -25,14 +25,16 @@ _OURS: Mapping[str, str] = {
     "graceful_timeout": (
         "timeout-graceful-shutdown workers-kill-timeout worker-reload-mercy shutdown-timeout"
     ),
-    "keep_alive_timeout": "keep-alive keepalive timeout-keep-alive http-keepalive channel-timeout",
-    "header_timeout": "http1-header-read-timeout",
+    "keep_alive_timeout": (
+        "keep-alive keepalive timeout-keep-alive http-keepalive http1-keep-alive channel-timeout"
+    ),
+    "header_timeout": "http1-header-read-timeout header-read-timeout",
     "body_timeout": "http-timeout",
     "send_timeout": "socket-timeout",
-    "limit_request_field_size": "buffer-size max-request-header-size",
+    "limit_request_field_size": "buffer-size max-request-header-size http1-buffer-size",
     "limit_request_body": "max-request-body-size limit-post",
     "body_buffer": "inbuf-overflow post-buffering",
-    "response_buffer": "outbuf-high-watermark response-buffer-size",
+    "response_buffer": "outbuf-high-watermark outbuf-overflow response-buffer-size",
     "trust_proxy": (
         "forwarded-allow-ips proxy-allow-ips proxy-allow-from trusted-proxy proxy-headers "
         "trust-proxy-header"
@@ -73,7 +75,8 @@ _OTHERS = (
     (
         "master -M enable-threads vacuum die-on-term strict need-app lazy-apps lazy "
         "single-interpreter no-orphans clear-untrusted-proxy-headers thunder-lock reuse-port "
-        "respawn-failed-workers no-sendfile sendfile",
+        "respawn-failed-workers no-sendfile sendfile "
+        "reset-contextvars enable-stdio-inheritance -R disable-redirect-access-to-syslog",
         "this is always so; leave it out",
     ),
     (
@@ -110,8 +113,20 @@ _OTHERS = (
         "there are --log-level, --log-format text|json and --access-log",
     ),
     (
-        "lifespan ws interface asgi http2",
+        "lifespan ws interface asgi http2 http-protocols",
         "poolsrv serves WSGI only; leave it out",
+    ),
+    (
+        "ident header",
+        "set response headers in the application; --no-server-header sends no Server field",
+    ),
+    (
+        "strip-header-spaces casefold-http-method header-map",
+        "HTTP is strict, HTTP.md lists what is refused; leave it out",
+    ),
+    (
+        "use-colors spew paste paste-global paster control-socket-mode",
+        "poolsrv has nothing like it; leave it out",
     ),
     (
         "-n name proc-name process-name procname-prefix",
@@ -143,6 +158,24 @@ _OTHERS = (
     ),
 )
 
+# The rest of families that have no counterpart either.
+_FAMILIES = (
+    ("ssl-", "TLS is the work of a proxy in front (nginx, Caddy, HAProxy): see --trust-proxy"),
+    ("http2-", "HTTP/2 is the work of a proxy in front; poolsrv speaks HTTP/1.1 to it"),
+    ("ws-", "WebSockets are not served; leave it out"),
+    ("websocket-", "WebSockets are not served; leave it out"),
+    ("asgi-", "poolsrv serves WSGI only; leave it out"),
+    ("reload-", "code is not reloaded yet: start the server again; leave it out"),
+    ("log-syslog-", "there are --log-level, --log-format text|json and --access-log"),
+    ("static-", "static files are not served yet: a proxy in front or WhiteNoise does it"),
+    ("statsd-", "poolsrv serves its metrics to Prometheus: --admin ADDRESS, at /metrics"),
+    ("dogstatsd-", "poolsrv serves its metrics to Prometheus: --admin ADDRESS, at /metrics"),
+    ("dirty-", "there are only workers of one kind; leave it out"),
+    ("uwsgi-", "poolsrv speaks HTTP: --bind ADDRESS, and proxy_pass in nginx for uwsgi_pass"),
+    ("runtime-", "all workers are of one kind, processes x threads: --processes 4 --threads 8"),
+    ("permit-", "HTTP is strict, HTTP.md lists what is refused; leave it out"),
+)
+
 _CALLED = {name: field for field, names in _OURS.items() for name in names.split()}
 _SAID = {name: remedy for names, remedy in _OTHERS for name in names.split()}
 
@@ -158,7 +191,12 @@ def remedy(name: str, write: Callable[[str], str]) -> str:
         if field == "application" and write(field) == "APP":
             return "poolsrv takes it without a flag: poolsrv serve module:callable"
         return f"poolsrv calls it {write(field)}{_more(plain, write)}"
-    return _SAID.get(plain) or _SAID.get(plain.removeprefix("no-"), "")
+    positive = plain.removeprefix("no-")
+    if said := _SAID.get(plain) or _SAID.get(positive):
+        return said
+    if field := _CALLED.get(positive):
+        return f"poolsrv calls it {write(field)}"
+    return next((said for prefix, said in _FAMILIES if positive.startswith(prefix)), "")
 
 
 def _plain(name: str) -> str:
