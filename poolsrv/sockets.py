@@ -157,16 +157,35 @@ def _bind_unix(opened: socket.socket, path: str, mode: int, owner: Owner | None)
         opened.bind(path)
     finally:
         os.umask(umask)
+    # Whoever may write to the folder could put a link in its place meanwhile: owner
+    # and mode go to the file that is found once, if that is a socket of ours.
+    fd = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISSOCK(found.st_mode) or found.st_uid != os.geteuid():
+            raise ListenError(
+                f"unix:{path}: another file has taken the place of the socket",
+                "choose a folder that only the server's user may write to",
+            )
+        _set_owner_and_mode(fd, path, mode, owner)
+    finally:
+        os.close(fd)
+
+
+def _set_owner_and_mode(fd: int, path: str, mode: int, owner: Owner | None) -> None:
+    file = f"/proc/self/fd/{fd}"
+    if not Path(file).exists():  # without /proc the path must do
+        file = path
     if owner is not None:
         try:
-            os.chown(path, owner.uid, owner.gid)
+            os.chown(file, owner.uid, owner.gid)
         except OSError as error:
             Path(path).unlink()
             raise ListenError(
                 f"unix:{path}: cannot be given to {owner}: {error.strerror}",
                 "only root gives files away; others may give them to a group of their own",
             ) from None
-    Path(path).chmod(mode)
+    Path(file).chmod(mode)
 
 
 def _remove_stale(address: UnixAddress) -> None:

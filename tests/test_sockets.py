@@ -152,3 +152,23 @@ def test_a_channel_keeps_messages_whole_and_never_blocks() -> None:
             assert not end.get_inheritable()
         with pytest.raises(BlockingIOError):
             there.recv(64)
+
+
+def test_a_link_in_the_place_of_a_socket_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else whoever may write to the folder could have any file given away."""
+    victim, path = tmp_path / "victim", tmp_path / "shop.sock"
+    victim.write_text("secret")
+    victim.chmod(0o600)
+    really = os.open
+
+    def swapped(file: str, flags: int) -> int:
+        Path(file).unlink()
+        Path(file).symlink_to(victim)
+        return really(file, flags)
+
+    monkeypatch.setattr(os, "open", swapped)
+    with pytest.raises(ListenError, match="another file has taken the place of the socket"):
+        open_listener(UnixAddress(str(path)), 16, 0o666)
+    assert victim.stat().st_mode & 0o777 == 0o600
