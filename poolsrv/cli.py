@@ -61,6 +61,17 @@ def _check(line: CommandLine, reading: Reading) -> int:
     return 0
 
 
+def _completion(line: CommandLine, _reading: Reading) -> int:
+    from poolsrv.completion import SHELLS
+
+    shell = "".join(line.operands)
+    if shell not in SHELLS:
+        names = ", ".join(SHELLS)
+        return _refuse([ConfigError(f"{shell or 'SHELL'}: no such shell", f"give one of {names}")])
+    print(SHELLS[shell](_summaries()), end="")
+    return 0
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": Command(
         _serve,
@@ -86,7 +97,24 @@ address and makes no file. Exit status: 0 if nothing is wrong; 2 if an option is
         "Show each option as serve would use it, and where its value comes from.",
         operand="[APP]",
     ),
+    "completion": Command(
+        _completion,
+        """Print what completes the words of poolsrv in a shell: bash, zsh or fish.
+
+bash: source <(poolsrv completion bash), in ~/.bashrc. zsh: poolsrv completion zsh
+in a file _poolsrv of a folder in $fpath. fish: poolsrv completion fish | source.""",
+        operand="SHELL",
+        options=(),
+    ),
 }
+
+
+def _summaries() -> dict[str, tuple[str, bool]]:
+    """The first line of each command's help, and whether it takes options."""
+    return {
+        name: (command.help.partition("\n")[0], bool(command.options))
+        for name, command in COMMANDS.items()
+    }
 
 
 def main() -> NoReturn:
@@ -188,7 +216,7 @@ _ASKING = (("--help, -h", "Show this message and exit."),)
 
 
 def _overview() -> str:
-    summaries = [(name, command.help.partition("\n")[0]) for name, command in COMMANDS.items()]
+    summaries = [(name, summary) for name, (summary, _) in _summaries().items()]
     asking = [*_ASKING, ("--version", "Show the version and exit.")]
     return f"""\
 Usage: poolsrv COMMAND
@@ -202,8 +230,11 @@ poolsrv COMMAND --help shows the options of a command."""
 
 
 def _help(name: str, command: Command) -> str:
-    usage = " ".join(filter(None, ["Usage: poolsrv", name, command.operand, "[OPTIONS]"]))
+    options = "[OPTIONS]" if command.options else ""
+    usage = " ".join(filter(None, ["Usage: poolsrv", name, command.operand, options]))
     parts = [usage, command.help]
     if command.switches:
         parts.append(f"Switches:\n{columns(command.switches.items(), _width())}")
-    return "\n\n".join([*parts, help_of_options(_width(), command.options)])
+    if command.options:
+        parts.append(help_of_options(_width(), command.options))
+    return "\n\n".join(parts)
