@@ -5,8 +5,10 @@ from typing import Any, Final, final
 
 # (row, field, kind, index, words, unit, metric, label, help): the table of scoreboard_fields.h.
 FIELDS: Final[tuple[tuple[str, str, str, int, int, str, str, str, str], ...]]
-# Upper bounds of the histogram buckets in nanoseconds; +Inf follows.
-BUCKETS: Final[tuple[int, ...]]
+# The longest time in each bucket of a histogram, in nanoseconds; one without follows.
+UPPERS: Final[tuple[int, ...]]
+# Those of UPPERS that are upper bounds of the exported buckets.
+BOUNDS: Final[tuple[int, ...]]
 THREAD_IDLE: Final[int]
 THREAD_APPLICATION: Final[int]
 THREAD_READING: Final[int]

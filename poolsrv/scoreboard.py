@@ -9,6 +9,7 @@ converts it.
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from types import MappingProxyType
 
 from poolsrv import _core
@@ -71,8 +72,34 @@ def _fields() -> Iterable[Field]:
 
 FIELDS: tuple[Field, ...] = tuple(_fields())
 
-# Upper bounds of a histogram's buckets in nanoseconds; one without bound follows.
-BUCKETS: tuple[int, ...] = _core.BUCKETS
+# The longest time in each bucket of a histogram, in nanoseconds; one without follows.
+UPPERS: tuple[int, ...] = _core.UPPERS
+
+# Those that the metrics show: their buckets are unions of the fine ones.
+BOUNDS: tuple[int, ...] = _core.BOUNDS
+
+_LAST_WITHIN = tuple(UPPERS.index(bound) for bound in BOUNDS)
+
+
+def up_to_bounds(counts: Iterable[int]) -> tuple[int, ...]:
+    """How many times are within each of BOUNDS, and how many in all; `counts` by bucket."""
+    within = tuple(accumulate(counts))
+    return (*(within[bucket] for bucket in _LAST_WITHIN), within[-1])
+
+
+def quantile(share: float, counts: Sequence[int]) -> int | None:
+    """The time that this share of the times is at most; None if there are none.
+
+    The middle of its bucket, hence within 3.2 % of the truth from 1 us to 18
+    minutes: a line through the bucket would be further off where all times are
+    alike. `counts` by bucket.
+    """
+    rank = share * sum(counts)
+    if not rank:
+        return None
+    bucket = next(at for at, within in enumerate(accumulate(counts)) if within >= rank)
+    lower = UPPERS[bucket - 1] if bucket else 0
+    return (lower + UPPERS[bucket]) // 2 if bucket < len(UPPERS) else lower
 
 
 class Layout:

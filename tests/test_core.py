@@ -93,13 +93,14 @@ def test_the_table_has_no_gaps_and_each_label_a_word() -> None:
         assert unit in ("", "seconds", "bytes")
         assert text
         if kind == "HISTOGRAM":
-            assert length == len(_core.BUCKETS) + 2
+            assert length == len(_core.UPPERS) + 2
         elif label:
             assert len(label.split("|")) == 1 + length
         else:
             assert length == 1
     assert set(words) == {"supervisor", "slot", "worker", "thread"}
-    assert all(bound < following for bound, following in pairwise(_core.BUCKETS))
+    assert all(upper < following for upper, following in pairwise(_core.UPPERS))
+    assert set(_core.BOUNDS) < set(_core.UPPERS)
 
 
 def test_every_word_is_where_the_table_says() -> None:

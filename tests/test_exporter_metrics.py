@@ -2,6 +2,7 @@
 
 import os
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from poolsrv.exporter.metrics import METRICS, Histogram, Metric, Value
 from poolsrv.exporter.processes import CpuTime, Usage, usage
 from poolsrv.exporter.reading import Reading
 from poolsrv.lifecycle import State
-from poolsrv.scoreboard import BUCKETS, FIELDS, LAYOUTS, THREAD, Kind, Reader, Row, total
+from poolsrv.scoreboard import BOUNDS, FIELDS, LAYOUTS, THREAD, UPPERS, Kind, Reader, Row, total
 from tests.board import SECOND, Board
 
 # prometheus_client gives it no types.
@@ -63,7 +64,7 @@ def test_a_label_has_a_value_for_each_word() -> None:
 def test_a_histogram_has_a_word_for_each_bucket_one_beyond_and_the_sum() -> None:
     for field in FIELDS:
         if field.kind is Kind.HISTOGRAM:
-            assert field.words == len(BUCKETS) + 2
+            assert field.words == len(UPPERS) + 2
 
 
 def test_a_descriptor_that_is_no_scoreboard_is_refused() -> None:
@@ -140,11 +141,12 @@ def test_a_slot_that_was_never_used_has_no_series(board: Board) -> None:
 
 def test_buckets_are_cumulative_and_times_are_seconds(board: Board) -> None:
     board.spawn(0)
-    for word, count in ((0, 2), (3, 1), (len(BUCKETS), 4)):
+    for time, count in ((0, 1), (100_000, 1), (1_000_000, 1), (BOUNDS[-1] + 1, 3), (10**18, 1)):
+        word = bisect_left(UPPERS, time)
         board.core.add("thread", 0, "duration", count, word=word)
-    board.core.add("thread", 0, "duration", 300_000_000, word=len(BUCKETS) + 1)
+    board.core.add("thread", 0, "duration", 300_000_000, word=len(UPPERS) + 1)
     histogram = samples("poolsrv_request_duration_seconds", board.read())[()]
-    assert histogram == Histogram((2, 2, 2) + (3,) * (len(BUCKETS) - 3) + (7,), 0.3)
+    assert histogram == Histogram((2, 2, 2) + (3,) * (len(BOUNDS) - 3) + (7,), 0.3)
 
 
 def test_totals_of_no_rows_are_nought() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from base64 import b64encode
+from bisect import bisect_left
 from collections.abc import Iterator
 from html.parser import HTMLParser
 
@@ -14,9 +15,9 @@ import pytest
 from poolsrv import _core
 from poolsrv.exporter.page import POLICY, SHOWN, duration, page
 from poolsrv.exporter.reading import Reading
-from poolsrv.exporter.status import Status, Verdict, deployable, quantile, ready, status
+from poolsrv.exporter.status import Status, Verdict, deployable, ready, status
 from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import BUCKETS, Running, ThreadState
+from poolsrv.scoreboard import UPPERS, Running, ThreadState, quantile
 from tests.board import SECOND, Board
 
 
@@ -105,14 +106,26 @@ def test_rates_are_over_the_window(board: Board) -> None:
     assert (requests.total, requests.per_second, requests.errors_per_second) == (150, 10, 1)
 
 
-def test_a_quantile_lies_within_its_bucket() -> None:
-    counts = [0] * (len(BUCKETS) + 1)
-    assert quantile(0.5, tuple(counts)) is None
-    counts[2] = 10  # from 250 to 500 us
-    assert quantile(0.5, tuple(counts)) == 0.000375
-    assert quantile(1, tuple(counts)) == 0.0005
-    counts[-1] = 90
-    assert quantile(0.5, tuple(counts)) == BUCKETS[-1] / SECOND
+@pytest.mark.parametrize(
+    "time",
+    [1_000, 23_456, 99_999, 100_000, 100_001, 50_300_000, SECOND, 11 * SECOND, 600 * SECOND],
+)
+def test_a_quantile_is_within_a_twentieth_of_the_truth(time: int) -> None:
+    counts = [0] * (len(UPPERS) + 1)
+    assert quantile(0.5, counts) is None
+    counts[bisect_left(UPPERS, time)] = 7
+    for share in (0.001, 0.5, 0.99, 1):
+        assert quantile(share, counts) == pytest.approx(time, rel=0.05)
+
+
+def test_a_share_of_the_requests_takes_a_quantile_at_most() -> None:
+    counts = [0] * (len(UPPERS) + 1)
+    counts[bisect_left(UPPERS, 1_000_000)] = 90
+    counts[bisect_left(UPPERS, 20_000_000)] = 10
+    assert quantile(0.9, counts) == pytest.approx(1_000_000, rel=0.05)
+    assert quantile(0.91, counts) == pytest.approx(20_000_000, rel=0.05)
+    counts[-1] = 900  # longer than can be told
+    assert quantile(0.99, counts) == UPPERS[-1]
 
 
 # What hangs?

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from poolsrv.exporter.metrics import METRICS, Histogram, Metric
 from poolsrv.exporter.reading import Reading, seconds
-from poolsrv.scoreboard import BUCKETS, Kind
+from poolsrv.scoreboard import BOUNDS, Kind
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -22,7 +22,7 @@ OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
 # prometheus_client gives it no types.
 _openmetrics: Callable[[CollectorRegistry], bytes] = openmetrics.generate_latest
 
-_BOUNDS = (*(str(seconds(bound)) for bound in BUCKETS), "+Inf")
+_BOUNDS = (*(str(seconds(bound)) for bound in BOUNDS), "+Inf")
 
 
 class PoolCollector(Collector):

@@ -9,18 +9,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 
 from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
 from poolsrv.lifecycle import State
-from poolsrv.scoreboard import BUCKETS, FIELDS, LAYOUTS, Field, Kind, Row, Slot, total
+from poolsrv.scoreboard import (
+    BOUNDS,
+    FIELDS,
+    LAYOUTS,
+    Field,
+    Kind,
+    Row,
+    Slot,
+    total,
+    up_to_bounds,
+)
 
 PREFIX = "poolsrv_"
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """`counts` are cumulative, one for each of BUCKETS and one for all; `sum` in seconds."""
+    """`counts` are cumulative, one for each of BOUNDS and one for all; `sum` in seconds."""
 
     counts: tuple[int, ...]
     sum: float
@@ -82,7 +91,7 @@ def _samples(field: Field, reading: Reading) -> Iterator[Sample]:
         words = row.all(field.name)
         if field.kind is Kind.HISTOGRAM:
             *counts, time = words
-            yield labels, Histogram(tuple(accumulate(counts)), seconds(time))
+            yield labels, Histogram(up_to_bounds(counts), seconds(time))
         else:
             values = map(seconds, words) if field.unit == "seconds" else words
             for value, number in zip(field.values or (None,), values, strict=True):
@@ -302,7 +311,7 @@ def reference() -> str:
             f"| `{metric.name}` | {metric.kind.value.lower()} | {labels} | {metric.unit}"
             f" | {metric.help} |"
         )
-    bounds = ", ".join(f"{seconds(bound):g}" for bound in BUCKETS)
+    bounds = ", ".join(f"{seconds(bound):g}" for bound in BOUNDS)
     lines += ["", "## Values of labels", ""]
     for field in FIELDS:
         if field.metric and field.label:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from poolsrv.exporter.metrics import connections, workers
 from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
 from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import BUCKETS, Running, Slot
+from poolsrv.scoreboard import Running, Slot, quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,27 +181,14 @@ def _requests(reading: Reading) -> Requests:
         total=sum(reading.snapshot.threads.all("requests")),
         per_second=sum(answered) / elapsed,
         errors_per_second=answered[errors] / elapsed,
-        median_seconds=quantile(0.5, counts),
-        p99_seconds=quantile(0.99, counts),
+        median_seconds=_quantile(0.5, counts),
+        p99_seconds=_quantile(0.99, counts),
     )
 
 
-def quantile(share: float, counts: tuple[int, ...]) -> float | None:
-    """The time in seconds that this share of requests took at most; None if there are none.
-
-    Linear within a bucket, as PromQL's histogram_quantile; the last bound for
-    what lies beyond it.
-    """
-    rank = share * sum(counts)
-    if not rank:
-        return None
-    lower = 0
-    for bound, count in zip(BUCKETS, counts, strict=False):
-        if count and rank <= count:
-            return seconds(lower + round((bound - lower) * rank / count))
-        rank -= count
-        lower = bound
-    return seconds(lower)
+def _quantile(share: float, counts: tuple[int, ...]) -> float | None:
+    time = quantile(share, counts)
+    return None if time is None else seconds(time)
 
 
 def _worker(reading: Reading, slot: Slot) -> Worker:

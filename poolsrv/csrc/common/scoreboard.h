@@ -175,13 +175,8 @@ word_get(const Word *word)
 static inline void
 histogram_add(Word *histogram, uint64_t nanoseconds)
 {
-    static const uint64_t bounds[] = SCOREBOARD_BUCKETS;
-    size_t i = 0;
-    /* Linear: what is frequent is fast, so it is found at once. */
-    while (i < SCOREBOARD_BUCKET_COUNT && nanoseconds > bounds[i])
-        i++;
-    word_add(&histogram[i], 1);
-    word_add(&histogram[SCOREBOARD_BUCKET_COUNT + 1], nanoseconds);
+    word_add(&histogram[histogram_bucket(nanoseconds)], 1);
+    word_add(&histogram[HISTOGRAM_BUCKETS], nanoseconds);
 }
 
 #endif

@@ -9,6 +9,8 @@
 #ifndef POOLSRV_SCOREBOARD_FIELDS_H
 #define POOLSRV_SCOREBOARD_FIELDS_H
 
+#include "common/histogram.h"
+
 /* ------------------------------------------------------------------------
  * Values of labels: X(name, text) */
 
@@ -83,21 +85,6 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 #undef SCOREBOARD_ENUM
 
 /* ------------------------------------------------------------------------
- * Histograms */
-
-/* Upper bounds of the histogram buckets, in nanoseconds; +Inf follows. From
- * 100 us, because a fast application answers below OpenTelemetry's first
- * bucket of 5 ms. */
-#define SCOREBOARD_BUCKETS                                                 \
-    {100000,     250000,     500000,     1000000,    2500000,   5000000,   \
-     10000000,   25000000,   50000000,   100000000,  250000000, 500000000, \
-     1000000000, 2500000000, 5000000000, 10000000000}
-#define SCOREBOARD_BUCKET_COUNT 16
-
-/* Words of a histogram: a count per bucket (not cumulative), +Inf, the sum. */
-#define SCOREBOARD_HISTOGRAM_WORDS (SCOREBOARD_BUCKET_COUNT + 2)
-
-/* ------------------------------------------------------------------------
  * Fields: F(field, kind, words, unit, metric, label, help)
  *
  * kind    COUNTER only grows; GAUGE may fall (a thread's gauges are signed
@@ -130,7 +117,7 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Monotonic time since which the first of the queue waits, 0 if none")    \
     F(loop_busy, COUNTER, 1, "seconds", "supervisor_loop_busy_seconds", "",    \
       "Time the supervisor's loop worked rather than waited")                  \
-    F(loop_lag, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",              \
+    F(loop_lag, HISTOGRAM, HISTOGRAM_WORDS, "seconds",                         \
       "supervisor_loop_lag_seconds", "",                                       \
       "Time from one wait of the supervisor's loop to the next")               \
     F(state, GAUGE, 1, "", "", "",                                             \
@@ -168,12 +155,11 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \
       "status_class" STATUS_CLASSES(SCOREBOARD_TEXT),                         \
       "Requests answered by the application, by class of status")             \
-    F(duration, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",             \
+    F(duration, HISTOGRAM, HISTOGRAM_WORDS, "seconds",                        \
       "request_duration_seconds", "",                                         \
       "From the first byte of a request to the last byte of its answer")      \
-    F(queue, HISTOGRAM, SCOREBOARD_HISTOGRAM_WORDS, "seconds",                \
-      "request_queue_seconds", "",                                            \
-      "From a complete request to the thread that took it")                   \
+    F(queue, HISTOGRAM, HISTOGRAM_WORDS, "seconds", "request_queue_seconds",  \
+      "", "From a complete request to the thread that took it")               \
     F(read_time, COUNTER, 1, "seconds", "request_read_seconds", "",           \
       "Time between the first and the last byte of requests")                 \
     F(application_time, COUNTER, 1, "seconds", "request_application_seconds", \

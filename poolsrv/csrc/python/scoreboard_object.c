@@ -1,4 +1,4 @@
-/* Binding: _core.Scoreboard, FIELDS and BUCKETS. */
+/* Binding: _core.Scoreboard, FIELDS, UPPERS and BOUNDS. */
 #include "python/core.h"
 
 #include <string.h>
@@ -407,22 +407,38 @@ fields_tuple(void)
 }
 
 static PyObject *
-buckets_tuple(void)
+numbers_tuple(const uint64_t *numbers, size_t count)
 {
-    static const uint64_t bounds[] = SCOREBOARD_BUCKETS;
-    size_t i;
-    PyObject *tuple = PyTuple_New(SCOREBOARD_BUCKET_COUNT);
-    if (tuple == NULL)
-        return NULL;
-    for (i = 0; i < SCOREBOARD_BUCKET_COUNT; i++) {
-        PyObject *value = PyLong_FromUnsignedLongLong(bounds[i]);
+    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
+    for (size_t i = 0; tuple && i < count; i++) {
+        PyObject *value = PyLong_FromUnsignedLongLong(numbers[i]);
         if (value == NULL) {
-            Py_DECREF(tuple);
-            return NULL;
+            Py_CLEAR(tuple);
+        } else {
+            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, value);
         }
-        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, value);
     }
     return tuple;
+}
+
+/* The longest time in each bucket of a histogram but the last. */
+static PyObject *
+uppers_tuple(void)
+{
+    uint64_t uppers[HISTOGRAM_BUCKETS - 1];
+    for (uint64_t i = 0; i < HISTOGRAM_BUCKETS - 1; i++) {
+        uppers[i] = histogram_upper(i);
+    }
+    return numbers_tuple(uppers, HISTOGRAM_BUCKETS - 1);
+}
+
+static PyObject *
+bounds_tuple(void)
+{
+#define BOUND(x, bound) bound,
+    static const uint64_t bounds[] = {HISTOGRAM_BOUNDS(BOUND, 0)};
+#undef BOUND
+    return numbers_tuple(bounds, HISTOGRAM_BOUND_COUNT);
 }
 
 /* Add and give away; `value` may be NULL with an exception set. */
@@ -458,7 +474,8 @@ core_add_scoreboard(PyObject *module, CoreState *state)
         }
     }
     if (add_constant(module, "FIELDS", fields_tuple()) < 0 ||
-        add_constant(module, "BUCKETS", buckets_tuple()) < 0) {
+        add_constant(module, "UPPERS", uppers_tuple()) < 0 ||
+        add_constant(module, "BOUNDS", bounds_tuple()) < 0) {
         return -1;
     }
     return core_add_type(module, &scoreboard_spec, &state->scoreboard_type);
