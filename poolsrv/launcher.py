@@ -244,10 +244,13 @@ def _takes_both(address: Address, bind: tuple[Address, ...]) -> bool:
 def _site(listener: Listener) -> Site:
     """SERVER_NAME and SERVER_PORT (RFC 3875 sections 4.1.14, 4.1.15)."""
     if listener.is_unix:
-        return Site("localhost", "")
+        # Neither may be empty (PEP 3333): the port is that of a URL without one.
+        return Site("localhost", "80")
     host, port = listener.socket.getsockname()[:2]
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
+    elif ":" in host:
+        host = f"[{host}]"  # as in a URL (RFC 3875 section 4.1.14)
     return Site(host, str(port))
 
 

@@ -332,7 +332,9 @@ class Settings:
             flag(),
             MESSAGES,
             "Receive a request body before the application is called; without, the application "
-            "reads it as it comes, and a slow client holds a thread.",
+            "reads it as it comes, and a slow client holds a thread. A chunked body, whose length "
+            "is not known before, is received first in either case: frameworks take a body without "
+            "a length for empty.",
         ),
     ] = True
     response_buffer: Annotated[

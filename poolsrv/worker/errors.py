@@ -21,6 +21,9 @@ class ErrorStream:
         *lines, self._line = (self._line + text).split("\n")
         for line in lines:
             self._emit(line)
+        if self._line:
+            # Without its end it would wait for the next request, and be logged as that one's.
+            self._reactor.line_open(self._thread)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -33,6 +36,10 @@ class ErrorStream:
         if self._line:
             line, self._line = self._line, ""
             self._emit(line)
+
+    def isatty(self) -> bool:
+        """Asked before colours are written."""
+        return False
 
     def _emit(self, line: str) -> None:
         _log.error(

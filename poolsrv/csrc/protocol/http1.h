@@ -116,7 +116,9 @@ typedef struct {
     X(HTTP1_TRACESTATE, "tracestate")
 
 /* Other names under which proxies pass on who a client is and what it asked
- * for. Nobody is believed under them, so all have one id. X(lower-case name) */
+ * for; and `Proxy`, which CGI would make HTTP_PROXY, by which programs choose
+ * the proxy of their own requests. Nobody is believed under them, so all have
+ * one id and none reaches the application. X(lower-case name) */
 #define HTTP1_SYNONYMS(X)         \
     X("x-real-ip")                \
     X("x-client-ip")              \
@@ -146,7 +148,8 @@ typedef struct {
     X("x-host")                   \
     X("x-original-host")          \
     X("x-forwarded-script-name")  \
-    X("x-script-name")
+    X("x-script-name")            \
+    X("proxy")
 
 typedef enum {
     HTTP1_OTHER,

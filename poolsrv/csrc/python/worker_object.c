@@ -6,6 +6,7 @@
 #include "common/clock.h"
 #include "protocol/status.h"
 #include "python/wsgi/wsgi.h"
+#include "worker/body_streamed.h"
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/watch.h"
@@ -65,8 +66,14 @@ report(Context *x)
     const Current *current = &x->thread->row->current;
     PyObject *type, *value, *traceback, *done;
 
+    /* The client's doing is no error of the application's. */
+    if (x->conn->gone && PyErr_ExceptionMatches(PyExc_ConnectionError)) {
+        notes_add(x->thread->worker, NOTE_DEBUG,
+                  "request %s: its client is gone", x->request_id);
+        PyErr_Clear();
+        return;
+    }
     if (x->request->refusal) {
-        /* The client's doing: no error of the application's. */
         notes_add(x->thread->worker, NOTE_DEBUG,
                   "request %s: its body could not be read, %d %s",
                   x->request_id, x->request->refusal,
@@ -90,36 +97,96 @@ report(Context *x)
     Py_XDECREF(traceback);
 }
 
+/* Wait until nobody is inside. */
+static void
+empty(Context *x, Gate *gate)
+{
+    if (pthread_mutex_trylock(&gate->lock) != 0) {
+        PyThreadState *own = PyEval_SaveThread();
+        body_streamed_abandon(x->conn, x->request);
+        pthread_mutex_lock(&gate->lock);
+        PyEval_RestoreThread(own);
+    }
+    pthread_mutex_unlock(&gate->lock);
+}
+
+/* Shut out the threads of the application that still use the request, and wait
+ * for those inside. One that waits for the client's body would wait for long:
+ * nobody will ask for the rest of it, so it sees the end. */
+static void
+end_request(Context *x, StartResponse *sr)
+{
+    if (x->input) {
+        input_shut(x->input);
+        empty(x, x->reading);
+        input_clear(x->input);
+    }
+    if (sr) {
+        sr->context = NULL;
+        empty(x, x->writing);
+    }
+}
+
+/* A request's contextvars are its own: those that the last one set are not
+ * seen. One that set none leaves its context to the next. */
+static PyObject *
+enter_variables(Context *x)
+{
+    if (x->variables &&
+        (Py_REFCNT(x->variables) > 1 || PyMapping_Size(x->variables) != 0)) {
+        Py_CLEAR(x->variables);
+    }
+    if (x->variables == NULL) {
+        x->variables = PyContext_CopyCurrent();
+    }
+    return x->variables && PyContext_Enter(x->variables) == 0 ? x->variables
+                                                              : NULL;
+}
+
 static void
 call(Context *x)
 {
     PyObject *arguments[3] = {NULL, NULL, NULL};
     StartResponse *sr = NULL;
     PyObject *result = NULL;
+    PyObject *variables = enter_variables(x);
     int outcome = -1;
 
-    x->input = input_new(x);
+    x->input = variables ? input_new(x) : NULL;
     arguments[1] = x->input ? environ_new(x) : NULL;
     sr = arguments[1] ? start_response_new(x) : NULL;
     arguments[2] = (PyObject *)sr;
-    if (sr)
+    if (sr) {
         result = PyObject_Vectorcall(x->app->callable, arguments + 1,
                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    if (result)
-        outcome = response_send(x, sr, result);
-    if (outcome != 0)
-        report(x);
-    if (outcome < 0)
-        response_fail(x, sr);
-    Py_XDECREF(result);
-    if (x->input) {
-        input_end(x->input);
-        Py_CLEAR(x->input);
     }
+    if (result) {
+        outcome = response_send(x, sr, result);
+    }
+    if (outcome != 0) {
+        report(x);
+    }
+    end_request(x, sr);
+    if (outcome < 0) {
+        response_fail(x, sr);
+    }
+    Py_XDECREF(result);
+    Py_CLEAR(x->input);
     Py_XDECREF(arguments[1]);
     if (sr) {
         x->body_size = sr->answer.sent;
-        start_response_end(sr);
+        Py_DECREF(sr);
+    }
+    if (x->line_open) {
+        x->line_open = false;
+        PyObject *flushed = PyObject_CallMethod(x->errors, "flush", NULL);
+        if (flushed == NULL) {
+            PyErr_WriteUnraisable(x->errors);
+        }
+        Py_XDECREF(flushed);
+    }
+    if (variables && PyContext_Exit(variables) < 0) {
+        PyErr_WriteUnraisable(variables);
     }
 }
 
@@ -175,6 +242,10 @@ context_free(Context *x)
         Py_XDECREF(x->templates[i]);
     PyMem_Free(x->templates);
     Py_XDECREF(x->start_response);
+    Py_XDECREF(x->variables);
+    Py_XDECREF(x->errors);
+    gate_release(x->reading);
+    gate_release(x->writing);
     environ_context_clear(x);
     buffer_clear(&x->out);
     PyMem_Free(x);
@@ -190,6 +261,12 @@ context_new(ReactorObject *self, PyObject *errors)
         return NULL;
     }
     x->app = &self->app;
+    x->errors = Py_NewRef(errors);
+    x->reading = gate_new();
+    x->writing = gate_new();
+    if (x->reading == NULL || x->writing == NULL) {
+        goto failed;
+    }
     x->template_count = PyTuple_GET_SIZE(self->app.templates);
     x->templates =
         PyMem_Calloc((size_t)x->template_count + 1, sizeof *x->templates);
@@ -294,6 +371,19 @@ reactor_request_id(ReactorObject *self, PyObject *value)
     if (index >= self->thread_count || self->contexts[index] == NULL)
         return PyUnicode_FromString("");
     return PyUnicode_FromString(self->contexts[index]->request_id);
+}
+
+static PyObject *
+reactor_line_open(ReactorObject *self, PyObject *value)
+{
+    const unsigned long index = PyLong_AsUnsignedLong(value);
+    if (index == (unsigned long)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (index < self->thread_count && self->contexts[index]) {
+        self->contexts[index]->line_open = true;
+    }
+    Py_RETURN_NONE;
 }
 
 /* ------------------------------------------------------------------------
@@ -450,6 +540,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         goto failed;
     }
     if (environ_keys_init(&self->app.keys) < 0 ||
+        file_types_init(&self->app.files) < 0 ||
         parse_forwarded(forwarded, &self->app.forwarded) < 0 ||
         parse_networks(trusted, &self->app.trusted) < 0)
         goto failed;
@@ -497,6 +588,7 @@ reactor_dealloc(ReactorObject *self)
     if (self->worker)
         worker_free(self->worker);
     environ_keys_clear(&self->app.keys);
+    file_types_clear(&self->app.files);
     PyMem_Free((void *)self->app.trusted.items);
     PyMem_Free(self->contexts);
     Py_XDECREF(self->board);
@@ -516,6 +608,9 @@ static PyMethodDef reactor_methods[] = {
      "Hand idle connections back, finish what runs, take nothing new."},
     {"request_id", (PyCFunction)reactor_request_id, METH_O,
      "The id of the request that thread `index` serves or served last."},
+    {"line_open", (PyCFunction)reactor_line_open, METH_O,
+     "What thread `index` wrote to its wsgi.errors lacks the end of a line: "
+     "call their flush() when its request ends."},
     {NULL, NULL, 0, NULL},
 };
 

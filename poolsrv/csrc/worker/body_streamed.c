@@ -50,6 +50,11 @@ receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
         }
         if (n < 0 && errno == EINTR)
             continue;
+        if (r->abandoned) {
+            *words = "the request is over";
+            r->refusal = 400;
+            return 0;
+        }
         *words = "the client went away before it had sent the whole body";
         r->refusal = 400;
         c->gone = true;
@@ -117,6 +122,22 @@ read_sized(Thread *t, Conn *c, Request *r, char *to, size_t room,
     return n;
 }
 
+void
+body_streamed_want(Thread *t, Conn *c, Request *r)
+{
+    if (r->wanted) {
+        return;
+    }
+    r->wanted = true;
+    r->body_began = clock_now();
+    /* Once the answer has begun, this would stand in its middle. */
+    if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
+        output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0, NULL,
+                    NULL) < 0) {
+        r->refusal = 400;
+    }
+}
+
 ssize_t
 body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
                    const char **words)
@@ -127,15 +148,6 @@ body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
     if (r->refusal) {
         *words = "the body could not be read before";
         return -1;
-    }
-    if (!r->wanted) {
-        r->wanted = true;
-        r->body_began = clock_now();
-        /* Once the answer has begun, this would stand in its middle. */
-        if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
-            output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0,
-                        NULL, NULL) < 0)
-            r->refusal = 400;
     }
     n = r->head.chunked ? read_chunked(t, c, r, to, room, words)
                         : read_sized(t, c, r, to, room, words);
@@ -149,6 +161,15 @@ body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
     if (!r->head.chunked && r->body_size == (uint64_t)r->head.content_length)
         r->ended = true;
     return (ssize_t)n;
+}
+
+void
+body_streamed_abandon(Conn *c, Request *r)
+{
+    if (r->streaming) {
+        r->abandoned = true;
+        shutdown(c->fd, SHUT_RD); /* wakes who waits, and nobody else */
+    }
 }
 
 bool

@@ -257,7 +257,10 @@ framed(Worker *w, Thread *t, Conn *c, Request *r)
     if (!r->head.chunked && (uint64_t)length > w->o.limits.body_limit)
         return refuse_request(w, t, c, 413, request_too_large);
     if (r->head.chunked || (uint64_t)length > r->size - body) {
-        if (w->o.limits.buffering)
+        /* Chunks are spooled in either mode: an application may be told no
+         * length that is not known, and without one most take a body for
+         * empty (RFC 3875 section 4.1.2). */
+        if (w->o.limits.buffering || r->head.chunked)
             return body_kept_start(w, t, c, r);
         /* Beyond REQUEST_BUFFER only in a Request of its own: what one thread
          * received must fit any other's buffer. */

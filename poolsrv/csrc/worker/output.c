@@ -18,6 +18,9 @@
 
 /* A sendfile of more would keep a thread in the kernel for long. */
 #define FILE_PIECE (1 << 20)
+/* How soon an application that yields nothing learns that its client is gone.
+ */
+#define LOOK_EVERY (100 * CLOCK_MILLISECOND)
 /* And so many of one that its client takes as fast would keep it too. */
 #define FLUSH_PIECES 4
 
@@ -270,6 +273,20 @@ output_taken(Conn *c)
         kept = 0; /* it cannot tell: what it took counts */
     c->taken = c->sent - (uint64_t)kept;
     return (int64_t)(c->taken - before) > 0 ? c->taken - before : 0;
+}
+
+void
+output_look(Thread *t, Conn *c)
+{
+    const uint64_t now = clock_now();
+    struct pollfd p = {.fd = c->fd};
+    if (now - t->looked < LOOK_EVERY) {
+        return;
+    }
+    t->looked = now;
+    if (poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP))) {
+        lost(c);
+    }
 }
 
 /* The time that a client has left, of what it `had`: waiting spends it, and

@@ -38,6 +38,10 @@ int output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
  * gone, or takes too little for a thread to wait for it. */
 int output_wait(Thread *t, Conn *c);
 
+/* Nothing is to be sent: look, now and then, whether the client has reset the
+ * connection, and set c->gone. That it sends no more is no such sign. */
+void output_look(Thread *t, Conn *c);
+
 /* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone;
  * 2 there could be more, but others may have their turn. */
 int output_flush(Thread *t, Conn *c);

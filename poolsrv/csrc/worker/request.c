@@ -41,6 +41,7 @@ request_drop_body(Request *r)
     r->streaming = r->ended = r->wanted = false;
     r->chunk.len = 0;
     r->refusal = 0;
+    r->abandoned = false;
 }
 
 void

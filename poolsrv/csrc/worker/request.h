@@ -36,6 +36,7 @@ struct Request {
     bool wanted;     /* 100 Continue has been answered, or was not asked for */
     Http1Span chunk; /* decoded, but no room for it at the last read */
     int refusal;     /* reading went wrong: the status to answer with */
+    _Atomic bool abandoned; /* nobody will read the rest */
 };
 
 extern const char request_go_on[];

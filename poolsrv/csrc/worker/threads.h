@@ -36,7 +36,8 @@ struct Thread {
     Request request;
     Pieces pieces;
     ScheduleMeter meter;
-    void *context; /* the application's */
+    uint64_t looked; /* when output_look last did */
+    void *context;   /* the application's */
 };
 
 /* Owned connections that are ready, first come first. */

@@ -1,7 +1,12 @@
-/* Binding: wsgi.file_wrapper (PEP 3333). An iterable like any other; what is a
- * real file, response.c lets the kernel send.
+/* Binding: wsgi.file_wrapper (PEP 3333). An iterable like any other; what is
+ * certainly a file of the kernel's, response.c lets the kernel send. It passes
+ * on seek() and tell(), by which frameworks answer a range of a large file
+ * without reading what comes before.
  */
 #include "python/wsgi/wsgi.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
 
 typedef struct {
     PyObject_HEAD PyObject *file;
@@ -55,8 +60,9 @@ static PyObject *
 file_wrapper_next(FileWrapper *self)
 {
     PyObject *data = PyObject_CallMethod(self->file, "read", "n", self->block);
-    if (data && PyObject_IsTrue(data) == 0)
+    if (data && PyObject_IsTrue(data) <= 0) {
         Py_CLEAR(data);
+    }
     return data;
 }
 
@@ -75,7 +81,59 @@ file_wrapper_close(FileWrapper *self, PyObject *Py_UNUSED(none))
     return result;
 }
 
+/* Call the file's method of that name with our arguments. */
+static PyObject *
+pass_on(FileWrapper *self, const char *name, PyObject *const *args,
+        Py_ssize_t count)
+{
+    PyObject *method = PyObject_GetAttrString(self->file, name);
+    if (method == NULL) {
+        return NULL;
+    }
+    PyObject *result = PyObject_Vectorcall(method, args, (size_t)count, NULL);
+    Py_DECREF(method);
+    return result;
+}
+
+static PyObject *
+file_wrapper_seek(FileWrapper *self, PyObject *const *args, Py_ssize_t count)
+{
+    return pass_on(self, "seek", args, count);
+}
+
+static PyObject *
+file_wrapper_tell(FileWrapper *self, PyObject *const *args, Py_ssize_t count)
+{
+    return pass_on(self, "tell", args, count);
+}
+
+static PyObject *
+file_wrapper_read(FileWrapper *self, PyObject *const *args, Py_ssize_t count)
+{
+    return pass_on(self, "read", args, count);
+}
+
+/* As the file says; one that does not say can if it has seek(). */
+static PyObject *
+file_wrapper_seekable(FileWrapper *self, PyObject *Py_UNUSED(none))
+{
+    PyObject *result = pass_on(self, "seekable", NULL, 0);
+    if (result || !PyErr_ExceptionMatches(PyExc_AttributeError)) {
+        return result;
+    }
+    PyErr_Clear();
+    return PyBool_FromLong(PyObject_HasAttrString(self->file, "seek"));
+}
+
 static PyMethodDef file_wrapper_methods[] = {
+    {"read", (PyCFunction)(void (*)(void))file_wrapper_read, METH_FASTCALL,
+     "The file's read()."},
+    {"seek", (PyCFunction)(void (*)(void))file_wrapper_seek, METH_FASTCALL,
+     "The file's seek()."},
+    {"tell", (PyCFunction)(void (*)(void))file_wrapper_tell, METH_FASTCALL,
+     "The file's tell()."},
+    {"seekable", (PyCFunction)file_wrapper_seekable, METH_NOARGS,
+     "Whether the file can seek()."},
     {"close", (PyCFunction)file_wrapper_close, METH_NOARGS,
      "Close the file, if it can be closed."},
     {NULL, NULL, 0, NULL},
@@ -102,10 +160,135 @@ static PyType_Spec file_wrapper_spec = {
     .slots = file_wrapper_slots,
 };
 
-PyObject *
-file_wrapper_file(PyObject *wrapper)
+/* ------------------------------------------------------------------------
+ * What the kernel may send */
+
+int
+file_types_init(FileTypes *types)
 {
-    return ((FileWrapper *)wrapper)->file;
+    PyObject *io = PyImport_ImportModule("io");
+    if (io == NULL) {
+        return -1;
+    }
+    types->raw = PyObject_GetAttrString(io, "FileIO");
+    types->reader = PyObject_GetAttrString(io, "BufferedReader");
+    types->random = PyObject_GetAttrString(io, "BufferedRandom");
+    Py_DECREF(io);
+    return types->raw && types->reader && types->random ? 0 : -1;
+}
+
+void
+file_types_clear(FileTypes *types)
+{
+    Py_CLEAR(types->raw);
+    Py_CLEAR(types->reader);
+    Py_CLEAR(types->random);
+}
+
+/* Has the object an attribute of its own that hides its type's `name`? */
+static bool
+overrides(PyObject *object, const char *name)
+{
+    PyObject *own = PyObject_GetAttrString(object, "__dict__");
+    PyObject *found =
+        own && PyDict_Check(own) ? PyDict_GetItemString(own, name) : Py_None;
+    Py_XDECREF(own);
+    return found != NULL;
+}
+
+/* Of a file of tempfile.NamedTemporaryFile, the file inside; else the file
+ * itself. New reference; NULL and perhaps an exception. */
+static PyObject *
+inner_file(PyObject *file)
+{
+    PyObject *name = PyUnicode_FromString("tempfile");
+    PyObject *tempfile = name ? PyImport_GetModule(name) : NULL;
+    PyObject *wrapper =
+        tempfile ? PyObject_GetAttrString(tempfile, "_TemporaryFileWrapper")
+                 : NULL;
+    PyObject *inner = wrapper && (PyObject *)Py_TYPE(file) == wrapper &&
+                              !overrides(file, "read")
+                          ? PyObject_GetAttrString(file, "file")
+                          : Py_NewRef(file);
+    Py_XDECREF(wrapper);
+    Py_XDECREF(tempfile);
+    Py_XDECREF(name);
+    return inner;
+}
+
+/* Is read() of this object certainly what its descriptor holds? Only of types
+ * whose read() we know, not of their heirs: GzipFile and many a wrapper have a
+ * fileno() too, but it is of what they read from. */
+static bool
+is_plain(const FileTypes *types, PyObject *file)
+{
+    PyObject *type = (PyObject *)Py_TYPE(file);
+    if (overrides(file, "read")) {
+        return false;
+    }
+    if (type == types->raw) {
+        return true;
+    }
+    if (type != types->reader && type != types->random) {
+        return false;
+    }
+    PyObject *raw = PyObject_GetAttrString(file, "raw");
+    const bool plain = raw && (PyObject *)Py_TYPE(raw) == types->raw &&
+                       !overrides(raw, "readinto");
+    Py_XDECREF(raw);
+    return plain;
+}
+
+/* A number that a method of the file returns; -1: it says no. */
+static long long
+ask(PyObject *file, const char *method)
+{
+    PyObject *result = PyObject_CallMethod(file, method, NULL);
+    long long number = -1;
+    if (result && PyLong_Check(result)) {
+        number = PyLong_AsLongLong(result);
+    }
+    Py_XDECREF(result);
+    return number;
+}
+
+/* Does the kernel know the file's size? Files of /proc have none, and those of
+ * /sys one that is no size; what those have in common is that no block is
+ * theirs. (A small file may have none as well: it is read.) */
+static bool
+has_size(int fd, struct stat *info)
+{
+    return fstat(fd, info) == 0 && S_ISREG(info->st_mode) &&
+           info->st_size > 0 && info->st_blocks > 0 &&
+           (fcntl(fd, F_GETFL) & O_ACCMODE) != O_WRONLY;
+}
+
+bool
+file_wrapper_span(const FileTypes *types, PyObject *wrapper, FileSpan *span)
+{
+    PyObject *file = inner_file(((FileWrapper *)wrapper)->file);
+    struct stat info;
+    bool known = false;
+    if (file && is_plain(types, file)) {
+        /* What was written and is still in Python's buffer. */
+        PyObject *flushed = (PyObject *)Py_TYPE(file) == types->random
+                                ? PyObject_CallMethod(file, "flush", NULL)
+                                : Py_NewRef(Py_None);
+        const long long fd = flushed ? ask(file, "fileno") : -1;
+        const long long at = fd < 0 ? -1 : ask(file, "tell");
+        Py_XDECREF(flushed);
+        known = at >= 0 && has_size((int)fd, &info);
+        if (known) {
+            *span = (FileSpan){
+                .fd = (int)fd,
+                .at = (off_t)at,
+                .size = info.st_size > at ? info.st_size - at : 0,
+            };
+        }
+    }
+    Py_XDECREF(file);
+    PyErr_Clear(); /* read() will find the same, and say it */
+    return known;
 }
 
 int

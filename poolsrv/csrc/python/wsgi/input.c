@@ -18,12 +18,14 @@
 #define AHEAD 8192
 
 typedef struct {
-    PyObject_HEAD const char *data; /* NULL: spooled, or streamed */
-    int spool;                      /* the request's, or -1 */
-    bool ended;                     /* the request is over */
+    PyObject_HEAD Context *context; /* NULL: the request is over */
+    Gate *gate;
+    const char *data; /* NULL: spooled, or streamed */
+    int spool;        /* the request's, or -1 */
+    bool streaming;
+    bool closed; /* by the application */
     uint64_t size, at;
-    Context *context; /* of a streamed body, else NULL */
-    Buffer ahead;     /* streamed: read but not asked for yet, from `at` on */
+    Buffer ahead; /* streamed: read but not asked for yet, from `at` on */
 } Input;
 
 PyObject *
@@ -31,26 +33,33 @@ input_new(Context *x)
 {
     const Request *r = x->request;
     Input *self = PyObject_New(Input, x->app->state->input_type);
-    if (self == NULL)
+    if (self == NULL) {
         return NULL;
+    }
+    self->context = x;
+    self->gate = gate_hold(x->reading);
     self->data = r->spool < 0 ? r->body : NULL;
     self->spool = r->spool;
+    self->streaming = r->streaming;
+    self->closed = false;
     self->size = r->body_size;
     self->at = 0;
-    self->ended = false;
-    self->context = r->streaming ? x : NULL;
     self->ahead = (Buffer){NULL, 0, 0};
     return (PyObject *)self;
 }
 
 void
-input_end(PyObject *object)
+input_shut(PyObject *object)
+{
+    ((Input *)object)->context = NULL;
+}
+
+void
+input_clear(PyObject *object)
 {
     Input *self = (Input *)object;
-    self->ended = true;
     self->data = NULL;
     self->spool = -1;
-    self->context = NULL;
     buffer_clear(&self->ahead);
 }
 
@@ -59,18 +68,31 @@ input_dealloc(Input *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     buffer_clear(&self->ahead);
+    gate_release(self->gate);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
 
+/* Begin to read: 0 and the gate must be left; or -1 and exception. */
 static int
-check(Input *self)
+enter(Input *self)
 {
-    if (!self->ended)
+    if (self->closed) {
+        PyErr_SetString(PyExc_ValueError, "wsgi.input has been closed");
+        return -1;
+    }
+    switch (gate_enter(self->gate, &self->context)) {
+    case GATE_ENTERED:
         return 0;
-    PyErr_SetString(PyExc_ValueError,
-                    "wsgi.input was read after the end of its request; read "
-                    "the body before the response is complete");
+    case GATE_OVER:
+        PyErr_SetString(
+            PyExc_ValueError,
+            "wsgi.input was read after the end of its request; read "
+            "the body before the response is complete");
+        return -1;
+    case GATE_FAILED:
+        break;
+    }
     return -1;
 }
 
@@ -81,6 +103,18 @@ receive(Input *self, char *to, size_t room)
 {
     Context *x = self->context;
     const char *words = "";
+    if (x == NULL) { /* it ended while we waited for the client */
+        PyErr_SetString(PyExc_ValueError,
+                        "wsgi.input was read after the end of its request");
+        return -1;
+    }
+    if (!x->request->wanted) {
+        if (gate_enter(x->writing, &self->context) != GATE_ENTERED) {
+            return -1;
+        }
+        body_streamed_want(x->thread, x->conn, x->request);
+        gate_leave(x->writing);
+    }
     /* Not the context's: the application may read on a thread of its own. */
     PyThreadState *own = PyEval_SaveThread();
     const ssize_t n =
@@ -166,8 +200,9 @@ take(Input *self, uint64_t size)
     PyObject *bytes;
     uint64_t done = 0;
 
-    if (self->context)
+    if (self->streaming) {
         return take_stream(self, size);
+    }
     if (size > self->size - self->at)
         size = self->size - self->at;
     if (self->spool < 0) {
@@ -208,14 +243,14 @@ line_size(Input *self, uint64_t most, uint64_t *size)
 {
     char piece[PIECE];
     uint64_t left, seen = 0;
-    if (self->context && look_ahead(self, most) < 0)
+    if (self->streaming && look_ahead(self, most) < 0)
         return -1;
-    left = (self->context ? self->ahead.size : self->size) - self->at;
+    left = (self->streaming ? self->ahead.size : self->size) - self->at;
     if (most < left)
         left = most;
     *size = left;
     if (self->spool < 0) {
-        const char *data = self->context ? self->ahead.data : self->data;
+        const char *data = self->streaming ? self->ahead.data : self->data;
         const char *start = left ? data + self->at : NULL;
         const char *end = left ? memchr(start, '\n', left) : NULL;
         if (end)
@@ -268,28 +303,100 @@ static PyObject *
 input_read(Input *self, PyObject *const *args, Py_ssize_t count)
 {
     uint64_t size;
-    if (check(self) < 0 || size_argument(args, count, "read", &size) < 0)
+    if (size_argument(args, count, "read", &size) < 0 || enter(self) < 0) {
         return NULL;
-    return take(self, size);
+    }
+    PyObject *bytes = take(self, size);
+    gate_leave(self->gate);
+    return bytes;
+}
+
+/* What is there, at most `size` bytes; waits only if nothing is. */
+static PyObject *
+take_some(Input *self, uint64_t size)
+{
+    if (!self->streaming) {
+        return take(self, size);
+    }
+    if (self->ahead.size == self->at && size) {
+        self->ahead.size = self->at = 0;
+        if (buffer_reserve(&self->ahead, PIECE) < 0) {
+            return PyErr_NoMemory();
+        }
+        const Py_ssize_t n = receive(self, self->ahead.data, PIECE);
+        if (n < 0) {
+            return NULL;
+        }
+        self->ahead.size = (size_t)n;
+    }
+    const uint64_t left = self->ahead.size - self->at;
+    return take(self, left < size ? left : size);
+}
+
+static PyObject *
+input_read1(Input *self, PyObject *const *args, Py_ssize_t count)
+{
+    uint64_t size;
+    if (size_argument(args, count, "read1", &size) < 0 || enter(self) < 0) {
+        return NULL;
+    }
+    PyObject *bytes = take_some(self, size);
+    gate_leave(self->gate);
+    return bytes;
+}
+
+static PyObject *
+input_readinto(Input *self, PyObject *target)
+{
+    Py_buffer to;
+    PyObject *count = NULL;
+    if (PyObject_GetBuffer(target, &to, PyBUF_WRITABLE) < 0) {
+        return NULL;
+    }
+    if (enter(self) == 0) {
+        PyObject *bytes = take_some(self, (uint64_t)to.len);
+        if (bytes) {
+            memcpy(to.buf, PyBytes_AS_STRING(bytes),
+                   (size_t)PyBytes_GET_SIZE(bytes));
+            count = PyLong_FromSsize_t(PyBytes_GET_SIZE(bytes));
+            Py_DECREF(bytes);
+        }
+        gate_leave(self->gate);
+    }
+    PyBuffer_Release(&to);
+    return count;
+}
+
+/* A line of at most `most` bytes; empty at the end. */
+static PyObject *
+take_line(Input *self, uint64_t most)
+{
+    uint64_t size;
+    if (enter(self) < 0) {
+        return NULL;
+    }
+    PyObject *line = line_size(self, most, &size) < 0 ? NULL : take(self, size);
+    gate_leave(self->gate);
+    return line;
 }
 
 static PyObject *
 input_readline(Input *self, PyObject *const *args, Py_ssize_t count)
 {
-    uint64_t most, size;
-    if (check(self) < 0 || size_argument(args, count, "readline", &most) < 0 ||
-        line_size(self, most, &size) < 0)
-        return NULL;
-    return take(self, size);
+    uint64_t most;
+    return size_argument(args, count, "readline", &most) < 0
+               ? NULL
+               : take_line(self, most);
 }
 
 static PyObject *
 input_next(Input *self)
 {
-    uint64_t size;
-    if (check(self) < 0 || line_size(self, UINT64_MAX, &size) < 0)
-        return NULL;
-    return size ? take(self, size) : NULL;
+    PyObject *line = take_line(self, UINT64_MAX);
+    if (line && PyBytes_GET_SIZE(line) == 0) {
+        Py_CLEAR(line);
+    }
+    return line;
 }
 
 static PyObject *
@@ -297,42 +404,102 @@ input_readlines(Input *self, PyObject *const *args, Py_ssize_t count)
 {
     uint64_t hint, got = 0;
     PyObject *list;
-    if (check(self) < 0 || size_argument(args, count, "readlines", &hint) < 0)
+    if (size_argument(args, count, "readlines", &hint) < 0) {
         return NULL;
-    if (hint == 0)
+    }
+    if (hint == 0) {
         hint = UINT64_MAX; /* as io.IOBase.readlines() has it */
+    }
     list = PyList_New(0);
     while (list && got < hint) {
         PyObject *line = input_next(self);
         int failed;
         if (line == NULL) {
-            if (PyErr_Occurred())
+            if (PyErr_Occurred()) {
                 Py_CLEAR(list);
+            }
             break;
         }
         got += (uint64_t)PyBytes_GET_SIZE(line);
         failed = PyList_Append(list, line) < 0;
         Py_DECREF(line);
-        if (failed)
+        if (failed) {
             Py_CLEAR(list);
+        }
     }
     return list;
 }
 
+/* ------------------------------------------------------------------------
+ * What io.BufferedReader and io.TextIOWrapper ask of what they wrap */
+
+static PyObject *
+input_true(Input *Py_UNUSED(self), PyObject *Py_UNUSED(none))
+{
+    Py_RETURN_TRUE;
+}
+
+static PyObject *
+input_false(Input *Py_UNUSED(self), PyObject *Py_UNUSED(none))
+{
+    Py_RETURN_FALSE;
+}
+
+static PyObject *
+input_flush(Input *Py_UNUSED(self), PyObject *Py_UNUSED(none))
+{
+    Py_RETURN_NONE;
+}
+
+/* A wrapper closes what it wraps when it is freed. */
+static PyObject *
+input_close(Input *self, PyObject *Py_UNUSED(none))
+{
+    self->closed = true;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+input_closed(Input *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->closed || self->context == NULL);
+}
+
+static PyGetSetDef input_attributes[] = {
+    {"closed", (getter)input_closed, NULL,
+     "Whether close() was called or the request is over.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+#define METHOD(function) (PyCFunction)(void (*)(void))(function)
+
 static PyMethodDef input_methods[] = {
-    {"read", (PyCFunction)(void (*)(void))input_read, METH_FASTCALL,
+    {"read", METHOD(input_read), METH_FASTCALL,
      "read(size=-1): at most so many bytes of the body."},
-    {"readline", (PyCFunction)(void (*)(void))input_readline, METH_FASTCALL,
+    {"read1", METHOD(input_read1), METH_FASTCALL,
+     "read1(size=-1): what is there of the body; waits only if nothing is."},
+    {"readinto", METHOD(input_readinto), METH_O,
+     "readinto(buffer): read1() into a buffer; how many bytes."},
+    {"readline", METHOD(input_readline), METH_FASTCALL,
      "readline(size=-1): up to and with the next line feed."},
-    {"readlines", (PyCFunction)(void (*)(void))input_readlines, METH_FASTCALL,
+    {"readlines", METHOD(input_readlines), METH_FASTCALL,
      "readlines(hint=-1): a list of lines, until `hint` bytes are read."},
+    {"readable", METHOD(input_true), METH_NOARGS, "True."},
+    {"writable", METHOD(input_false), METH_NOARGS, "False."},
+    {"seekable", METHOD(input_false), METH_NOARGS, "False."},
+    {"isatty", METHOD(input_false), METH_NOARGS, "False."},
+    {"flush", METHOD(input_flush), METH_NOARGS, "Nothing."},
+    {"close", METHOD(input_close), METH_NOARGS, "Further reads raise."},
     {NULL, NULL, 0, NULL},
 };
+
+#undef METHOD
 
 static PyType_Slot input_slots[] = {
     {Py_tp_doc, "The body of a request (PEP 3333, wsgi.input)."},
     {Py_tp_dealloc, input_dealloc},
     {Py_tp_methods, input_methods},
+    {Py_tp_getset, input_attributes},
     {Py_tp_iter, PyObject_SelfIter},
     {Py_tp_iternext, input_next},
     {0, NULL},

@@ -13,9 +13,9 @@
 #include "common/clock.h"
 #include "protocol/status.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -172,20 +172,48 @@ pace(Context *x)
     PyEval_RestoreThread(own);
 }
 
-PyObject *
-response_write(PyObject *self, PyObject *data)
+/* What write() raises where a peer's socket.send() would: the application has
+ * no other way to learn that nobody reads. */
+static void
+set_client_gone(void)
 {
-    StartResponse *sr = (StartResponse *)self;
-    if (sr->context == NULL) {
+    errno = EPIPE;
+    PyErr_SetFromErrno(PyExc_OSError); /* BrokenPipeError */
+}
+
+PyObject *
+response_write(PyObject *object, PyObject *data)
+{
+    StartResponse *sr = (StartResponse *)object;
+    int failed = 0;
+
+    switch (gate_enter(sr->gate, &sr->context)) {
+    case GATE_FAILED:
+        return NULL;
+    case GATE_OVER:
         PyErr_SetString(PyExc_RuntimeError,
-                        "write was called after its request's end");
+                        "write() was called after its request's end");
+        return NULL;
+    case GATE_ENTERED:
+        break;
+    }
+    Context *x = sr->context;
+    if (!PyBytes_Check(data) || PyBytes_GET_SIZE(data)) {
+        failed = send_piece(x, sr, data, -1, false);
+        if (!failed) {
+            pace(x);
+        }
+    } else {
+        output_look(x->thread, x->conn);
+    }
+    if (!failed && x->conn->gone) {
+        set_client_gone();
+        failed = -1;
+    }
+    gate_leave(sr->gate);
+    if (failed) {
         return NULL;
     }
-    if (PyBytes_Check(data) && PyBytes_GET_SIZE(data) == 0)
-        Py_RETURN_NONE;
-    if (send_piece(sr->context, sr, data, -1, false) < 0)
-        return NULL;
-    pace(sr->context);
     Py_RETURN_NONE;
 }
 
@@ -210,57 +238,39 @@ finish_body(Context *x, StartResponse *sr)
     return 0;
 }
 
-/* ------------------------------------------------------------------------
- * A file that the kernel sends */
-
-/* An int that a method of the file returns; -1 if it has no such method or
- * says no, which is no error: the file is then read like any other. */
-static long long
-ask(PyObject *file, const char *method)
-{
-    PyObject *result = PyObject_CallMethod(file, method, NULL);
-    long long number = -1;
-    if (result && PyLong_Check(result))
-        number = PyLong_AsLongLong(result);
-    Py_XDECREF(result);
-    PyErr_Clear();
-    return number;
-}
-
-/* Send a regular file from its position on with sendfile. 1: it is on its way;
- * 0: it is no such file, read it; -1 and exception. */
+/* Send a file with sendfile, if it is one that the kernel can send. 1: it is on
+ * its way; 0: read it; -1 and exception. */
 static int
-send_file(Context *x, StartResponse *sr, PyObject *file)
+send_file(Context *x, StartResponse *sr, PyObject *wrapper)
 {
-    const long long fd = ask(file, "fileno");
-    const long long at = fd < 0 ? -1 : ask(file, "tell");
-    struct stat info;
-    int64_t size;
-    int own;
-
-    if (at < 0 || fstat((int)fd, &info) < 0 || !S_ISREG(info.st_mode))
+    FileSpan span;
+    if (!file_wrapper_span(&x->app->files, wrapper, &span)) {
         return 0;
-    size = info.st_size > at ? info.st_size - at : 0;
-    if (finish_head(x, sr, size) < 0)
+    }
+    if (finish_head(x, sr, span.size) < 0) {
         return -1;
-    size = (int64_t)allowed(x, sr, (size_t)size);
-    sr->answer.sent += size; /* no chunk: its length is known */
-    if (size == 0)
+    }
+    const size_t size = allowed(x, sr, (size_t)span.size);
+    sr->answer.sent += (int64_t)size; /* no chunk: its length is known */
+    if (size == 0) {
         return 1;
-    own = fcntl((int)fd, F_DUPFD_CLOEXEC, 3);
+    }
+    /* Our own: the application closes its file before all of it is sent. */
+    const int own = fcntl(span.fd, F_DUPFD_CLOEXEC, 3);
     if (own < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         return -1;
     }
-    x->tstate = PyEval_SaveThread();
+    PyThreadState *state = PyEval_SaveThread();
     x->conn->more = true;
     if (output_send(x->thread, x->conn, x->out.data, x->out.size, NULL, 0, NULL,
-                    NULL) == 0)
-        output_send_file(x->thread, x->conn, own, (off_t)at, (uint64_t)size);
-    else
+                    NULL) == 0) {
+        output_send_file(x->thread, x->conn, own, span.at, size);
+    } else {
         close(own);
+    }
     x->conn->more = false;
-    PyEval_RestoreThread(x->tstate);
+    PyEval_RestoreThread(state);
     x->out.size = 0;
     return 1;
 }
@@ -280,18 +290,46 @@ send_list(Context *x, StartResponse *sr, PyObject *result)
         PyObject *item = PySequence_Fast_GET_ITEM(result, i);
         length = PyBytes_Check(item) ? length + PyBytes_GET_SIZE(item) : -1;
     }
+    if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
+        return -1;
+    }
     /* The list may change while another thread runs: ask its size anew. */
-    for (i = 0; i < PySequence_Fast_GET_SIZE(result); i++) {
+    int failed = 0;
+    for (i = 0;
+         !failed && !x->conn->gone && i < PySequence_Fast_GET_SIZE(result);
+         i++) {
         PyObject *item = Py_NewRef(PySequence_Fast_GET_ITEM(result, i));
         const bool last = i + 1 == PySequence_Fast_GET_SIZE(result);
-        int failed = 0;
-        if (!PyBytes_Check(item) || PyBytes_GET_SIZE(item))
+        if (!PyBytes_Check(item) || PyBytes_GET_SIZE(item)) {
             failed = send_piece(x, sr, item, length, last);
+        }
         Py_DECREF(item);
-        if (failed || x->conn->gone)
-            return failed;
     }
-    return finish_body(x, sr);
+    if (!failed && !x->conn->gone) {
+        failed = finish_body(x, sr);
+    }
+    gate_leave(sr->gate);
+    return failed;
+}
+
+/* One piece of what the application yields, which may be slow to be read. */
+static int
+send_item(Context *x, StartResponse *sr, PyObject *item)
+{
+    int failed = 0;
+    if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
+        return -1;
+    }
+    if (!PyBytes_Check(item) || PyBytes_GET_SIZE(item)) {
+        failed = send_piece(x, sr, item, -1, false);
+        if (!failed) {
+            pace(x);
+        }
+    } else { /* it must not send the head (PEP 3333) */
+        output_look(x->thread, x->conn);
+    }
+    gate_leave(sr->gate);
+    return failed;
 }
 
 static int
@@ -300,24 +338,43 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
     PyObject *iterator = PyObject_GetIter(result), *item;
     int failed = 0;
 
-    if (iterator == NULL)
+    if (iterator == NULL) {
         return -1;
+    }
     while (!failed && !x->conn->gone &&
            (item = PyIter_Next(iterator)) != NULL) {
-        /* An empty piece must not send the head (PEP 3333). */
-        if (!PyBytes_Check(item) || PyBytes_GET_SIZE(item)) {
-            failed = send_piece(x, sr, item, -1, false);
-            if (!failed)
-                pace(x);
-        }
+        failed = send_item(x, sr, item);
         Py_DECREF(item);
-        if (x->request->head.is_head && head_sent(sr))
+        if (x->request->head.is_head && head_sent(sr)) {
             break; /* nobody wants the rest */
+        }
     }
     Py_DECREF(iterator);
-    if (failed || PyErr_Occurred())
+    return failed || PyErr_Occurred() ? -1 : 0;
+}
+
+/* The body is complete, and close() comes: the client need not wait for it.
+ * What is left goes with what follows, or with the next tick if close() is
+ * slow. */
+static int
+end_iterable(Context *x, StartResponse *sr)
+{
+    int failed = 0;
+    if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
         return -1;
-    return x->conn->gone ? 0 : finish_body(x, sr);
+    }
+    if (!x->conn->gone) {
+        failed = finish_body(x, sr);
+        if (!failed && x->out.size) {
+            if (pieces_add(x->thread, x->conn, x->out.data, x->out.size)) {
+                x->out.size = 0;
+            } else {
+                transmit(x, NULL, 0, Py_None);
+            }
+        }
+    }
+    gate_leave(sr->gate);
+    return failed;
 }
 
 /* close() once, whatever happened; its own exception counts only if there is
@@ -328,8 +385,6 @@ close_result(PyObject *result)
     PyObject *type, *value, *traceback, *close, *done = NULL;
     int failed = 0;
 
-    if (PyList_CheckExact(result) || PyTuple_CheckExact(result))
-        return 0;
     PyErr_Fetch(&type, &value, &traceback);
     close = PyObject_GetAttrString(result, "close");
     if (close == NULL) {
@@ -357,19 +412,24 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
     int failed, sent = 0;
 
     if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
-        failed = send_list(x, sr, result);
-    } else {
-        if (Py_TYPE(result) == x->app->state->file_wrapper_type &&
-            !head_sent(sr))
-            sent = send_file(x, sr, file_wrapper_file(result));
-        failed = sent < 0   ? -1
-                 : sent > 0 ? finish_body(x, sr)
-                            : send_iterable(x, sr, result);
+        return send_list(x, sr, result); /* they have no close() */
+    }
+    if (Py_TYPE(result) == x->app->state->file_wrapper_type && !head_sent(sr)) {
+        if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
+            return -1;
+        }
+        sent = send_file(x, sr, result);
+        gate_leave(sr->gate);
+    }
+    failed = sent < 0 ? -1 : sent > 0 ? 0 : send_iterable(x, sr, result);
+    if (!failed) {
+        failed = end_iterable(x, sr);
     }
     /* An answer that is complete is not taken back for a close() that failed.
      */
-    if (close_result(result) < 0)
+    if (close_result(result) < 0) {
         return failed < 0 ? -1 : 1;
+    }
     return failed;
 }
 

@@ -172,6 +172,7 @@ start_response_dealloc(StartResponse *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     buffer_clear(&self->answer.head);
+    gate_release(self->gate);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
@@ -211,6 +212,7 @@ start_response_new(Context *x)
         if (sr == NULL)
             return NULL;
         sr->vectorcall = start_response_call;
+        sr->gate = gate_hold(x->writing);
         Py_XSETREF(x->start_response, sr);
     }
     sr->context = x;
@@ -218,13 +220,6 @@ start_response_new(Context *x)
     sr->answer.sent = 0;
     sr->called = false;
     return (StartResponse *)Py_NewRef(sr);
-}
-
-void
-start_response_end(StartResponse *sr)
-{
-    sr->context = NULL;
-    Py_DECREF(sr);
 }
 
 int

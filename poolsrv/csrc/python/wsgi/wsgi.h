@@ -49,6 +49,19 @@ typedef struct {
     PyObject *exc_info;                  /* the name of that argument */
 } EnvironKeys;
 
+/* The types of files whose read() we know: io.FileIO, io.BufferedReader and
+ * io.BufferedRandom. */
+typedef struct {
+    PyObject *raw, *reader, *random;
+} FileTypes;
+
+/* Part of a file; the descriptor is the application's. */
+typedef struct {
+    int fd;
+    off_t at;
+    int64_t size;
+} FileSpan;
+
 /* One worker's application, shared by its threads. */
 typedef struct {
     CoreState *state;
@@ -57,6 +70,7 @@ typedef struct {
         *templates; /* tuple of dicts, one a listener, without wsgi.errors */
     PyObject *on_error; /* called with the exception and (id, method, path) */
     EnvironKeys keys;
+    FileTypes files;
     uint64_t id_prefix;        /* of request ids, random */
     bool server_field;         /* send `Server:` */
     bool date_field;           /* send `Date:` */
@@ -67,10 +81,27 @@ typedef struct {
     bool access_json;
 } App;
 
+/* One thread at a time reads a request's body, and one writes its answer:
+ * beside the one that serves, an application may do both on threads of its own,
+ * even when the request is over. The context that they ask for is then gone;
+ * and the end of a request waits for whoever is inside. */
+typedef struct Gate {
+    pthread_mutex_t lock;
+    _Atomic unsigned long inside; /* the thread that is; 0: none */
+    _Atomic uint32_t references;
+} Gate;
+
+typedef enum {
+    GATE_FAILED = -1, /* and an exception */
+    GATE_OVER,        /* the request is */
+    GATE_ENTERED,
+} GateResult;
+
 /* What start_response was told, and how far the answer has come. */
 typedef struct {
     PyObject_HEAD vectorcallfunc vectorcall;
     struct Context *context; /* NULL: its request is over */
+    Gate *gate;
     Http1Answer answer;
     bool called; /* and what it was told is good */
 } StartResponse;
@@ -83,7 +114,12 @@ typedef struct Context {
     Request *request;
     Address client; /* who sent the request, by the best that is known */
     PyThreadState *tstate;
-    PyObject **templates; /* [listeners] with this thread's wsgi.errors */
+    Gate *reading, *writing;
+    PyObject *variables;  /* a contextvars.Context, for the next request too if
+                           * this one leaves nothing in it */
+    PyObject *errors;     /* wsgi.errors */
+    bool line_open;       /* what was written there has no line end yet */
+    PyObject **templates; /* [listeners] with these wsgi.errors */
     Py_ssize_t template_count;
     StartResponse *start_response; /* kept for the next request if it is free */
     PyObject *input;
@@ -121,22 +157,36 @@ int environ_keys_init(EnvironKeys *keys);
 void environ_keys_clear(EnvironKeys *keys);
 void environ_context_clear(Context *x);
 
+/* gate.c */
+Gate *gate_new(void);
+Gate *gate_hold(Gate *gate);
+void gate_release(Gate *gate);
+/* Come in as soon as nobody is inside. `place` is where an object of the
+ * request keeps its context. */
+GateResult gate_enter(Gate *gate, Context *const *place);
+void gate_leave(Gate *gate);
+
 /* input.c: wsgi.input over the request's body. */
 PyObject *input_new(Context *x);
-/* The request is over: further reads raise ValueError. */
-void input_end(PyObject *input);
+/* The request is over: further reads raise ValueError. First nobody new comes
+ * in; when nobody is inside any more, what is left is cleared. */
+void input_shut(PyObject *input);
+void input_clear(PyObject *input);
 int core_add_input(PyObject *module, CoreState *state);
 
 /* start_response.c */
 /* 0, or -1 and an exception that shows what was wrong with `culprit`. */
 int answer_result(Http1AnswerResult result, PyObject *culprit);
 StartResponse *start_response_new(Context *x);
-void start_response_end(StartResponse *sr);
 int core_add_start_response(PyObject *module, CoreState *state);
 
 /* file_wrapper.c */
-/* The file of a wsgi.file_wrapper; borrowed. */
-PyObject *file_wrapper_file(PyObject *wrapper);
+int file_types_init(FileTypes *types);
+void file_types_clear(FileTypes *types);
+/* What is left to read of the wrapper's file, if the kernel can send it: then
+ * it is the very bytes that read() would give. False: read it. */
+bool file_wrapper_span(const FileTypes *types, PyObject *wrapper,
+                       FileSpan *span);
 int core_add_file_wrapper(PyObject *module, CoreState *state);
 
 /* response.c */
