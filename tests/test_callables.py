@@ -6,6 +6,7 @@ from typing import Any
 
 import flask
 import pytest
+import werkzeug
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 
@@ -58,9 +59,32 @@ class Iterated:
         yield b""
 
 
+class Made:
+    """Calling it gives no instance of it, but an answer."""
+
+    def __new__(cls, environ: Any, start_response: Any) -> Any:
+        return [b""]
+
+
+class Indexed:
+    """Iterated over in the oldest way."""
+
+    def __init__(self, environ: Any, start_response: Any) -> None:
+        pass
+
+    def __getitem__(self, index: int) -> bytes:
+        raise IndexError
+
+
+@werkzeug.Request.application
+def of_a_request(request: werkzeug.Request) -> werkzeug.Response:
+    return werkzeug.Response("hello")
+
+
 @pytest.mark.parametrize(
     "application",
     [
+        *(Made, Indexed, of_a_request, werkzeug.Response("hello")),
         *(plain, open_ended, with_more, all_have_defaults, generator, partial(three, None)),
         *(lambda environ, start_response: [], Instance(), Instance().method, Instance.static),
         *(Iterated, flask.Flask("shop"), WSGIHandler.__new__(WSGIHandler)),

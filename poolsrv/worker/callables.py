@@ -20,8 +20,8 @@ _NO_WSGI: dict[str, tuple[str, str]] = {
         "take the project's wsgi.py instead: poolsrv serve mysite.wsgi",
     ),
     "falcon.asgi": ("an ASGI application of Falcon", "falcon.App() is the one for WSGI"),
-    "asgiref.wsgi": ("a WSGI application that is wrapped for ASGI", "give the one inside of it"),
-    "a2wsgi.wsgi": ("a WSGI application that is wrapped for ASGI", "give the one inside of it"),
+    "asgiref.wsgi": ("an ASGI wrapper of a WSGI application", "give the one inside of it"),
+    "a2wsgi.wsgi": ("an ASGI wrapper of a WSGI application", "give the one inside of it"),
     "quart": (
         "an ASGI application of Quart",
         "Flask is its like for WSGI; or serve it with hypercorn",
@@ -91,13 +91,13 @@ def _awaited(found: Any, name: str) -> tuple[str, str] | None:
 
 def _called(found: Any, name: str, write: Callable[[str], str]) -> tuple[str, str] | None:
     call = write(f"{name}()")
-    if inspect.isclass(found) and not hasattr(found, "__iter__"):
+    if inspect.isclass(found) and _makes_itself(found) and not _can_be_iterated(found):
         return (
             f"{name} is a class, and what it makes is no response: it cannot be iterated over",
             f"an instance of it, perhaps: {call}",
         )
     try:
-        signature = inspect.signature(found)
+        signature = _signature(found)
     except (TypeError, ValueError):  # of C, without a signature: it may be one
         return None
     try:
@@ -123,7 +123,23 @@ def _required(found: Any) -> list[str]:
     """The positional parameters without a default."""
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     try:
-        parameters = inspect.signature(found).parameters.values()
+        parameters = _signature(found).parameters.values()
     except (TypeError, ValueError):
         return []
     return [item.name for item in parameters if item.kind in kinds and item.default is item.empty]
+
+
+def _signature(found: Any) -> inspect.Signature:
+    # Not that of what a decorator wraps: werkzeug's Request.application makes a
+    # WSGI application of a function that takes a request.
+    return inspect.signature(found, follow_wrapped=False)
+
+
+def _makes_itself(found: type) -> bool:
+    """Does calling the class give an instance of it? Otherwise it may give anything."""
+    has_new = any("__new__" in vars(base) for base in found.__mro__ if base is not object)
+    return not has_new and type(found).__call__ is type.__call__
+
+
+def _can_be_iterated(found: type) -> bool:
+    return hasattr(found, "__iter__") or hasattr(found, "__getitem__")
