@@ -18,7 +18,11 @@ ROOT = Path(__file__).parent.parent
 
 
 def run(cwd: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if "POOLSRV" not in name}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if "POOLSRV" not in name and name not in ("PORT", "WEB_CONCURRENCY")
+    }
     return subprocess.run(
         [sys.executable, "-m", "poolsrv", *arguments],
         cwd=cwd,

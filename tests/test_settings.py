@@ -12,7 +12,7 @@ from poolsrv.settings import habits
 from poolsrv.settings.addresses import FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.command_line import split
 from poolsrv.settings.cpus import available_cpus
-from poolsrv.settings.habits import is_of_kubernetes
+from poolsrv.settings.habits import is_injected
 from poolsrv.settings.kinds import seconds, size
 from poolsrv.settings.reference import reference, report
 from poolsrv.settings.rows import DEFAULTS, ROWS, Settings, key
@@ -24,8 +24,9 @@ ROOT = Path(__file__).parent.parent
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No option from the environment or the folder that the tests run in."""
-    for name in [name for name in os.environ if name.startswith("POOLSRV_")]:
-        monkeypatch.delenv(name)
+    ours = [name for name in os.environ if name.startswith("POOLSRV_")]
+    for name in [*ours, "PORT", "WEB_CONCURRENCY"]:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
 
@@ -274,7 +275,7 @@ def test_an_empty_variable_is_not_set() -> None:
     assert parse(POOLSRV_THREADS="", POOLSRV_TREADS="")[0].threads == 4
 
 
-KUBERNETES = """
+INJECTED = """
 SERVICE_HOST=10.0.0.7
 SERVICE_PORT=8000
 SERVICE_PORT_HTTP=8000
@@ -284,20 +285,22 @@ PORT_8000_TCP_PROTO=tcp
 PORT_8000_TCP_PORT=8000
 PORT_8000_TCP_ADDR=10.0.0.7
 PORT_53_UDP=udp://10.0.0.7:53
+NAME=/shop/poolsrv
+ENV_PATH=/usr/bin
 """
 
 
 @pytest.mark.parametrize("service", ["POOLSRV_", "POOLSRV_WEB_", "POOLSRV_THREADS_"])
-def test_variables_of_a_kubernetes_service_are_none_of_ours(service: str) -> None:
-    variables = dict(line.split("=") for line in KUBERNETES.split())
+def test_variables_of_a_service_of_our_name_are_none_of_ours(service: str) -> None:
+    variables = dict(line.split("=") for line in INJECTED.split())
     settings, _ = parse(**{service + name: value for name, value in variables.items()})
     assert settings == DEFAULTS
 
 
-def test_a_typo_is_none_of_kubernetes() -> None:
+def test_a_typo_is_no_variable_of_a_service() -> None:
     assert refused(POOLSRV_PORT="8000")[1].startswith("poolsrv calls it POOLSRV_BIND")
     assert refused(POOLSRV_THREAD="8")[1] == "did you mean POOLSRV_THREADS?"
-    assert not any(is_of_kubernetes(name.upper(), "8") for name in ROWS)
+    assert not any(is_injected(name.upper(), "8") for name in ROWS)
 
 
 @pytest.mark.parametrize(

@@ -238,18 +238,22 @@ PLATFORM = (
 
 # For a Service `poolsrv` (or `poolsrv-shop`) Kubernetes sets, in every pod of its
 # namespace, POOLSRV_SERVICE_HOST, POOLSRV_SERVICE_PORT[_NAME], and the variables of
-# Docker's links: POOLSRV_PORT=tcp://..., POOLSRV_PORT_80_TCP[_PROTO|_PORT|_ADDR].
+# Docker's links, as Docker does for a linked container of that name: POOLSRV_NAME,
+# POOLSRV_ENV_*, POOLSRV_PORT=tcp://..., POOLSRV_PORT_80_TCP[_PROTO|_PORT|_ADDR].
 _PROTOCOL = "(?:TCP|UDP|SCTP)"
-_KUBERNETES = re.compile(
-    rf"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?"
+_INJECTED = re.compile(
+    rf"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|ENV_\w+"
     rf"|PORT_[0-9]+_{_PROTOCOL}(?:_(?:PROTO|PORT|ADDR))?)"
 )
-_KUBERNETES_LINK = re.compile(r"(?:\w+_)?PORT")
-_LINK = re.compile(rf"{_PROTOCOL}://\S+", re.IGNORECASE)
+# Those that might be typos have values of their own.
+_INJECTED_VALUES = (
+    (re.compile(r"(?:\w+_)?PORT"), re.compile(rf"{_PROTOCOL}://\S+", re.IGNORECASE)),
+    (re.compile(r"(?:\w+_)?NAME"), re.compile(r"/[^/\s]+/[^/\s]+")),
+)
 
 
-def is_of_kubernetes(name: str, value: str) -> bool:
-    """Is POOLSRV_`name` a variable that Kubernetes sets for a Service of our name?"""
-    if _KUBERNETES.fullmatch(name):
-        return True
-    return bool(_KUBERNETES_LINK.fullmatch(name) and _LINK.fullmatch(value))
+def is_injected(name: str, value: str) -> bool:
+    """Is POOLSRV_`name` a variable that a platform sets for a service of our name?"""
+    return _INJECTED.fullmatch(name) is not None or any(
+        names.fullmatch(name) and values.fullmatch(value) for names, values in _INJECTED_VALUES
+    )

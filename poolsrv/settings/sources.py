@@ -158,9 +158,6 @@ def _named(
     hidden: Collection[str] = (),
 ) -> Iterator[Entry]:
     known = {source.write(name): name for name in ROWS if name not in hidden}
-    if source is Source.CALL or source is Source.FILE:
-        # Without a flag, the application has a name all the same.
-        known["application"] = "application"
     for name, value in values.items():
         origin = f"{place}{name}"
         if name in known:
@@ -179,7 +176,7 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
         if name.startswith(_PREFIX)
         and name not in _OTHER_VARIABLES
         and value
-        and not habits.is_of_kubernetes(name.removeprefix(_PREFIX), value)
+        and not habits.is_injected(name.removeprefix(_PREFIX), value)
     }
 
 
