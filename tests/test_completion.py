@@ -11,6 +11,8 @@ from poolsrv import cli
 from poolsrv.completion import SHELLS
 from poolsrv.settings.rows import ROWS, key
 
+pytestmark = pytest.mark.once
+
 
 def script(shell: str) -> str:
     return SHELLS[shell](cli._summaries())

@@ -14,6 +14,9 @@ from pathlib import Path
 
 import pytest
 
+# Some of the words are the interpreter's.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parent.parent
 SESSION = Path(__file__).parent / "mistakes.txt"
 
