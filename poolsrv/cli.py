@@ -196,9 +196,8 @@ def _unknown_command(name: str, rest: Sequence[str]) -> ConfigError:
         return ConfigError(f"{name}: there is no such command", f"write poolsrv serve {name}")
     near = difflib.get_close_matches(name, COMMANDS, n=1)
     remedy = f"did you mean {near[0]}?" if near else "poolsrv serve app:app serves an application."
-    return ConfigError(
-        f"{name}: there is no such command", f"{remedy} The commands are {', '.join(COMMANDS)}"
-    )
+    fault = f"{name}: there is no such command"
+    return ConfigError(fault, f"{remedy} poolsrv --help lists the commands")
 
 
 def _width() -> int:
