@@ -201,6 +201,108 @@ def test_the_queue_has_an_end(server: Start, gate: Gate) -> None:
         assert [client.receive().status for client in waiting] == [200, 200]
 
 
+# Kept connections that wait for a thread
+
+
+def wait_kept(
+    stack: ExitStack, probe: Server, gate: Gate, number: int, target: str = "/x"
+) -> tuple[Client, list[Client]]:
+    """A request that holds the only thread, and so many that wait on kept connections."""
+    kept = [stack.enter_context(Client(probe.address)) for _ in range(number)]
+    for client in kept:
+        assert client.get("/x").status == 200
+    (pinned,) = held_requests(stack, probe, gate, 1)
+    for waiting, client in enumerate(kept, 1):
+        client.send(head("GET", target))
+        probe.wait_for_metric(waiting, "poolsrv_queue_length")
+    return pinned, kept
+
+
+def test_a_kept_connection_waits_where_it_is_and_in_the_one_queue(
+    server: Start, gate: Gate
+) -> None:
+    probe = server(PROBE, processes=1, threads=1)
+    with ExitStack() as stack:
+        pinned, kept = wait_kept(stack, probe, gate, 8)
+        assert probe.status()["queue"]["length"] == 8
+        assert probe.metric("poolsrv_queue_oldest_seconds") > 0
+        gate.release(1)
+        assert pinned.receive().status == 200
+        assert [client.receive().status for client in kept] == [200] * 8
+    assert probe.metric("poolsrv_queue_length") == 0
+    assert probe.metric("poolsrv_connections_handed_back_total") == 0
+
+
+def test_one_that_waits_on_a_kept_connection_is_refused_in_time(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_timeout="0.3s")
+    with ExitStack() as stack:
+        _, (late,) = wait_kept(stack, probe, gate, 1)
+        assert late.receive().status == 503
+        late.expect_end()
+        gate.release(1)
+    assert probe.metric("poolsrv_connections_closed_total", reason="queue_timeout") == 1
+
+
+def test_kept_connections_fill_the_queue_as_well(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_size=2)
+    with ExitStack() as stack:
+        surplus = stack.enter_context(Client(probe.address))
+        assert surplus.get("/x").status == 200
+        pinned, kept = wait_kept(stack, probe, gate, 2)
+        surplus.send(head("GET", "/x"))
+        assert surplus.receive().status == 503
+        surplus.expect_end()
+        gate.release(1)
+        assert pinned.receive().status == 200
+        assert [client.receive().status for client in kept] == [200, 200]
+
+
+def test_what_waits_on_kept_connections_is_served_to_the_end(server: Start, gate: Gate) -> None:
+    """Its worker drains: the supervisor has it sent to the one that is left."""
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    with ExitStack() as stack:
+        pinned, kept = wait_kept(stack, probe, gate, 3)
+        (worker,) = probe.workers()
+        os.kill(worker, signal.SIGTERM)
+        probe.wait_for_metric(3, "poolsrv_connections_handed_back_total")
+        gate.release(1)
+        assert pinned.receive().status == 200
+        assert [client.receive().status for client in kept] == [200] * 3
+
+
+def test_those_that_wait_in_a_killed_worker_are_counted(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    with ExitStack() as stack:
+        _, kept = wait_kept(stack, probe, gate, 3)
+        (worker,) = probe.workers()
+        probe.kill(worker)
+        for client in kept:
+            with pytest.raises((Truncated, ConnectionResetError)):
+                client.receive()
+        probe.wait_for_metric(3, "poolsrv_connections_closed_total", reason="worker_ended")
+    probe.wait_until(lambda: replaced(probe, worker))
+    assert probe.metric("poolsrv_queue_length") == 0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_those_behind_pinned_threads_are_served_elsewhere(
+    server: Start, gate: Gate, threads: int
+) -> None:
+    """Both workers hold connections; one worker is pinned while its own ask again."""
+    probe = server(PROBE, processes=2, threads=threads)
+    with ExitStack() as stack:
+        kept = [stack.enter_context(Client(probe.address)) for _ in range(12)]
+        for client in kept:
+            assert client.get("/x").status == 200
+        pinned = held_requests(stack, probe, gate, 2 * threads - 1)
+        for _ in range(5):
+            for client in kept:
+                client.send(head("GET", "/x"))
+            assert [client.receive().status for client in kept] == [200] * 12
+        gate.release(len(pinned))
+        assert [client.receive().status for client in pinned] == [200] * len(pinned)
+
+
 # Slow clients
 
 

@@ -140,9 +140,8 @@ def defined(source: str, name: str) -> int:
 
 
 def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
-    assert round(_model.TICK_SECONDS * 1e9) == defined("worker/schedule.h", "SCHEDULE_TICK")
-    assert round(_model.BACKLOG_SECONDS * 1e9) == defined("worker/schedule.c", "BACKLOG_TIME")
-    assert defined("worker/schedule.c", "BACKLOG_MOST") == _model.BACKLOG_MOST
+    assert round(_model.TICK_SECONDS * 1e9) == defined("common/choice.h", "CHOICE_TICK")
+    assert defined("worker/schedule.c", "AHEAD_MOST") == _model.AHEAD_MOST
     assert round(_model.SLOW_SECONDS * 1e9) == defined("common/choice.h", "CHOICE_SLOW")
     assert Settings().queue_overtaking == OVERTAKING
 

@@ -241,8 +241,7 @@ class Pool:
 
 # As in poolsrv/csrc/worker/schedule.c and schedule.h; a test compares them.
 TICK_SECONDS = 0.002
-BACKLOG_SECONDS = 0.001
-BACKLOG_MOST = 64
+AHEAD_MOST = 64
 _MEAN_WEIGHT = 1 / 16
 
 
@@ -254,8 +253,8 @@ SLOW_SECONDS = 0.00025
 class MostFree:
     """poolsrv: one queue, first come, first served, but that those who will be
     done soon may overtake those who take long. The next goes to the worker with
-    the most free threads, if any has less than its limit: its threads, and while
-    the application is fast as many more as it serves in a millisecond. A worker
+    the most free threads, if any has less than its limit: its threads, and as many
+    more as it serves within a tick. A worker
     whose threads are all in requests that do not end gives back what it has not
     begun."""
 
@@ -326,8 +325,8 @@ class MostFree:
     def _tick(self, worker: Worker) -> None:
         index = worker.index
         mean = self._means[index]
-        backlog = min(int(BACKLOG_SECONDS / mean), BACKLOG_MOST) if mean else 0
-        self._limits[index] = self._pool.threads + backlog
+        ahead = min(int(TICK_SECONDS / mean), AHEAD_MOST) if mean else 0
+        self._limits[index] = self._pool.threads + ahead
         if worker.free == 0 and worker.starts == self._seen[index]:
             self._limits[index] = self._pool.threads
             while worker.queue:  # each keeps its time, hence its place

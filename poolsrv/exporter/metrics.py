@@ -173,6 +173,14 @@ _DERIVED = (
         _each(lambda reading: connections(reading).items()),
     ),
     Metric(
+        "poolsrv_queue_length",
+        Kind.GAUGE,
+        (),
+        "",
+        "Connections with a request that wait for a free thread, in the supervisor and in workers",
+        _one(lambda reading: reading.queue_length),
+    ),
+    Metric(
         "poolsrv_queue_oldest_seconds",
         Kind.GAUGE,
         (),

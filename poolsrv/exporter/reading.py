@@ -103,10 +103,17 @@ class Reading:
         return min(busy / possible, 1.0) if possible > 0 else 0.0
 
     @property
+    def queue_length(self) -> int:
+        """Connections with a request that wait for a thread, in supervisor and workers."""
+        workers = sum(slot.worker["waiting"] for slot in self.snapshot.slots)
+        return self.snapshot.supervisor["queue_length"] + workers
+
+    @property
     def queue_age(self) -> float:
-        """Seconds the first connection in the queue has waited."""
-        since = self.snapshot.supervisor["queue_since"]
-        return self.age(since) if since else 0.0
+        """Seconds the one of those that has waited longest has waited."""
+        moments = [slot.worker["waiting_since"] for slot in self.snapshot.slots]
+        moments.append(self.snapshot.supervisor["queue_since"])
+        return max((self.age(since) for since in moments if since), default=0.0)
 
     @property
     def oldest_request(self) -> float:

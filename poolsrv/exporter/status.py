@@ -160,7 +160,7 @@ def status(reading: Reading) -> Status:
         deployable=deployable(reading),
         window_seconds=reading.elapsed,
         threads=Threads(reading.threads, reading.busy, reading.utilization),
-        queue=Queue(supervisor["queue_length"], reading.queue_age),
+        queue=Queue(reading.queue_length, reading.queue_age),
         requests=_requests(reading),
         connections=connections(reading),
         workers=[_worker(reading, slot) for slot in slots if state_of(slot) is not State.EMPTY],

@@ -22,7 +22,8 @@
     X(CLOSED_QUEUE_TIMEOUT, "queue_timeout")   \
     X(CLOSED_QUEUE_FULL, "queue_full")         \
     X(CLOSED_EVICTED, "evicted")               \
-    X(CLOSED_STOPPING, "stopping")
+    X(CLOSED_STOPPING, "stopping")             \
+    X(CLOSED_WORKER, "worker_ended")
 
 /* Why a worker ended; `pool.Reason` of the supervisor has these numbers. */
 #define RESTART_REASONS(X)        \
@@ -105,12 +106,14 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Connections taken back from a worker that ended before it had them")    \
     F(closed, COUNTER, CLOSED_COUNT, "", "connections_closed",                 \
       "reason" CLOSED_REASONS(SCOREBOARD_TEXT),                                \
-      "Connections that the supervisor closed, by reason")                     \
+      "Connections that the supervisor closed, or lost with a worker in "      \
+      "which "                                                                 \
+      "they waited for a thread, by reason")                                   \
     F(accept_errors, COUNTER, 1, "", "accept_errors", "",                      \
       "Times accepting failed for want of descriptors or memory")              \
     F(parked, GAUGE, 1, "", "", "", "Idle connections held by the supervisor") \
-    F(queue_length, GAUGE, 1, "", "queue_length", "",                          \
-      "Connections with a request that wait for a free thread")                \
+    F(queue_length, GAUGE, 1, "", "", "",                                      \
+      "Connections with a request that wait in it for a thread")               \
     F(overtook, COUNTER, 1, "", "queue_overtakings", "",                       \
       "Requests that left the queue before one that had waited longer")        \
     F(queue_since, GAUGE, 1, "seconds", "", "",                                \

@@ -14,13 +14,25 @@ queue_length(const Dispatch *d)
 static const HeldState lanes[] = {[LANE_FAST] = HELD_FAST,
                                   [LANE_SLOW] = HELD_SLOW};
 
+/* Requests that wait in workers, on connections that those have kept. */
+static uint64_t
+wait_in_workers(const Dispatch *d)
+{
+    uint64_t waiting = 0;
+    for (uint32_t i = 0; i < d->board->slot_count; i++) {
+        waiting += word_get(d->board->workers[i].waiting);
+    }
+    return waiting;
+}
+
 /* What the request that came with `fd` will take, in nanoseconds. Where nobody
  * waits nobody is overtaken, so nobody is judged. */
 static uint64_t
 judge(const Dispatch *d, int fd)
 {
     const Forecast *forecast = d->board->forecast;
-    return atomic_load(&d->group.notice->turn) && forecast_knows(forecast)
+    return forecast_knows(forecast) &&
+                   (atomic_load(&d->group.notice->turn) || wait_in_workers(d))
                ? forecast_of(forecast, fd)
                : 0;
 }
@@ -142,13 +154,7 @@ send_to(Dispatch *d, uint32_t slot, uint32_t index, uint64_t now)
 static void
 refuse_surplus(Dispatch *d)
 {
-    uint64_t waiting = 0;
-    if (queue_length(d) == 0) {
-        return;
-    }
-    for (uint32_t i = 0; i < d->board->slot_count; i++) {
-        waiting += word_get(d->board->workers[i].waiting);
-    }
+    const uint64_t waiting = queue_length(d) ? wait_in_workers(d) : 0;
     while (queue_length(d) &&
            queue_length(d) + waiting > d->group.limits.queue_size) {
         parked_refuse(d, newest(d), CLOSED_QUEUE_FULL);

@@ -23,6 +23,7 @@ wait_readable(Thread *t, Conn *c, const Request *r)
     do
         n = poll(&p, 1, (int)(left / CLOCK_MILLISECOND) + 1);
     while (n < 0 && errno == EINTR);
+    t->waited += clock_now() - now;
     atomic_store(&t->row->current.state, THREAD_APPLICATION);
     if (n == 0)
         word_add(&t->row->limited[LIMIT_BODY], 1);

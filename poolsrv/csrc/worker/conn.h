@@ -50,6 +50,7 @@ struct Conn {
     Conn *next; /* in the ready queue or the free list */
     ChannelItem item;
     uint64_t ready;   /* since when it could be read */
+    uint64_t rank;    /* in the ready queue: see choice.h */
     Word deadline;    /* of the state it is in; 0: none */
     Request *request; /* an incomplete one, or NULL */
     Segment *out, *out_last;
@@ -58,6 +59,7 @@ struct Conn {
     uint64_t taken;    /* of these, by the client, at the last look */
     uint64_t patience; /* how long a thread may still wait for its reader */
     uint8_t state;
+    uint8_t lane;    /* in the ready queue: a ReadyLane */
     bool registered; /* in the epoll set */
     bool counted;    /* in the load */
     bool drained;    /* the last recv took all there was */

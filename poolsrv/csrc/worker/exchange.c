@@ -167,6 +167,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     c->status = 0;
     c->keep = false;
     c->patience = PATIENCE_UNTRIED;
+    t->waited = 0;
     conn_seen(t, SEEN_IDLE, SEEN_RUNNING);
     histogram_add(t->row->queue, start > complete ? start - complete : 0);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
@@ -189,7 +190,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
-    learn(w, r, t->now - start);
+    learn(w, r, t->now - start - t->waited);
     conn_seen(t, SEEN_RUNNING, SEEN_IDLE);
     conn_uncount(w, c);
     if (r->streaming && !r->ended)
@@ -340,22 +341,6 @@ read_head(Worker *w, Thread *t, Conn *c)
 /* ------------------------------------------------------------------------
  * The first bytes */
 
-/* Others wait for a thread. May a request that found one by itself be served
- * before them? If it is short and would have its turn before them there as
- * well: passing it to and fro takes longer than serving it. Hence also if they
- * are not much before it, but no longer: on one connection or another, such a
- * request may always be there. */
-static bool
-gives_way(const Worker *w, const Conn *c)
-{
-    const Forecast *forecast = w->o.board->forecast;
-    const uint64_t turn =
-        atomic_load_explicit(&w->o.board->notice->turn, memory_order_relaxed);
-    return turn != 0 && schedule_queues(&w->schedule) &&
-           (c->ready > turn + SCHEDULE_TICK || !forecast_knows(forecast) ||
-            forecast_of(forecast, c->fd) >= CHOICE_SLOW);
-}
-
 /* The first byte of a request should be there. Before it is read, the
  * connection may still go to another worker; afterwards it is ours. */
 static Step
@@ -365,8 +350,7 @@ begin(Worker *w, Thread *t, Conn *c)
     ssize_t n;
 
     if (!c->counted &&
-        (atomic_load_explicit(&w->draining, memory_order_relaxed) ||
-         gives_way(w, c))) {
+        atomic_load_explicit(&w->draining, memory_order_relaxed)) {
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
     }
@@ -401,7 +385,7 @@ give_way(Worker *w, Thread *t, Conn *c)
 {
     if (c->state == CONN_PARSE && request_adopt(w, c, parsed(t, c)) == NULL)
         return false;
-    threads_queue(w, c);
+    threads_queue(w, c, t->now);
     return true;
 }
 

@@ -327,6 +327,7 @@ output_wait(Thread *t, Conn *c)
         }
         atomic_store(&t->row->current.state, THREAD_WRITING);
         n = poll(&p, 1, timeout < INT_MAX ? (int)timeout : INT_MAX);
+        t->waited += clock_now() - since;
         atomic_store(&t->row->current.state, THREAD_APPLICATION);
         if (n < 0 && errno != EINTR)
             return lost(c);

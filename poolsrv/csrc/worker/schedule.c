@@ -17,12 +17,8 @@
 /* A computing thread keeps the GIL, which Python gives to another after 5 ms
  * at the earliest: after two such turns the others get their share. */
 #define COMPUTING_ENOUGH UINT64_C(10000000)
-/* Work that may wait in a worker of a fast application. */
-#define BACKLOG_TIME 1000000
-#define BACKLOG_MOST 64
-/* From here on the way through the supervisor's queue, for nearly each request
- * of a full server, costs less than a tenth. */
-#define COMPUTING_LONG (2 * SCHEDULE_LONG)
+/* Requests sent ahead, at most: as many as one message carries. */
+#define AHEAD_MOST 64
 
 /* In `calls`. */
 #define ONE_BEGUN (UINT64_C(1) << 32)
@@ -129,42 +125,44 @@ renew(Schedule *s, const ScheduleView *view, uint64_t now)
 }
 
 int32_t
+schedule_width(const Schedule *s, int32_t stuck)
+{
+    /* Calls that compute are served one at a time, whatever their number. What
+     * hangs takes its place with it. */
+    if (s->parallel || schedule_wakes(s) || load32(&s->mean) == 0 ||
+        stuck >= s->threads) {
+        return s->threads;
+    }
+    return stuck + 1;
+}
+
+int32_t
 schedule_limit(const Schedule *s, int32_t stuck)
 {
     const uint32_t mean = load32(&s->mean);
-    const bool one = !s->parallel && !schedule_wakes(s);
-    uint32_t more = 0;
-    /* Long calls that compute are served one at a time, so one that runs and
-     * one for its end are enough: the others have their turn in the common
-     * queue, where any worker finds them. Whatever hangs takes its place with
-     * it. */
-    if (one && mean > COMPUTING_LONG)
-        return stuck + 2 < s->threads ? stuck + 2 : s->threads;
-    /* What is sent while calls block has its turn in the worker, not in the
-     * common queue: only if they are so short that it makes no difference. */
-    if (mean && (s->parallel || one || !schedule_queues(s)))
-        more = BACKLOG_TIME / mean;
-    return s->threads + (int32_t)(more > BACKLOG_MOST ? BACKLOG_MOST : more);
-}
-
-bool
-schedule_queues(const Schedule *s)
-{
-    return load32(&s->mean) > SCHEDULE_LONG;
+    uint64_t ahead = 0;
+    if (mean && stuck < s->threads) {
+        ahead = CHOICE_TICK / mean;
+    }
+    return schedule_width(s, stuck) +
+           (int32_t)(ahead < AHEAD_MOST ? ahead : AHEAD_MOST);
 }
 
 TickDecision
 schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
 {
-    if (!s->parallel && load32(&s->mode) == SCHEDULE_MANY)
+    if (!s->parallel && load32(&s->mode) == SCHEDULE_MANY) {
         renew(s, view, now);
-    if (!view->polled && view->occupied == s->threads && schedule_wakes(s))
-        return TICK_STAND_IN;
-    if (view->polled || view->stuck == 0 || view->stuck < view->busy)
+    }
+    if (view->polled || view->stuck == 0 || view->stuck < view->busy) {
         return TICK_NOTHING; /* somebody looks, or soon will */
-    if (view->asleep)
+    }
+    if (view->asleep) {
         set_mode(s, SCHEDULE_MANY);
-    if (!view->asleep && view->longest < COMPUTING_ENOUGH && !s->parallel)
+    }
+    if (!view->parked ||
+        (!view->asleep && view->longest < COMPUTING_ENOUGH && !s->parallel)) {
         return TICK_NOTHING;
-    return view->parked ? TICK_WAKE : TICK_STAND_IN;
+    }
+    return TICK_WAKE;
 }

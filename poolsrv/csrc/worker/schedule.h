@@ -22,13 +22,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* The main thread looks after busy threads this often, in nanoseconds. A
- * request behind one that blocks by surprise waits so long at most. */
-#define SCHEDULE_TICK UINT64_C(2000000)
-
-/* A call that has taken so long is worth a way through the supervisor's queue
- * to those behind it: some 25 us of CPU each. */
-#define SCHEDULE_LONG UINT64_C(250000)
+#include "common/choice.h"
 
 typedef enum { SCHEDULE_FEW, SCHEDULE_MANY } ScheduleMode;
 
@@ -65,20 +59,20 @@ void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall,
 /* A thread takes work: should it wake another, if there is one? */
 bool schedule_wakes(const Schedule *s);
 
-/* Requests that the supervisor may have sent or running in this worker, of
- * which so many are in calls that take longer than a tick. */
-int32_t schedule_limit(const Schedule *s, int32_t stuck);
+/* Requests that this worker serves at a time, of which so many are in calls
+ * that take longer than a tick. */
+int32_t schedule_width(const Schedule *s, int32_t stuck);
 
-/* Are calls so long that waiting requests belong in the supervisor's common
- * queue, first come, first served, rather than in a worker? */
-bool schedule_queues(const Schedule *s);
+/* Requests that the supervisor may have sent or running in this worker: as many
+ * more than the width as it serves within a tick, so that a thread finds its
+ * next request here. */
+int32_t schedule_limit(const Schedule *s, int32_t stuck);
 
 /* What the tick saw of threads that are in the same call as at the last. */
 typedef struct {
     int32_t busy;     /* threads in a call */
     int32_t stuck;    /* of those, in the same call as at the last tick */
     bool asleep;      /* all of those sleep rather than compute */
-    int32_t occupied; /* threads in a call of SCHEDULE_LONG or more */
     int32_t parked;   /* threads that wait to be woken */
     bool polled;      /* a thread looks for events */
     uint64_t longest; /* of the calls that are stuck */
@@ -87,8 +81,7 @@ typedef struct {
 
 typedef enum {
     TICK_NOTHING,
-    TICK_WAKE,     /* wake a parked thread */
-    TICK_STAND_IN, /* nobody is left: the main thread polls */
+    TICK_WAKE, /* wake a parked thread */
 } TickDecision;
 
 TickDecision schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now);

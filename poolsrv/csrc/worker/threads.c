@@ -14,19 +14,12 @@
 #define EVENT_BATCH 64
 /* While connections are ready, events wait so long at most. */
 #define POLL_EVERY CLOCK_MILLISECOND
+/* A place that was left to one in the supervisor is free for so long, in
+ * milliseconds: the way there and back takes some 0.05. */
+#define LEFT_PLACE_WAITS 1
 
 /* ------------------------------------------------------------------------
  * The ready queue and the parked threads; `lock` is held */
-
-void
-threads_push(Worker *w, Conn *first, Conn *last)
-{
-    if (w->ready)
-        w->ready_last->next = first;
-    else
-        w->ready = first;
-    w->ready_last = last;
-}
 
 Thread *
 threads_unpark(Worker *w)
@@ -53,21 +46,25 @@ park(Worker *w, Thread *t)
 }
 
 void
-threads_queue(Worker *w, Conn *c)
+threads_queue(Worker *w, Conn *c, uint64_t now)
 {
-    c->next = NULL;
+    Chain chain = {NULL, NULL};
+    ready_judge(w, c, true, now);
+    ready_chain(&chain, c);
     pthread_mutex_lock(&w->lock);
-    threads_push(w, c, c);
+    ready_push(w, chain);
     pthread_mutex_unlock(&w->lock);
 }
 
 void
 threads_call(Worker *w, Conn *c)
 {
+    Chain chain = {NULL, NULL};
     Thread *wake;
-    c->next = NULL;
+    ready_judge(w, c, true, w->main.now);
+    ready_chain(&chain, c);
     pthread_mutex_lock(&w->lock);
-    threads_push(w, c, c);
+    ready_push(w, chain);
     wake = threads_unpark(w);
     pthread_mutex_unlock(&w->lock);
     if (wake)
@@ -112,16 +109,6 @@ take_event(Worker *w, const struct epoll_event *e, uint64_t now)
     return c;
 }
 
-void
-threads_chain(Chain *chain, Conn *c)
-{
-    if (chain->first)
-        chain->last->next = c;
-    else
-        chain->first = c;
-    chain->last = c;
-}
-
 static void
 receive(Worker *w, Thread *t, Chain *chain)
 {
@@ -142,8 +129,10 @@ receive(Worker *w, Thread *t, Chain *chain)
     }
     for (i = 0; i < m.header.count; i++) {
         Conn *c = conn_open(w, t, m.fds[i], &m.items[i]);
-        if (c)
-            threads_chain(chain, c);
+        if (c) {
+            ready_judge(w, c, false, t->now);
+            ready_chain(chain, c);
+        }
     }
     /* What was lost, or found no memory, may have been the last to come. */
     if (atomic_load(&w->draining))
@@ -156,9 +145,13 @@ threads_poll(Worker *w, Thread *t, int timeout)
 {
     struct epoll_event events[EVENT_BATCH];
     Chain chain = {NULL, NULL};
+    int32_t room;
     int i, n;
     n = epoll_wait(w->epoll, events, EVENT_BATCH, timeout);
     t->now = clock_now();
+    room = word_get(w->o.board->workers[w->o.slot].waiting)
+               ? 0
+               : atomic_load(&w->line->width) - atomic_load(&w->line->load);
     for (i = 0; i < n; i++) {
         Conn *c;
         switch ((uint32_t)events[i].data.u64) {
@@ -169,11 +162,21 @@ threads_poll(Worker *w, Thread *t, int timeout)
             break;
         default:
             c = take_event(w, &events[i], t->now);
-            if (c)
-                threads_chain(&chain, c);
+            if (c) {
+                ready_judge(w, c, room-- <= 0, t->now);
+                ready_chain(&chain, c);
+            }
         }
     }
     return chain;
+}
+
+/* The rank of the first that waits in the supervisor; 0: none. */
+static uint64_t
+turn(const Worker *w)
+{
+    return atomic_load_explicit(&w->o.board->notice->turn,
+                                memory_order_relaxed);
 }
 
 /* The next connection to serve; NULL: the worker is done. */
@@ -197,35 +200,39 @@ take(Worker *w, Thread *t)
             continue;
         }
         /* The queue may never be empty: those who come must get into it. */
-        const bool late = t->now > w->polled + POLL_EVERY;
-        if (w->ready && (!late || w->leader >= 0)) {
-            c = w->ready;
-            w->ready = c->next;
-            c->next = NULL;
-            t->active = true;
-            w->active++;
-            if (w->parked && (w->ready || w->leader < 0) &&
-                schedule_wakes(&w->schedule))
-                wake = threads_unpark(w);
-            break;
+        const bool looks = t->now > w->polled + POLL_EVERY && w->leader < 0;
+        const bool empty = ready_is_empty(w);
+        if (!empty && !looks) {
+            /* Only a thread that would look for events leaves its place:
+             * another that looks can take what the supervisor sends. */
+            c = ready_take(w, w->leader < 0 ? turn(w) : 0);
+            if (c) {
+                t->active = true;
+                w->active++;
+                if (w->parked && (!ready_is_empty(w) || w->leader < 0) &&
+                    schedule_wakes(&w->schedule))
+                    wake = threads_unpark(w);
+                break;
+            }
         }
         if (w->quitting)
             break;
         if (w->leader < 0) {
-            const int timeout = w->ready ? 0 : -1;
+            const int timeout = empty ? -1 : looks ? 0 : LEFT_PLACE_WAITS;
             Chain chain;
             w->leader = (int32_t)t->index;
+            ready_tell(w);
             pthread_mutex_unlock(&w->lock);
             chain = threads_poll(w, t, timeout);
             pthread_mutex_lock(&w->lock);
             w->leader = LEADER_NONE;
             w->polled = t->now;
-            if (chain.first)
-                threads_push(w, chain.first, chain.last);
+            ready_push(w, chain);
         } else {
             park(w, t);
         }
     }
+    ready_tell(w);
     pthread_mutex_unlock(&w->lock);
     if (wake) {
         word_add(t->row->wakeups, 1);

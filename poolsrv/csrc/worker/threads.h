@@ -11,6 +11,7 @@
 #include "common/scoreboard.h"
 #include "worker/conn.h"
 #include "worker/pieces.h"
+#include "worker/ready.h"
 #include "worker/request.h"
 #include "worker/schedule.h"
 #include "worker/worker.h"
@@ -31,8 +32,9 @@ struct Thread {
     pthread_cond_t wake;
     Thread *next; /* parked before it */
     bool woken;
-    bool active;  /* has a connection in hand */
-    uint64_t now; /* the last time it looked at the clock */
+    bool active;     /* has a connection in hand */
+    uint64_t now;    /* the last time it looked at the clock */
+    uint64_t waited; /* for the client, in this request */
     Request request;
     Pieces pieces;
     ScheduleMeter meter;
@@ -40,24 +42,16 @@ struct Thread {
     void *context;   /* the application's */
 };
 
-/* Owned connections that are ready, first come first. */
-typedef struct {
-    Conn *first, *last;
-} Chain;
-
 Thread *threads_at(Worker *w, uint32_t index);
 /* A request thread's life: returns when the worker is done. */
 void threads_serve(Worker *w, uint32_t index, void *context);
 
-void threads_chain(Chain *chain, Conn *c);
 /* Wait for events; the connections that became ready. */
 Chain threads_poll(Worker *w, Thread *t, int timeout);
-/* Add to the ready queue; take a thread from the parked, to be signalled, or
- * NULL. `lock` is held. */
-void threads_push(Worker *w, Conn *first, Conn *last);
+/* Take a thread from the parked, to be signalled, or NULL. `lock` is held. */
 Thread *threads_unpark(Worker *w);
 /* To the end of the ready queue, owned: its thread goes on with the first. */
-void threads_queue(Worker *w, Conn *c);
+void threads_queue(Worker *w, Conn *c, uint64_t now);
 /* The same from the main thread, which has no time: a thread is called. */
 void threads_call(Worker *w, Conn *c);
 

@@ -40,7 +40,7 @@ watch_arm(Worker *w)
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) != WATCH_FAST &&
         atomic_exchange(&w->pace, WATCH_FAST) != WATCH_FAST)
-        set_timer(w, SCHEDULE_TICK);
+        set_timer(w, CHOICE_TICK);
 }
 
 /* A connection waits, with a deadline: somebody must look at it. */
@@ -78,19 +78,6 @@ pace_down(Worker *w)
         watch_arm(w);
     else if (pace == WATCH_OFF && atomic_load(&w->live) != 0)
         watch_attend(w);
-}
-
-/* How many threads are in a call that has taken long by now? */
-static int32_t
-occupied(const Worker *w, uint64_t now)
-{
-    int32_t count = 0;
-    uint32_t i;
-    for (i = 0; i < w->o.thread_count; i++) {
-        const uint64_t since = word_get(&w->threads[i].row->current.since);
-        count += since != 0 && now > since + SCHEDULE_LONG;
-    }
-    return count;
 }
 
 /* Those whose time is over. */
@@ -161,12 +148,11 @@ process_cpu(void)
 }
 
 static ScheduleView
-look(Worker *w, uint64_t now, bool *late)
+look(Worker *w, uint64_t now, bool *unseen)
 {
     /* The clock of the process is a system call, and of use to a lease only. */
     ScheduleView view = {.cpu =
-                             schedule_wakes(&w->schedule) ? process_cpu() : 0,
-                         .occupied = occupied(w, now)};
+                             schedule_wakes(&w->schedule) ? process_cpu() : 0};
     uint32_t i;
     for (i = 0; i < w->o.thread_count; i++) {
         Thread *t = &w->threads[i];
@@ -185,10 +171,13 @@ look(Worker *w, uint64_t now, bool *late)
     view.parked = w->parked_count;
     w->stuck = view.stuck;
     view.polled = w->leader >= 0;
-    *late = w->ready && now > w->ready->ready + SCHEDULE_TICK;
+    w->begun = w->ready.begun;
+    w->ready.begun = 0;
+    *unseen = !view.polled && now >= w->polled + CHOICE_TICK;
     pthread_mutex_unlock(&w->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */
-    if (view.polled || view.stuck == 0 || view.stuck < view.busy)
+    if (view.polled || view.stuck == 0 || view.stuck < view.busy ||
+        (view.parked == 0 && schedule_wakes(&w->schedule)))
         return view;
     view.asleep = true;
     for (i = 0; view.asleep && i < w->o.thread_count; i++)
@@ -202,95 +191,211 @@ wake_one(Worker *w)
 {
     Thread *wake;
     pthread_mutex_lock(&w->lock);
-    wake = w->leader < 0 || w->ready ? threads_unpark(w) : NULL;
+    wake = w->leader < 0 || !ready_is_empty(w) ? threads_unpark(w) : NULL;
     pthread_mutex_unlock(&w->lock);
     if (wake)
         pthread_cond_signal(&wake->wake);
 }
 
-/* Has another worker a thread to spare? */
-static bool
-others_free(const Worker *w)
-{
-    const Scoreboard *board = w->o.board;
-    uint32_t i;
-    for (i = 0; i < board->slot_count; i++) {
-        const int32_t limit = atomic_load(&board->loads[i].limit);
-        const int32_t most =
-            limit < w->schedule.threads ? limit : w->schedule.threads;
-        if (i != w->o.slot && atomic_load(&board->loads[i].load) < most)
-            return true;
-    }
-    return false;
-}
+/* ------------------------------------------------------------------------
+ * What waits here */
 
-/* The threads are in requests that do not end: what has come for us and is
- * unread goes back to the common queue, where its turn is found among all
- * others, its time is watched and it is counted. What has been read in part
- * must wait here. */
-static void
+/* All threads are in calls: look for events in their place. False: a thread
+ * does so by now. */
+static bool
 stand_in(Worker *w)
 {
-    struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
-                            .data.u64 = WATCHED_EPOLL};
-    Conn *back[CHANNEL_BATCH];
-    Chain stay = {NULL, NULL}, got;
-    Conn *c, *following;
-    uint32_t n = 0;
-    bool polled;
+    bool found = false, polled;
 
     pthread_mutex_lock(&w->lock);
-    if (w->leader >= 0) { /* a thread has come free meanwhile */
+    if (w->leader >= 0) {
         pthread_mutex_unlock(&w->lock);
-        return;
+        return false;
     }
     w->leader = LEADER_MAIN;
-    got = (Chain){w->ready, w->ready_last};
-    w->ready = NULL;
     pthread_mutex_unlock(&w->lock);
 
     word_add(w->o.board->workers[w->o.slot].stood_in, 1);
-    if (!w->draining)
-        atomic_store(&w->line->limit, w->schedule.threads);
     for (;;) {
-        for (c = got.first; c; c = following) {
-            following = c->next;
-            c->next = NULL;
-            if (c->state != CONN_IDLE) {
-                threads_chain(&stay, c);
-                continue;
-            }
-            back[n++] = c;
-            if (n == CHANNEL_BATCH) {
-                conn_hand_back(w, &w->main, back, n, w->main.now);
-                n = 0;
-            }
-        }
-        got = threads_poll(w, &w->main, 0);
-        if (got.first == NULL)
+        const Chain got = threads_poll(w, &w->main, 0);
+        if (got.first == NULL) {
             break;
+        }
+        found = true;
+        pthread_mutex_lock(&w->lock);
+        ready_push(w, got);
+        pthread_mutex_unlock(&w->lock);
     }
-    conn_hand_back(w, &w->main, back, n, w->main.now);
     pthread_mutex_lock(&w->lock);
-    if (stay.first)
-        threads_push(w, stay.first, stay.last);
-    if (w->leader == LEADER_MAIN)
+    if (w->leader == LEADER_MAIN) {
         w->leader = LEADER_NONE;
+    }
     polled = w->leader >= 0;
+    ready_tell(w);
     pthread_mutex_unlock(&w->lock);
-    if (stay.first && polled) /* a thread found nothing, and waits for events */
+    if (found && polled) { /* a thread found nothing, and waits for events */
         worker_ring(w->nudge);
-    /* Called again by the next event, while threads are as busy as now. */
+    }
+    return true;
+}
+
+/* Requests that other workers would begin at once. */
+static uint32_t
+others_room(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    int32_t room = 0;
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        if (i != w->o.slot) {
+            const ChoiceWorker other = scoreboard_view(board, i);
+            room += choice_room(&other);
+        }
+    }
+    return (uint32_t)room;
+}
+
+/* The fewest connections of a worker where requests wait as well. */
+static int32_t
+fewest_connections(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    int32_t fewest = INT32_MAX;
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        const ChoiceWorker other = scoreboard_view(board, i);
+        if (other.waiting > 0 && other.connections < fewest) {
+            fewest = other.connections;
+        }
+    }
+    return fewest;
+}
+
+/* How many that wait in the whole server are too many. */
+static uint32_t
+too_many(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    const uint64_t most = atomic_load(&board->notice->queue_size);
+    uint64_t waiting = word_get(board->supervisor->queue_length);
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        waiting += word_get(board->workers[i].waiting);
+    }
+    return waiting > most ? (uint32_t)(waiting - most) : 0;
+}
+
+typedef Conn *TakeOut(Worker *w, uint64_t argument);
+
+static Conn *
+take_first(Worker *w, uint64_t unused)
+{
+    (void)unused;
+    return ready_take_first(w);
+}
+
+static Conn *
+take_newest(Worker *w, uint64_t unused)
+{
+    (void)unused;
+    return ready_take_newest(w);
+}
+
+/* Give at most so many of those that wait back to the supervisor. */
+static void
+give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
+{
+    Conn *back[CHANNEL_BATCH];
+    uint32_t n;
+    do {
+        n = 0;
+        pthread_mutex_lock(&w->lock);
+        while (n < most && n < CHANNEL_BATCH &&
+               (back[n] = take_out(w, argument)) != NULL) {
+            n++;
+        }
+        ready_tell(w);
+        pthread_mutex_unlock(&w->lock);
+        conn_hand_back(w, &w->main, back, n, w->main.now);
+        most -= n;
+    } while (n == CHANNEL_BATCH);
+}
+
+/* What waits here belongs to the queue of all. It stays as long as it is as
+ * well off here: not where another worker would begin it at once and this one
+ * not within a tick, not in a worker that ends, not for longer than requests
+ * may wait, and not where too many wait. The supervisor sends it on, or
+ * refuses it. */
+static void
+share(Worker *w, uint32_t room)
+{
+    const uint64_t timeout = atomic_load(&w->o.board->notice->queue_timeout);
+    uint32_t waiting;
+
+    pthread_mutex_lock(&w->lock);
+    waiting = w->ready.waiting;
+    pthread_mutex_unlock(&w->lock);
+    if (waiting == 0) {
+        return;
+    }
+    if (w->draining) {
+        give_back(w, take_first, 0, UINT32_MAX);
+        return;
+    }
+    if (timeout && timeout < w->main.now) {
+        give_back(w, ready_take_older, w->main.now - timeout, UINT32_MAX);
+    }
+    give_back(w, take_newest, 0, too_many(w));
+    give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
+}
+
+/* Connections that all go on asking would stay as unevenly spread as chance has
+ * it: some of those that wait go where there are fewer. */
+static void
+even_out(Worker *w)
+{
+    uint32_t waiting;
+    pthread_mutex_lock(&w->lock);
+    waiting = w->ready.waiting;
+    pthread_mutex_unlock(&w->lock);
+    if (waiting) {
+        give_back(w, take_first, 0,
+                  choice_excess(atomic_load(&w->line->held),
+                                fewest_connections(w), waiting));
+    }
+}
+
+/* Look for events as soon as there are any: a request that comes now waits for
+ * a thread, and there is one elsewhere. */
+static void
+await_events(Worker *w)
+{
+    struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
+                            .data.u64 = WATCHED_EPOLL};
     epoll_ctl(w->watch, EPOLL_CTL_MOD, w->epoll, &e);
+}
+
+static void
+events_came(Worker *w)
+{
+    uint32_t room;
+    if (!stand_in(w)) {
+        return;
+    }
+    share(w, others_room(w));
+    room = others_room(w);
+    if (room) {
+        await_events(w);
+    }
 }
 
 /* As when the load falls: whoever waits for a place must hear of it. */
 static void
-set_limit(Worker *w, int32_t limit)
+set_places(Worker *w, int32_t stuck)
 {
+    const int32_t limit = schedule_limit(&w->schedule, stuck);
+    atomic_store(&w->line->width, schedule_width(&w->schedule, stuck));
     if (limit > atomic_exchange(&w->line->limit, limit) &&
-        atomic_load(&w->o.board->notice->turn))
+        atomic_load(&w->o.board->notice->turn)) {
         worker_ring(w->o.bell);
+    }
 }
 
 static void
@@ -299,29 +404,28 @@ tick(Worker *w)
     const uint64_t now = w->main.now;
     uint64_t rung;
     ScheduleView view;
-    bool late;
+    uint32_t room;
+    bool unseen;
 
     if (read(w->timer, &rung, sizeof rung) < 0) /* which also sets it anew */
         return;                                 /* it was set meanwhile */
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
-    view = look(w, now, &late);
+    view = look(w, now, &unseen);
     if (!w->draining)
-        set_limit(w, schedule_limit(&w->schedule, view.stuck));
-    switch (schedule_tick(&w->schedule, &view, now)) {
-    case TICK_WAKE:
+        set_places(w, view.stuck);
+    if (schedule_tick(&w->schedule, &view, now) == TICK_WAKE)
         wake_one(w);
-        break;
-    case TICK_STAND_IN:
+    if (unseen)
         stand_in(w);
-        break;
-    case TICK_NOTHING:
-        if (late && schedule_queues(&w->schedule) && others_free(w))
-            stand_in(w);
-        break;
-    }
-    if (now - w->swept >= SWEEP_EVERY)
+    room = others_room(w);
+    share(w, room);
+    if (room && unseen && view.stuck && view.stuck == view.busy)
+        await_events(w);
+    if (now - w->swept >= SWEEP_EVERY) {
         sweep(w, now, w->draining);
+        even_out(w);
+    }
     if (view.busy == 0)
         pace_down(w);
 }
@@ -335,7 +439,9 @@ watch_drain(Worker *w)
     if (atomic_exchange(&w->draining, true))
         return;
     atomic_store(&w->line->limit, 0);
-    sweep(w, clock_now(), true);
+    w->main.now = clock_now();
+    sweep(w, w->main.now, true);
+    share(w, 0);
     worker_ring(w->bell);
 }
 
@@ -410,9 +516,7 @@ watch_wait(Worker *w)
                 tick(w);
                 break;
             case WATCHED_EPOLL:
-                if (schedule_wakes(&w->schedule) &&
-                    occupied(w, w->main.now) == w->schedule.threads)
-                    stand_in(w);
+                events_came(w);
                 break;
             case WATCHED_BELL:
                 if (read(w->bell, &rung, sizeof rung) < 0)

@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "worker/conn.h"
 #include "worker/notes.h"
+#include "worker/ready.h"
 #include "worker/threads.h"
 #include "worker/watch.h"
 #include "worker/worker.h"
@@ -33,8 +34,8 @@ struct Worker {
     Thread main; /* the main thread where it acts for connections */
 
     pthread_mutex_t lock;
-    Conn *ready, *ready_last; /* owned; first come, first served */
-    Thread *parked;           /* last come, first woken: its caches are warm */
+    Ready ready;
+    Thread *parked; /* last come, first woken: its caches are warm */
     int32_t parked_count;
     int32_t leader;
     int32_t active;  /* threads with a connection in hand */
@@ -51,6 +52,7 @@ struct Worker {
     bool orphan;
     uint64_t orphan_end;
     uint64_t swept;
+    uint32_t begun;      /* ready.begun of the last tick */
     uint32_t *sequences; /* [threads] at the last tick */
 
     pthread_mutex_t side; /* guards notes and garbage */

@@ -293,8 +293,7 @@ is_open(const Stage *stage)
 static Conn *
 ready(Stage *stage)
 {
-    Conn *c = stage->worker->ready;
-    stage->worker->ready = NULL;
+    Conn *c = ready_take(stage->worker, 0);
     return c ? c : threads_poll(stage->worker, stage->thread, 0).first;
 }
 

@@ -1,0 +1,187 @@
+/* The connections that are ready for a thread. Pure C; see ready.h. */
+#include "worker/ready.h"
+
+#include "common/path_times.h"
+#include "worker/worker_internal.h"
+
+static bool
+is_unread(const Conn *c)
+{
+    return c->state == CONN_IDLE;
+}
+
+void
+ready_chain(Chain *chain, Conn *c)
+{
+    c->next = NULL;
+    if (chain->first) {
+        chain->last->next = c;
+    } else {
+        chain->first = c;
+    }
+    chain->last = c;
+}
+
+void
+ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now)
+{
+    const Forecast *forecast = w->o.board->forecast;
+    uint64_t usual = 0;
+    if (!is_unread(c) || c->counted) {
+        c->lane = READY_PLACED;
+        c->rank = is_unread(c) ? c->ready : now;
+        return;
+    }
+    if (waits && forecast_knows(forecast)) {
+        usual = forecast_of(forecast, c->fd);
+    }
+    c->lane = (uint8_t)choice_lane(usual);
+    c->rank = choice_rank(c->ready, usual, forecast_patience(forecast));
+}
+
+void
+ready_push(Worker *w, Chain chain)
+{
+    Conn *c, *next;
+    for (c = chain.first; c; c = next) {
+        next = c->next;
+        ready_chain(&w->ready.lanes[c->lane], c);
+        w->ready.waiting += is_unread(c);
+    }
+}
+
+bool
+ready_is_empty(const Worker *w)
+{
+    const Chain *lanes = w->ready.lanes;
+    return !lanes[READY_FAST].first && !lanes[READY_PLACED].first &&
+           !lanes[READY_SLOW].first;
+}
+
+/* Take out the one behind `before`, or the first if that is NULL. */
+static Conn *
+remove_behind(Worker *w, Chain *chain, Conn *before)
+{
+    Conn *c = before ? before->next : chain->first;
+    if (before) {
+        before->next = c->next;
+    } else {
+        chain->first = c->next;
+    }
+    if (chain->last == c) {
+        chain->last = before;
+    }
+    c->next = NULL;
+    w->ready.waiting -= is_unread(c);
+    return c;
+}
+
+Conn *
+ready_take(Worker *w, uint64_t turn)
+{
+    Ready *r = &w->ready;
+    Chain *best = NULL;
+    Conn *c;
+    for (size_t i = 0; i < READY_LANES; i++) {
+        Chain *lane = &r->lanes[i];
+        if (lane->first && (!best || lane->first->rank < best->first->rank)) {
+            best = lane;
+        }
+    }
+    if (best == NULL) {
+        return NULL;
+    }
+    /* Once: it may be that the supervisor sends it elsewhere. */
+    if (best != &r->lanes[READY_PLACED] && r->offered != turn &&
+        choice_lets_go(best->first->rank, turn)) {
+        r->offered = turn;
+        return NULL;
+    }
+    c = remove_behind(w, best, NULL);
+    r->begun += is_unread(c);
+    return c;
+}
+
+/* Is `c` the better one to take out? */
+typedef bool Better(const Conn *c, const Conn *than);
+
+static bool
+ranks_before(const Conn *c, const Conn *than)
+{
+    return c->rank < than->rank;
+}
+
+static bool
+came_later(const Conn *c, const Conn *than)
+{
+    return c->ready > than->ready;
+}
+
+static bool
+came_earlier(const Conn *c, const Conn *than)
+{
+    return c->ready < than->ready;
+}
+
+static Conn *
+take_best(Worker *w, Better *better, uint64_t before)
+{
+    Chain *chain = NULL;
+    Conn *best = NULL, *behind = NULL;
+    for (size_t i = 0; i < READY_LANES; i++) {
+        Conn *last = NULL;
+        for (Conn *c = w->ready.lanes[i].first; c; c = c->next) {
+            if (is_unread(c) && c->ready <= before &&
+                (!best || better(c, best))) {
+                chain = &w->ready.lanes[i];
+                best = c;
+                behind = last;
+            }
+            last = c;
+        }
+    }
+    return best ? remove_behind(w, chain, behind) : NULL;
+}
+
+Conn *
+ready_take_first(Worker *w)
+{
+    return take_best(w, ranks_before, UINT64_MAX);
+}
+
+Conn *
+ready_take_newest(Worker *w)
+{
+    return take_best(w, came_later, UINT64_MAX);
+}
+
+Conn *
+ready_take_older(Worker *w, uint64_t then)
+{
+    return take_best(w, came_earlier, then);
+}
+
+void
+ready_tell(Worker *w)
+{
+    WorkerRow *row = &w->o.board->workers[w->o.slot];
+    Ready *r = &w->ready;
+    uint64_t since = 0;
+    if (r->waiting == 0 && r->told == 0) {
+        return;
+    }
+    for (size_t i = 0; i < READY_LANES && r->waiting; i++) {
+        const Conn *c = r->lanes[i].first;
+        if (c && is_unread(c) && (since == 0 || c->ready < since)) {
+            since = c->ready;
+        }
+    }
+    if (r->waiting != r->told) {
+        r->told = r->waiting;
+        word_set(row->waiting, r->told);
+    }
+    if (since != r->told_since) {
+        r->told_since = since;
+        word_set(row->waiting_since, since);
+    }
+}

@@ -1,0 +1,62 @@
+/* The connections of a worker that are ready for a thread, and whose turn it
+ * is.
+ *
+ * A kept connection whose next request has come, unread, waits here in the fast
+ * or the slow lane, and so belongs to the one queue that the supervisor holds
+ * the rest of: it is counted in the worker's row, and goes back when another
+ * worker has room. What the supervisor sent has its place already, and what has
+ * been read in part cannot leave: both wait in a lane of their own. A
+ * connection in the queue is owned by it. The worker's `lock` guards all of
+ * this but ready_judge().
+ */
+#ifndef POOLSRV_READY_H
+#define POOLSRV_READY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/choice.h"
+#include "worker/worker.h"
+
+/* Those of choice.h, and one more. */
+typedef enum {
+    READY_FAST = LANE_FAST,
+    READY_SLOW = LANE_SLOW,
+    READY_PLACED, /* it has a place in the load, or was read in part */
+    READY_LANES
+} ReadyLane;
+
+/* Linked by `next`. */
+typedef struct {
+    Conn *first, *last;
+} Chain;
+
+typedef struct {
+    Chain lanes[READY_LANES];
+    uint32_t waiting; /* unread requests in all lanes */
+    uint32_t begun;   /* unread requests that threads took in this tick */
+    uint64_t offered; /* rank of the one that a place was left to last */
+    uint32_t told;    /* of `waiting`, to those who look */
+    uint64_t told_since;
+} Ready;
+
+void ready_chain(Chain *chain, Conn *c);
+
+/* Find out lane and rank of a connection that becomes ready. Where it will not
+ * wait, it is not judged by its path, which takes a system call. */
+void ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now);
+/* Add all of a chain. */
+void ready_push(Worker *w, Chain chain);
+bool ready_is_empty(const Worker *w);
+/* The one to serve next; NULL if there is none, or if its place is left, once,
+ * to the one of rank `turn` (0: none) that waits in the supervisor. */
+Conn *ready_take(Worker *w, uint64_t turn);
+/* Take out the unread one with the lowest rank; the one that came last; one
+ * that came before `then`. NULL: there is none. */
+Conn *ready_take_first(Worker *w);
+Conn *ready_take_newest(Worker *w);
+Conn *ready_take_older(Worker *w, uint64_t then);
+/* Tell those who look how many wait, and since when. */
+void ready_tell(Worker *w);
+
+#endif

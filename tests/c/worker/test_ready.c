@@ -1,0 +1,206 @@
+/* The ready connections of a worker: whose turn it is, who leaves a place to
+ * whom, and what others see of those that wait. */
+#include "worker/ready.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+#include "common/path_times.h"
+#include "descriptors.h"
+#include "worker/worker_internal.h"
+
+#define SLOW "GET /slow HTTP/1.1\r\n\r\n"
+#define FAST "GET /fast HTTP/1.1\r\n\r\n"
+#define SLOW_TAKES (10 * CLOCK_MILLISECOND)
+#define TIMES 10
+
+enum { MOST = 8 };
+
+typedef struct {
+    Scoreboard board;
+    Worker *worker;
+    Conn conns[MOST];
+    int clients[MOST];
+    uint32_t count;
+} Setup;
+
+static Setup *
+setup_open(void)
+{
+    Setup *s = calloc(1, sizeof *s);
+    const int fd = scoreboard_create(1, 1);
+    CHECK(s != NULL && scoreboard_attach(&s->board, fd) == 0);
+    close(fd);
+    s->worker = calloc(1, sizeof *s->worker);
+    CHECK(s->worker != NULL);
+    s->worker->o.board = &s->board;
+    atomic_store(&s->board.forecast->factor, TIMES);
+    atomic_store(&s->board.forecast->patience, CLOCK_SECOND);
+    forecast_learn(s->board.forecast, "GET", 3, "/slow", 5, SLOW_TAKES);
+    return s;
+}
+
+static void
+setup_close(Setup *s)
+{
+    for (uint32_t i = 0; i < s->count; i++) {
+        close(s->clients[i]);
+        close(s->conns[i].fd);
+    }
+    scoreboard_detach(&s->board);
+    free(s->worker);
+    free(s);
+}
+
+/* A connection becomes ready, its request unread. */
+static Conn *
+comes(Setup *s, const char *text, uint64_t ready, bool sent)
+{
+    Conn *c = &s->conns[s->count];
+    Chain chain = {NULL, NULL};
+    int ends[2];
+    CHECK(s->count < MOST);
+    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
+    CHECK(send(ends[1], text, strlen(text), 0) == (ssize_t)strlen(text));
+    s->clients[s->count++] = ends[1];
+    *c = (Conn){.fd = ends[0], .state = CONN_IDLE, .ready = ready};
+    c->counted = sent;
+    ready_judge(s->worker, c, true, ready);
+    ready_chain(&chain, c);
+    ready_push(s->worker, chain);
+    ready_tell(s->worker);
+    return c;
+}
+
+static Conn *
+taken(Setup *s, uint64_t turn)
+{
+    Conn *c = ready_take(s->worker, turn);
+    ready_tell(s->worker);
+    return c;
+}
+
+static uint64_t
+told(const Setup *s)
+{
+    return word_get(s->board.workers[0].waiting);
+}
+
+static uint64_t
+told_since(const Setup *s)
+{
+    return word_get(s->board.workers[0].waiting_since);
+}
+
+static void
+test_fast_requests_overtake_slow_ones_for_a_while(void)
+{
+    Setup *s = setup_open();
+    Conn *slow = comes(s, SLOW, 1, false);
+    Conn *fast = comes(s, FAST, 2, false);
+    Conn *late = comes(s, FAST, 2 + TIMES * SLOW_TAKES, false);
+    CHECK(taken(s, 0) == fast);
+    CHECK(taken(s, 0) == slow);
+    CHECK(taken(s, 0) == late);
+    CHECK(taken(s, 0) == NULL && ready_is_empty(s->worker));
+    setup_close(s);
+}
+
+static void
+test_what_was_sent_goes_by_its_age(void)
+{
+    Setup *s = setup_open();
+    Conn *kept = comes(s, FAST, 5, false);
+    Conn *sent = comes(s, SLOW, 3, true);
+    CHECK(taken(s, 0) == sent);
+    CHECK(taken(s, 0) == kept);
+    setup_close(s);
+}
+
+static void
+test_what_was_read_in_part_waits_behind_those_that_are_here(void)
+{
+    Setup *s = setup_open();
+    Conn *kept = comes(s, FAST, 5, false);
+    Conn *reading = comes(s, FAST, 1, true);
+    Chain chain = {NULL, NULL};
+    CHECK(taken(s, 0) == reading);
+    reading->state = CONN_BODY; /* its slice is over */
+    ready_judge(s->worker, reading, true, 9);
+    ready_chain(&chain, reading);
+    ready_push(s->worker, chain);
+    CHECK(taken(s, 0) == kept);
+    CHECK(taken(s, 0) == reading);
+    setup_close(s);
+}
+
+static void
+test_a_place_is_left_once_to_one_that_has_waited_longer(void)
+{
+    Setup *s = setup_open();
+    const uint64_t now = 100 * CHOICE_TICK;
+    Conn *kept = comes(s, FAST, now, false);
+    CHECK(taken(s, 1) == NULL && told(s) == 1);
+    CHECK(taken(s, 1) == kept); /* it was sent elsewhere */
+    kept = comes(s, FAST, now, false);
+    CHECK(taken(s, 2) == NULL); /* the next in the supervisor's queue */
+    CHECK(taken(s, 2) == kept);
+    kept = comes(s, FAST, now, false);
+    CHECK(taken(s, now - CHOICE_TICK) == kept); /* as good as together */
+    kept = comes(s, FAST, now, true);
+    CHECK(taken(s, 3) == kept); /* the supervisor chose it itself */
+    setup_close(s);
+}
+
+static void
+test_others_see_how_many_wait_and_since_when(void)
+{
+    Setup *s = setup_open();
+    CHECK(told(s) == 0 && told_since(s) == 0);
+    comes(s, FAST, 7, false);
+    comes(s, SLOW, 5, false);
+    comes(s, FAST, 6, true);
+    CHECK(told(s) == 3 && told_since(s) == 5);
+    taken(s, 0);
+    taken(s, 0);
+    CHECK(told(s) == 1 && told_since(s) == 5);
+    taken(s, 0);
+    CHECK(told(s) == 0 && told_since(s) == 0);
+    CHECK(s->worker->ready.begun == 3);
+    setup_close(s);
+}
+
+static void
+test_who_leaves_for_another_worker(void)
+{
+    Setup *s = setup_open();
+    Conn *first = comes(s, FAST, 3, false);
+    Conn *newest = comes(s, FAST, 9, true);
+    Conn *oldest = comes(s, SLOW, 1, false);
+    Conn *reading = comes(s, FAST, 2, true);
+    reading->state = CONN_HEAD; /* it cannot leave */
+    s->worker->ready.waiting--;
+    CHECK(ready_take_older(s->worker, 0) == NULL);
+    CHECK(ready_take_older(s->worker, 2) == oldest);
+    CHECK(ready_take_newest(s->worker) == newest);
+    CHECK(ready_take_first(s->worker) == first);
+    CHECK(ready_take_first(s->worker) == NULL);
+    CHECK(s->worker->ready.waiting == 0);
+    CHECK(taken(s, 0) == reading);
+    setup_close(s);
+}
+
+int
+main(void)
+{
+    RUN(test_fast_requests_overtake_slow_ones_for_a_while);
+    RUN(test_what_was_sent_goes_by_its_age);
+    RUN(test_what_was_read_in_part_waits_behind_those_that_are_here);
+    RUN(test_a_place_is_left_once_to_one_that_has_waited_longer);
+    RUN(test_others_see_how_many_wait_and_since_when);
+    RUN(test_who_leaves_for_another_worker);
+    return 0;
+}
