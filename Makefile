@@ -77,17 +77,23 @@ clean:
 	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find poolsrv tests loadtests dashboards -name __pycache__ -exec rm -rf {} +
 
-# Editable, so that Python files need no new installation; when a C file
-# changes, the installation compiles it. Two stamps: who only serves needs no
-# tools, and who has the tools (a newer stamp) needs no second compilation.
+# Editable, so that Python files need no new installation. Who only serves needs
+# no tools. With the tools, a C file that changes is compiled, and nothing else.
 
-$(VENV)/.installed: EXTRAS :=
-$(VENV)/.installed-dev: EXTRAS := [test,load,check]
+$(VENV)/.installed: $(BIN)/python $(BUILT_FROM)
+	@echo "installing poolsrv in $(VENV)"
+	@$(PIP) install --editable .
+	@touch $@
 
-$(VENV)/.installed $(VENV)/.installed-dev: $(BIN)/python $(BUILT_FROM)
-	@echo "installing poolsrv$(EXTRAS) in $(VENV)"
-	@$(PIP) install --editable '.$(EXTRAS)'
-	@touch $@ $(if $(EXTRAS),$(VENV)/.installed)
+$(VENV)/.dependencies: $(BIN)/python pyproject.toml setup.py
+	@echo "installing poolsrv and its tools in $(VENV)"
+	@$(PIP) install --editable '.[test,load,check]'
+	@touch $@ $(VENV)/.installed-dev
+
+$(VENV)/.installed-dev: $(C_FILES) | $(VENV)/.dependencies
+	@[ -z "$$(find $(C_FILES) -newer $@ 2>&1)" ] || { echo "compiling the core" && \
+		$(BIN)/python setup.py --quiet build_ext --inplace --force; }
+	@touch $@ $(VENV)/.installed
 
 # A core that is built otherwise (setup.py) lies apart from the one that the
 # installation has made; the environment of tests/cores puts it in its place.
