@@ -3,12 +3,14 @@
 import ast
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from poolsrv.exporter.metrics import METRICS
 from poolsrv.lifecycle import diagram
+from poolsrv.manual import page
 from poolsrv.scoreboard import Kind
 from poolsrv.settings.reference import reference
 
@@ -103,6 +105,13 @@ def test_the_screen_of_options_has_their_defaults() -> None:
     for name, default in rows:
         # Of a default that is a phrase, the screen has a word.
         assert default in settings()[name].split(), name
+
+
+@pytest.mark.parametrize(
+    ("document", "text"), [("SETTINGS.md", reference), ("docs/poolsrv.1", page)]
+)
+def test_what_is_written_from_the_rows_is_current(document: str, text: Callable[[], str]) -> None:
+    assert (ROOT / document).read_text() == text(), "run `make docs`"
 
 
 def test_the_architecture_is_short() -> None:
