@@ -15,7 +15,7 @@ from poolsrv._version import __version__
 from poolsrv.errors import ConfigError, PoolsrvError
 from poolsrv.settings.command_line import CommandLine, split
 from poolsrv.settings.reference import columns, help_of_options, report
-from poolsrv.settings.rows import ROWS, key
+from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import Entry, Reading, read
 
 
@@ -41,7 +41,13 @@ def _serve(line: CommandLine, reading: Reading) -> int:
         return _refuse(faults)
     from poolsrv.launcher import launch
 
-    return launch(reading.settings)
+    def again() -> Settings:
+        now = read(os.environ, line=_entries(line))
+        if now.faults:
+            raise now.faults[0]
+        return now.settings
+
+    return launch(reading.settings, read_again=again)
 
 
 def _config(_line: CommandLine, reading: Reading) -> int:
@@ -143,10 +149,15 @@ def run(words: Sequence[str]) -> int:
         return 0
     entries = line.entries
     if command.operand.strip("[]") == "APP":
-        entries = [*entries, *(Entry("application", "APP", word) for word in line.operands[:1])]
+        entries = _entries(line)
         line.faults += [_unexpected(word) for word in line.operands[1:]]
     reading = read(os.environ, line=entries, faults=line.faults)
     return command.run(line, reading)
+
+
+def _entries(line: CommandLine) -> list[Entry]:
+    """What the line gives, with the application as its operand."""
+    return [*line.entries, *(Entry("application", "APP", word) for word in line.operands[:1])]
 
 
 def _refuse(faults: Sequence[PoolsrvError]) -> int:

@@ -4,21 +4,24 @@ Runs in the process that becomes the supervisor. Everything that children share
 is made here before the first fork; every child closes what is not its own.
 """
 
+import contextlib
+import dataclasses
 import logging
 import os
 import resource
+import signal
 import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from poolsrv import _core, exporter, log
+from poolsrv import _core, access_log, exporter, log
 from poolsrv._version import __version__
-from poolsrv.errors import ApplicationError, ConfigError, ListenError
+from poolsrv.errors import ApplicationError, ListenError
+from poolsrv.messages import END_EXPORTER
 from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
-from poolsrv.settings.rows import Settings
+from poolsrv.settings.rows import ROWS, Settings
 from poolsrv.settings.sources import from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
 from poolsrv.supervisor.children import Child, Template
@@ -27,6 +30,11 @@ from poolsrv.supervisor.pool import Pool
 from poolsrv.worker.loader import require
 from poolsrv.worker.main import Job, Site
 from poolsrv.worker.template import template
+
+_log = logging.getLogger("poolsrv")
+
+# What a reload cannot change; `scale` changes the number of workers.
+_KEPT = [name for name, row in ROWS.items() if not row.reloadable]
 
 
 def serve(application: Callable[..., Any] | str, **options: object) -> None:
@@ -38,18 +46,29 @@ def serve(application: Callable[..., Any] | str, **options: object) -> None:
     Call it from a process with one thread: it forks. Raises ConfigError,
     ApplicationError or ListenError if the server cannot start.
     """
+    called: Callable[..., Any] | None = None
     if isinstance(application, str):
-        launch(from_options(**{**options, "application": application}))
-        return
-    require(application)
-    launch(from_options(**options), application)
+        options = {**options, "application": application}
+    else:
+        require(application)
+        called = application
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        launch(from_options(**options), called, lambda: from_options(**options))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
-def launch(settings: Settings, application: Callable[..., Any] | None = None) -> int:
+def launch(
+    settings: Settings,
+    application: Callable[..., Any] | None = None,
+    read_again: Callable[[], Settings] | None = None,
+) -> int:
     """Run a server; the exit status.
 
-    `application` takes the place of the one that the settings name. Raises
-    PoolsrvError if the server cannot start.
+    `application` takes the place of the one that the settings name. `read_again`
+    reads the settings for a reload. Signals that the server handles are blocked when it
+    has ended. Raises PoolsrvError if the server cannot start.
     """
     log.setup(settings.log_level, settings.log_format, "supervisor")
     # The usual soft limit of 1024 is for programs that use select(): idle
@@ -84,7 +103,8 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
             channels=channels,
             bell=_owned(stack, os.dup(dispatcher.bell)),
             lifeline=_owned(stack, os.pidfd_open(os.getpid())),
-            access_log=_owned(stack, _open_access_log(settings.access_log)),
+            access_log=_owned(stack, access_log.open_log(settings.access_log)),
+            access_log_place=access_log.place_of(settings.access_log),
             sites=[_site(listener) for listener in listeners],
         )
 
@@ -107,17 +127,29 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
                 log.setup(settings.log_level, settings.log_format, "exporter")
                 exporter.run(admin.socket, board_fd, job.lifeline, about)
 
-            return Child.start("poolsrv-exporter", run)
+            return Child.start("exporter", run, ends_by=END_EXPORTER)
+
+        jobs = {1: job}  # by generation
 
         def start_template(generation: int) -> Template:
+            if generation not in jobs and read_again is not None:
+                given = dataclasses.replace(job, settings=_reloaded(settings, read_again()))
+                jobs[generation] = given
+                pool.set_times(given.settings.startup_timeout, given.settings.graceful_timeout)
+            work = jobs.setdefault(generation, job)
+
             def run(control: socket.socket) -> None:
                 close_supervisors_own()
                 if admin is not None:
                     admin.socket.close()
-                log.setup(settings.log_level, settings.log_format, f"template {generation}")
-                template(control, job)
+                level, format = work.settings.log_level, work.settings.log_format
+                log.setup(level, format, f"template {generation}")
+                template(control, work, generation)
 
             return Template(generation, run)
+
+        def reopen_logs() -> None:
+            access_log.reopen(job.access_log, job.access_log_place)
 
         def announce() -> None:
             for listener in listeners:
@@ -136,13 +168,13 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
             addresses=tuple(_url(listener) for listener in listeners),
             supervisor_pid=os.getpid(),
             started_at=time.time(),
-            processes=settings.processes,
         )
         pool = Pool(
             settings.processes,
             board.slot_count,
             startup_timeout=settings.startup_timeout,
             graceful_timeout=settings.graceful_timeout,
+            exporter=admin is not None,
         )
         supervisor = Supervisor(
             pool,
@@ -153,7 +185,10 @@ def launch(settings: Settings, application: Callable[..., Any] | None = None) ->
             start_exporter if admin is not None else None,
             announce,
             stop_listening,
+            reopen_logs,
         )
+        with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
+            _core.adopt_orphans()
         finish = supervisor.run()
     if finish.text:
         raise ApplicationError(finish.text)
@@ -177,8 +212,6 @@ def _open(
 
 # How many ports are tried for an admin address that is flexible.
 _ADMIN_PORTS = 16
-
-_log = logging.getLogger("poolsrv")
 
 
 def _open_admin(stack: ExitStack, settings: Settings) -> Listener | None:
@@ -215,19 +248,13 @@ def _owned(stack: ExitStack, fd: int) -> int:
     return fd
 
 
-def _open_access_log(place: str) -> int:
-    """A descriptor in append mode, or -1 for none."""
-    if place == "off":
-        return -1
-    if place == "-":
-        return 1
-    try:
-        return os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-    except OSError as error:
-        folder = Path(place).absolute().parent
-        raise ConfigError(
-            f"--access-log {place}: {error.strerror}", f"{folder} must exist and be writable"
-        ) from None
+def _reloaded(first: Settings, given: Settings) -> Settings:
+    """The settings of the next generation: those given, but for what must stay."""
+    kept = [name for name in _KEPT if getattr(given, name) != getattr(first, name)]
+    if kept:
+        flags = ", ".join("--" + name.replace("_", "-") for name in kept)
+        _log.warning("a reload cannot change %s; restart the server for that", flags)
+    return dataclasses.replace(given, **{name: getattr(first, name) for name in _KEPT})
 
 
 def _takes_both(address: Address, bind: tuple[Address, ...]) -> bool:

@@ -1,7 +1,8 @@
-"""What a slot and a server can be, and which event leads where.
+"""What a process of the server can be, and which event leads where.
 
-Knows no process and no clock. The pool acts by this table, the exporter names
-states with it, ARCHITECTURE.md shows it (`python -m poolsrv.lifecycle`), and a
+One table for all: the worker in a slot, a template, the exporter. Knows no
+process and no clock. The pool acts by this table, the exporter names states
+with it, ARCHITECTURE.md shows it (`python -m poolsrv.lifecycle`), and a
 property test walks it.
 """
 
@@ -9,7 +10,10 @@ import enum
 
 
 class State(enum.IntEnum):
-    """A slot's state; the scoreboard holds the number."""
+    """The state of a slot, a template or the exporter; for slots the scoreboard holds the number.
+
+    A template is READY when it can fork, DRAINING when it was told to end.
+    """
 
     EMPTY = 0  # no process
     STARTING = 1  # a process that loads the application
@@ -17,12 +21,14 @@ class State(enum.IntEnum):
     DRAINING = 3  # finishes what it holds, gets nothing new
     KILLED = 4  # was sent SIGKILL; its end is awaited
     WAITING = 5  # no process; the next is started after a pause (back-off)
+    STANDBY = 6  # is ready, and gets work when all of its generation are
 
 
 class Event(enum.Enum):
-    """What happens to a slot."""
+    """What happens to a slot, a template or the exporter."""
 
     SPAWN = "spawn"
+    STAND_BY = "stand by"
     READY = "ready"
     DRAIN = "drain"
     KILL = "kill"
@@ -38,10 +44,24 @@ class ServerState(enum.IntEnum):
     DRAINING = 2
 
 
+class Unfit(ValueError):
+    """An event that cannot happen in this state; nothing was changed."""
+
+
+# No process: nothing to signal, and nothing will end.
+GONE = (State.EMPTY, State.WAITING)
+
 TRANSITIONS: dict[State, dict[Event, State]] = {
     State.EMPTY: {Event.SPAWN: State.STARTING, Event.BACK_OFF: State.WAITING},
     State.WAITING: {Event.SPAWN: State.STARTING, Event.DRAIN: State.EMPTY},
     State.STARTING: {
+        Event.STAND_BY: State.STANDBY,
+        Event.READY: State.READY,
+        Event.DRAIN: State.DRAINING,
+        Event.KILL: State.KILLED,
+        Event.EXITED: State.EMPTY,
+    },
+    State.STANDBY: {
         Event.READY: State.READY,
         Event.DRAIN: State.DRAINING,
         Event.KILL: State.KILLED,
@@ -55,12 +75,14 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
     State.DRAINING: {
         # Ready came in while the order to drain was on its way.
         Event.READY: State.DRAINING,
+        Event.STAND_BY: State.DRAINING,
         Event.DRAIN: State.DRAINING,
         Event.KILL: State.KILLED,
         Event.EXITED: State.EMPTY,
     },
     State.KILLED: {
         Event.READY: State.KILLED,
+        Event.STAND_BY: State.KILLED,
         Event.DRAIN: State.KILLED,
         Event.KILL: State.KILLED,
         Event.EXITED: State.EMPTY,
@@ -69,11 +91,11 @@ TRANSITIONS: dict[State, dict[Event, State]] = {
 
 
 def after(state: State, event: Event) -> State:
-    """The state that follows; ValueError if `event` cannot happen in `state`."""
+    """The state that follows; Unfit if `event` cannot happen in `state`."""
     try:
         return TRANSITIONS[state][event]
     except KeyError:
-        raise ValueError(f"{event.value!r} cannot happen to a slot that is {state.name}") from None
+        raise Unfit(f"{event.value!r} cannot happen to a slot that is {state.name}") from None
 
 
 def diagram() -> str:

@@ -1,9 +1,9 @@
 """What the supervisor and a template say to each other.
 
 One JSON object a message on a SOCK_SEQPACKET pair; a message that announces a
-worker carries its pidfd. The supervisor never waits: what it has to say fits a
-few messages, however many workers there are. A template may, until the
-supervisor has read.
+worker carries its pidfd. What a template says names its generation. The
+supervisor never waits: what it has to say fits a few messages, however many
+workers there are. A template may, until the supervisor has read.
 """
 
 import array
@@ -25,6 +25,10 @@ LONGEST_TEXT = 16_000
 _BYTES = 12 * LONGEST_TEXT + 1024
 
 
+class Malformed(Exception):
+    """A message that is none of ours; it is dropped, with its descriptors."""
+
+
 @dataclass(frozen=True, slots=True)
 class Spawn:
     """Supervisor: start a worker in each of these slots."""
@@ -38,14 +42,22 @@ class Quit:
 
 
 @dataclass(frozen=True, slots=True)
+class Reopen:
+    """Supervisor: open the access log anew, for the workers to come."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """Template: ready to fork."""
+
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
     """Template: the application could not be loaded. At most LONGEST_TEXT characters."""
 
+    generation: int
     text: str
 
 
@@ -53,22 +65,23 @@ class LoadFailed:
 class Spawned:
     """Template: a worker was started; its pidfd comes along."""
 
+    generation: int
     slot: int
     pid: int
 
 
 @dataclass(frozen=True, slots=True)
-class Exited:
-    """Template: a worker has ended. `status` is its exit status, or minus its signal."""
+class SpawnFailed:
+    """Template: a worker could not be started; another order may be carried out."""
 
+    generation: int
     slot: int
-    pid: int
-    status: int
+    text: str
 
 
-Message = Spawn | Quit | Loaded | LoadFailed | Spawned | Exited
+Message = Spawn | Quit | Reopen | Loaded | LoadFailed | Spawned | SpawnFailed
 _KINDS: dict[str, type[Message]] = {
-    kind.__name__: kind for kind in (Spawn, Quit, Loaded, LoadFailed, Spawned, Exited)
+    kind.__name__: kind for kind in (Spawn, Quit, Reopen, Loaded, LoadFailed, Spawned, SpawnFailed)
 }
 
 
@@ -81,7 +94,8 @@ def send(channel: socket.socket, message: Message, fd: int | None = None) -> Non
 def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
     """The next message and its descriptor, which is the caller's; (None, None) at the end.
 
-    Raises BlockingIOError if nothing is there yet.
+    Raises BlockingIOError if nothing is there yet, Malformed if what was there is
+    no message of ours or was cut short.
     """
     fds = array.array("i")
     # CMSG_LEN, because CMSG_SPACE rounds up to room for a second one.
@@ -98,9 +112,22 @@ def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
             fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
     if not body:
         return None, None
-    if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+    try:
+        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+            raise Malformed("a message between supervisor and template was cut short")
+        message = _parse(body)
+        if isinstance(message, Spawned) and not fds:
+            raise Malformed("a message about a worker came without its descriptor")
+    except Malformed:
         for fd in fds:
             os.close(fd)
-        raise OSError("a message between supervisor and template was cut short")
-    name, fields = json.loads(body)
-    return _KINDS[name](**fields), fds[0] if fds else None
+        raise
+    return message, fds[0] if fds else None
+
+
+def _parse(body: bytes) -> Message:
+    try:
+        name, fields = json.loads(body)
+        return _KINDS[name](**fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Malformed(f"no message between supervisor and template: {error!r}") from None

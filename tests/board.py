@@ -16,7 +16,6 @@ ABOUT = About(
     addresses=("http://127.0.0.1:8000",),
     supervisor_pid=4711,
     started_at=1_800_000_000.5,
-    processes=2,
 )
 
 
@@ -32,6 +31,7 @@ class Board:
         self.core = _core.Scoreboard(fd)
         self.supervisor("started_at", self.started_at)
         self.supervisor("state", ServerState.SERVING)
+        self.supervisor("wanted", 2)
         self.source = Source(Reader(fd), ABOUT)
 
     def supervisor(self, field: str, value: int) -> None:

@@ -157,15 +157,16 @@ class Server:
         return [process for process in self.processes() if not process.is_zombie]
 
     def exporter(self) -> int:
-        """The child of the supervisor that has no children."""
-        living = self.living()
-        parents = {process.parent for process in living}
-        (pid,) = (
-            process.pid
-            for process in living
-            if process.parent == self.pid and process.pid not in parents
-        )
+        (pid,) = self.named("pool:exporter")
         return pid
+
+    def templates(self) -> list[int]:
+        """The pids of the templates, oldest first."""
+        return self.named("pool:tmpl-")
+
+    def named(self, name: str) -> list[int]:
+        """The pids of the processes whose name begins so."""
+        return sorted(process.pid for process in self.living() if process.name.startswith(name))
 
     def workers(self) -> list[int]:
         """The pids of the workers that are ready, by slot."""

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -179,7 +180,8 @@ class Launcher(ModuleType):
         self.outcome = outcome
         self.settings: Settings | None = None
 
-    def launch(self, settings: Settings) -> int:
+    def launch(self, settings: Settings, read_again: Callable[[], Settings]) -> int:
+        assert read_again() == settings
         self.settings = settings
         if isinstance(self.outcome, PoolsrvError):
             raise self.outcome

@@ -266,17 +266,17 @@ def test_what_the_loop_tells(channel: tuple[socket.socket, socket.socket]) -> No
         return list(dispatcher.wait(time.monotonic() + 5))
 
     os.write(sender, b"x")
-    assert told() == [(7,)]
+    assert told() == [(_core.EVENT_READABLE, 7)]
     dispatcher.unwatch(receiver)
     _core.say(theirs, _core.WORD_FAILED, "Grüße".encode())
-    assert told() == [(1, _core.WORD_FAILED, "Grüße")]
+    assert told() == [(_core.EVENT_WORD, 1, _core.WORD_FAILED, "Grüße")]
     _core.say(theirs, _core.WORD_FAILED, "é".encode() * 16000)
-    assert told() == [(1, _core.WORD_FAILED, "é" * 8000)]
+    assert told() == [(_core.EVENT_WORD, 1, _core.WORD_FAILED, "é" * 8000)]
     _core.say(theirs, _core.WORD_READY, b"last words")
-    assert dispatcher.hear(1) == [(1, _core.WORD_READY, "last words")]
+    assert dispatcher.hear(1) == [(_core.EVENT_WORD, 1, _core.WORD_READY, "last words")]
     assert dispatcher.hear(1) == []
     dispatcher.stop()
-    assert told() == [()]
+    assert told() == [(_core.EVENT_DRAINED,)]
     assert dispatcher.wait(0.0) == []
     os.close(receiver)
     os.close(sender)
@@ -445,7 +445,7 @@ class Server:
     order: int = -1  # an eventfd that interrupts the dispatcher
 
     def dispatch(self) -> None:
-        while () not in self.told:
+        while (_core.EVENT_DRAINED,) not in self.told:
             self.told += self.dispatcher.wait(None)
             if self.stopping.is_set():
                 self.dispatcher.unwatch(self.order)

@@ -12,7 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolsrv import messages
-from poolsrv.messages import Exited, Loaded, LoadFailed, Message, Quit, Spawn, Spawned
+from poolsrv.messages import (
+    Loaded,
+    LoadFailed,
+    Malformed,
+    Message,
+    Quit,
+    Reopen,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+)
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -24,10 +34,10 @@ TEXTS = st.text(st.characters(exclude_categories=())) | st.sampled_from(
 MESSAGES: st.SearchStrategy[Message] = st.one_of(
     st.builds(Spawn, NUMBERS),
     st.just(Quit()),
-    st.just(Loaded()),
-    st.builds(LoadFailed, TEXTS),
-    st.builds(Spawned, NUMBERS, NUMBERS),
-    st.builds(Exited, NUMBERS, NUMBERS, NUMBERS),
+    st.just(Reopen()),
+    st.builds(Loaded, NUMBERS),
+    st.builds(LoadFailed, NUMBERS, TEXTS),
+    st.builds(SpawnFailed, NUMBERS, NUMBERS, TEXTS),
 )
 
 
@@ -53,7 +63,7 @@ def test_messages_arrive_as_they_were_in_order(pair: Pair, said: list[Message]) 
 
 @pytest.mark.parametrize("character", ["a", "\n", "é", "\x1b", "\U0001f600", "\udc80"])
 def test_the_longest_text_arrives_whole(pair: Pair, character: str) -> None:
-    message = LoadFailed(character * messages.LONGEST_TEXT)
+    message = LoadFailed(1, character * messages.LONGEST_TEXT)
     messages.send(pair[0], message)
     assert messages.receive(pair[1]) == (message, None)
 
@@ -61,9 +71,9 @@ def test_the_longest_text_arrives_whole(pair: Pair, character: str) -> None:
 def test_a_descriptor_comes_along_and_is_the_receivers(pair: Pair, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"the same file")
     with open(tmp_path / "file", "rb") as file:  # noqa: PTH123
-        messages.send(pair[0], Spawned(3, 4711), file.fileno())
+        messages.send(pair[0], Spawned(1, 3, 4711), file.fileno())
     message, fd = messages.receive(pair[1])
-    assert message == Spawned(3, 4711)
+    assert message == Spawned(1, 3, 4711)
     assert fd is not None
     assert not os.get_inheritable(fd)
     with open(fd, "rb") as received:  # noqa: PTH123
@@ -93,7 +103,7 @@ def test_a_message_that_was_cut_short_leaves_no_descriptor(
     pair[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
     held = descriptors()
     socket.send_fds(pair[0], [b"x" * bytes_], [pair[1].fileno()] * fds)
-    with pytest.raises(OSError, match="cut short"):
+    with pytest.raises(Malformed, match="cut short"):
         messages.receive(pair[1])
     assert descriptors() == held
 
@@ -110,3 +120,24 @@ def test_neither_side_waits_for_the_other_to_read(pair: Pair) -> None:
     ]
     with pytest.raises(BlockingIOError):
         messages.receive(pair[1])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{",
+        b"[]",
+        b'["Nothing", {}]',
+        b'["Loaded", {}]',
+        b'["Loaded", {"generation": 1, "more": 2}]',
+        b'["Spawned", {"generation": 1, "slot": 1, "pid": 1}]',
+        b"\xff",
+    ],
+)
+def test_what_is_no_message_is_refused_and_the_next_is_read(pair: Pair, body: bytes) -> None:
+    """The second to last is one, but for its descriptor."""
+    pair[0].send(body)
+    messages.send(pair[0], Quit())
+    with pytest.raises(Malformed):
+        messages.receive(pair[1])
+    assert messages.receive(pair[1]) == (Quit(), None)

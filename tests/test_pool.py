@@ -3,7 +3,8 @@
 No process, no clock: the tests say what happens and when.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -18,13 +19,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from poolsrv.lifecycle import ServerState, State
+from poolsrv.lifecycle import GONE, ServerState, State, Unfit
 from poolsrv.scoreboard import SLOT
-from poolsrv.supervisor.pool import (
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    ONE_ORDER,
-    SETTLED,
+from poolsrv.supervisor.actions import (
     Action,
     Announce,
     Bury,
@@ -33,26 +30,56 @@ from poolsrv.supervisor.pool import (
     Enable,
     Finish,
     Kill,
-    Pool,
+    KillTemplate,
+    QuitTemplate,
     Reason,
+    ReloadFailed,
     Spawn,
+    StartExporter,
+    StartTemplate,
     StopAccepting,
+    TookOver,
 )
+from poolsrv.supervisor.generations import FIRST_PAUSE, LONGEST_PAUSE, SETTLED
+from poolsrv.supervisor.pool import FORK_TIMEOUT, KILL_AGAIN, ONE_ORDER, PAUSE, Pool
 
 STARTUP = 60.0
 GRACE = 30.0
 
 
-def new_pool(processes: int = 2, slots: int = 3) -> Pool:
+def new_pool(processes: int = 2, slots: int = 4) -> Pool:
     return Pool(processes, slots, startup_timeout=STARTUP, graceful_timeout=GRACE)
+
+
+def spawned(pool: Pool, slots: Iterable[int], now: float, generation: int = 1) -> None:
+    for slot in slots:
+        assert pool.spawned(slot, generation, now) == []
+
+
+def starting_pool(processes: int = 2, now: float = 0.0) -> Pool:
+    """A pool whose workers all load."""
+    pool = new_pool(processes, 2 * processes)
+    assert pool.start(now) == [StartExporter(), StartTemplate(1)]
+    pool.exporter_started(now)
+    assert pool.loaded(1, now) == [Spawn(slot, 1) for slot in range(processes)]
+    spawned(pool, range(processes), now)
+    return pool
 
 
 def serving_pool(processes: int = 2, now: float = 0.0) -> Pool:
     """A pool whose workers are all ready at `now`."""
-    pool = new_pool(processes)
-    pool.start(now)
+    pool = starting_pool(processes, now)
     for slot in range(processes):
         pool.ready(slot, now)
+    return pool
+
+
+def reloading_pool(now: float = 1.0) -> Pool:
+    """Two workers serve; two of the next generation load."""
+    pool = serving_pool()
+    assert pool.reload(now) == [StartTemplate(2)]
+    assert pool.loaded(2, now) == [Spawn(2, 2), Spawn(3, 2)]
+    spawned(pool, (2, 3), now, generation=2)
     return pool
 
 
@@ -64,15 +91,13 @@ def states(pool: Pool) -> list[State]:
 
 
 def test_a_start_fills_the_wanted_slots() -> None:
-    pool = new_pool()
-    assert pool.start(0.0) == [Spawn(0), Spawn(1)]
-    assert states(pool) == [State.STARTING, State.STARTING, State.EMPTY]
+    pool = starting_pool()
+    assert states(pool) == [State.STARTING, State.STARTING, State.EMPTY, State.EMPTY]
     assert pool.state is ServerState.STARTING
 
 
 def test_each_worker_gets_work_when_it_is_ready_and_the_last_is_announced() -> None:
-    pool = new_pool()
-    pool.start(0.0)
+    pool = starting_pool()
     assert pool.ready(1, 1.0) == [Enable(1)]
     assert pool.ready(0, 2.0) == [Enable(0), Announce()]
     assert pool.state is ServerState.SERVING
@@ -82,30 +107,49 @@ def test_each_worker_gets_work_when_it_is_ready_and_the_last_is_announced() -> N
 def test_readiness_is_announced_once() -> None:
     pool = serving_pool()
     pool.exited(0, Reason.EXIT, 1.0)
+    pool.spawned(0, 1, 1.0)
     assert pool.ready(0, 2.0) == [Enable(0)]
 
 
-def test_a_new_template_fills_only_what_is_empty() -> None:
-    """When a template dies its workers go on; the next one says that it has loaded."""
+@pytest.mark.parametrize("state", [State.READY, State.EMPTY])
+def test_a_word_that_does_not_fit_changes_nothing(state: State) -> None:
+    """What a worker says must not end the server, nor a slot's work."""
     pool = serving_pool()
-    assert pool.start(1.0) == []
-    assert states(pool) == [State.READY, State.READY, State.EMPTY]
+    slot = states(pool).index(state)
+    before = states(pool)
+    for say in (pool.ready, lambda slot, now: pool.worker_failed(slot, "why", now)):
+        with pytest.raises(Unfit):
+            say(slot, 1.0)
+    assert states(pool) == before
+
+
+@pytest.mark.parametrize(("slot", "generation"), [(0, 1), (2, 1), (0, 2), (-1, 1), (99, 1)])
+def test_a_process_that_nobody_ordered_is_not_taken(slot: int, generation: int) -> None:
+    pool = serving_pool()
+    with pytest.raises(Unfit):
+        pool.spawned(slot, generation, 1.0)
+    with pytest.raises(Unfit):
+        pool.spawn_failed(slot, generation, "why", 1.0)
 
 
 def test_a_template_that_has_loaded_too_late_starts_nothing() -> None:
     pool = new_pool()
-    assert pool.stop(0.0) == [StopAccepting(), Finish(0)]
-    assert pool.start(0.0) == []
+    pool.start(0.0)
+    assert pool.stop(0.0) == [StopAccepting(), QuitTemplate(1), Finish(0)]
+    assert pool.loaded(1, 0.0) == []
 
 
 # Failing to start
 
 
 def test_an_application_that_cannot_be_loaded_ends_the_server() -> None:
-    pool = new_pool()
-    pool.start(0.0)
+    pool = starting_pool()
     killed = [Disable(0), Kill(0, ""), Disable(1), Kill(1, "")]
-    assert pool.load_failed("no such module", 1.0) == [StopAccepting(), *killed]
+    assert pool.worker_failed(0, "no such module", 1.0) == [
+        StopAccepting(),
+        *killed,
+        QuitTemplate(1),
+    ]
     assert pool.exited(0, Reason.EXIT, 1.1) == [Disable(0), Bury(0, None)]
     assert pool.exited(1, Reason.SIGNAL, 1.2) == [
         Disable(1),
@@ -115,47 +159,49 @@ def test_an_application_that_cannot_be_loaded_ends_the_server() -> None:
 
 
 def test_before_any_worker_it_ends_the_server_at_once() -> None:
-    assert new_pool().load_failed("no such module", 1.0) == [
+    pool = new_pool()
+    pool.start(0.0)
+    assert pool.load_failed(1, "no such module", 1.0) == [
         StopAccepting(),
+        QuitTemplate(1),
         Finish(3, "no such module"),
     ]
 
 
 def test_the_first_reason_is_the_one_that_is_told() -> None:
-    pool = new_pool(processes=1)
-    pool.start(0.0)
-    pool.load_failed("first", 1.0)
-    assert pool.load_failed("second", 1.1) == []
+    pool = starting_pool(processes=1)
+    pool.load_failed(1, "first", 1.0)
+    assert pool.load_failed(1, "second", 1.1) == []
     assert pool.exited(0, Reason.EXIT, 1.2)[-1] == Finish(3, "first")
 
 
 def test_one_that_cannot_be_loaded_any_more_is_tried_again() -> None:
     pool = serving_pool()
     pool.exited(0, Reason.EXIT, 1.0)
-    assert pool.load_failed("the database is away", 2.0) == []
+    pool.spawned(0, 1, 1.0)
+    assert pool.worker_failed(0, "the database is away", 2.0) == []
     assert pool.exited(0, Reason.EXIT, 2.1) == [Disable(0), Bury(0, Reason.STARTUP)]
     assert states(pool)[0] is State.WAITING
 
 
 def test_a_worker_that_dies_before_the_first_request_ends_the_server() -> None:
-    pool = new_pool(processes=1)
-    pool.start(0.0)
+    pool = starting_pool(processes=1)
     *actions, end = pool.exited(0, Reason.SIGNAL, 1.0)
-    assert actions == [Disable(0), Bury(0, Reason.STARTUP), StopAccepting()]
+    assert actions == [Disable(0), Bury(0, Reason.STARTUP), StopAccepting(), QuitTemplate(1)]
     assert isinstance(end, Finish)
     assert end.status == 3
     assert "worker 0" in end.text
 
 
 def test_a_first_start_that_takes_too_long_ends_the_server() -> None:
-    pool = new_pool()
-    pool.start(0.0)
+    pool = starting_pool()
     pool.ready(0, 1.0)
     assert pool.deadline() == STARTUP
     assert pool.tick(STARTUP) == [
         StopAccepting(),
         Disable(1),
         Kill(1, ""),
+        QuitTemplate(1),
         Disable(0),
         Kill(0, ""),
     ]
@@ -166,13 +212,99 @@ def test_a_first_start_that_takes_too_long_ends_the_server() -> None:
     assert "--startup-timeout" in end.text
 
 
+def test_a_template_that_does_not_load_ends_the_server() -> None:
+    pool = new_pool()
+    pool.start(0.0)
+    *actions, end = pool.tick(STARTUP)
+    assert actions == [StopAccepting(), QuitTemplate(1)]
+    assert isinstance(end, Finish)
+    assert "--startup-timeout" in end.text
+
+
 def test_a_later_start_that_takes_too_long_is_killed() -> None:
     pool = serving_pool()
     pool.exited(1, Reason.SIGNAL, 100.0)
+    pool.spawned(1, 1, 100.0)
     assert pool.tick(100.0 + STARTUP - 1) == []
     assert pool.tick(100.0 + STARTUP) == [Disable(1), Kill(1, "was not ready within 60 s")]
     assert pool.ready(1, 161.0) == []  # the word was on its way
-    assert Spawn(1) in pool.exited(1, Reason.SIGNAL, 162.0)
+    assert Spawn(1, 1) in pool.exited(1, Reason.SIGNAL, 162.0)
+
+
+# Forks that fail
+
+
+def test_a_fork_that_fails_is_tried_again_after_a_pause() -> None:
+    pool = serving_pool()
+    pool.exited(1, Reason.SIGNAL, 100.0)
+    for attempt in range(1000):
+        now = 100.0 + PAUSE * attempt
+        assert pool.spawn_failed(1, 1, "Resource temporarily unavailable", now) == []
+        assert states(pool)[:2] == [State.READY, State.WAITING]
+        assert pool.tick(now + PAUSE) == [Spawn(1, 1)]
+    pool.spawned(1, 1, 2000.0)
+    assert pool.ready(1, 2000.0) == [Enable(1)]
+
+
+def test_forks_that_fail_from_the_start_end_it_in_time() -> None:
+    pool = new_pool(1)
+    pool.start(0.0)
+    pool.loaded(1, 0.0)
+    assert pool.spawn_failed(0, 1, "no more processes", 0.0) == []
+    pool.tick(PAUSE)
+    end = pool.spawn_failed(0, 1, "no more processes", STARTUP)[-1]
+    assert isinstance(end, Finish)
+    assert "no more processes" in end.text
+
+
+def test_a_template_that_cannot_be_forked_is_tried_again() -> None:
+    pool = new_pool(1)
+    pool.start(0.0)
+    assert pool.template_not_started(1, "why", 0.0) == []
+    assert pool.tick(PAUSE) == [StartTemplate(1)]
+    assert pool.loaded(1, PAUSE) == [Spawn(0, 1)]
+
+
+def test_a_template_that_does_not_answer_is_replaced_and_its_order_given_again() -> None:
+    """A stopped one: it neither forks nor ends."""
+    pool = serving_pool()
+    assert pool.exited(0, Reason.SIGNAL, 100.0)[-1] == Spawn(0, 1)
+    late = 100.0 + FORK_TIMEOUT
+    assert pool.tick(late) == [KillTemplate(1, "did not fork within 10 s")]
+    assert pool.template_exited(1, "was ended by SIGKILL", late) == []
+    assert states(pool)[:2] == [State.EMPTY, State.READY]
+    assert pool.tick(late + PAUSE) == [StartTemplate(1)]
+    assert pool.loaded(1, late + PAUSE) == [Spawn(0, 1)]
+
+
+def test_workers_outlive_their_template() -> None:
+    pool = serving_pool()
+    assert pool.template_exited(1, "exited with status 1", 100.0) == []
+    assert pool.exited(0, Reason.EXIT, 100.5) == [Disable(0), Bury(0, Reason.EXIT)]
+    assert states(pool)[:2] == [State.EMPTY, State.READY]
+    assert pool.tick(100.0 + PAUSE) == [StartTemplate(1)]
+    assert pool.loaded(1, 102.0) == [Spawn(0, 1)]
+
+
+def test_a_worker_that_was_killed_before_it_was_known_is_killed_when_it_is() -> None:
+    pool = serving_pool()
+    pool.exited(0, Reason.SIGNAL, 100.0)
+    assert pool.stop(100.0) == [StopAccepting(), QuitTemplate(1)]
+    assert pool.spawned(0, 1, 100.1) == [Kill(0, "")]
+    assert pool.exited(0, Reason.SIGNAL, 100.2) == [Disable(0), Bury(0, None)]
+
+
+def test_a_kill_is_said_again() -> None:
+    pool = serving_pool(processes=1)
+    pool.stop(0.0)
+    pool.stop(ONE_ORDER)
+    assert pool.tick(ONE_ORDER + KILL_AGAIN) == [Disable(0), Kill(0, "")]
+
+
+def test_the_exporter_is_started_again_after_a_pause() -> None:
+    pool = serving_pool()
+    assert pool.exporter_exited(100.0) == []
+    assert pool.tick(100.0 + PAUSE) == [StartExporter()]
 
 
 # Dying
@@ -181,22 +313,23 @@ def test_a_later_start_that_takes_too_long_is_killed() -> None:
 @pytest.mark.parametrize("reason", [Reason.EXIT, Reason.SIGNAL, Reason.OOM])
 def test_a_worker_that_dies_is_replaced_at_once(reason: Reason) -> None:
     pool = serving_pool()
-    assert pool.exited(1, reason, SETTLED) == [Disable(1), Bury(1, reason), Spawn(1)]
+    assert pool.exited(1, reason, SETTLED) == [Disable(1), Bury(1, reason), Spawn(1, 1)]
 
 
 def die_young(pool: Pool, now: float, times: int) -> Iterable[float]:
     """The pauses before each of the next workers in slot 0, of which each dies when ready."""
     for _ in range(times):
         actions = pool.exited(0, Reason.SIGNAL, now)
-        if Spawn(0) in actions:
+        if Spawn(0, 1) in actions:
             yield 0.0
         else:
             again = pool.deadline()
             assert again is not None
             assert pool.tick(again - FIRST_PAUSE / 2) == []
-            assert pool.tick(again) == [Spawn(0)]
+            assert pool.tick(again) == [Spawn(0, 1)]
             yield again - now
             now = again
+        pool.spawned(0, 1, now)
         pool.ready(0, now)
 
 
@@ -214,14 +347,14 @@ def test_a_worker_that_lived_well_ends_the_pauses() -> None:
     pool = serving_pool(processes=1)
     *_, pause = die_young(pool, 1.0, times=5)
     assert pause > 0.0
-    assert Spawn(0) in pool.exited(0, Reason.SIGNAL, 1000.0)
+    assert Spawn(0, 1) in pool.exited(0, Reason.SIGNAL, 1000.0)
 
 
 def test_the_slots_pause_on_their_own() -> None:
     pool = serving_pool()
     *_, pause = die_young(pool, 1.0, times=5)
     assert pause > 0.0
-    assert Spawn(1) in pool.exited(1, Reason.SIGNAL, 2.0)
+    assert Spawn(1, 1) in pool.exited(1, Reason.SIGNAL, 2.0)
 
 
 # Stopping
@@ -229,28 +362,35 @@ def test_the_slots_pause_on_their_own() -> None:
 
 def test_a_stop_lets_the_queue_run_dry_then_the_workers() -> None:
     pool = serving_pool()
-    assert pool.stop(1.0) == [StopAccepting()]
+    assert pool.stop(1.0) == [StopAccepting(), QuitTemplate(1)]
     assert pool.state is ServerState.DRAINING
     assert states(pool)[:2] == [State.READY, State.READY]  # for what is queued
     assert pool.queue_empty(2.0) == [Disable(0), Drain(0), Disable(1), Drain(1)]
     assert pool.exited(1, Reason.EXIT, 3.0) == [Disable(1), Bury(1, None)]
     assert pool.exited(0, Reason.EXIT, 4.0) == [Disable(0), Bury(0, None), Finish(0)]
+    pool.template_exited(1, "exited with status 0", 4.1)
     assert pool.deadline() is None
 
 
 def test_a_stop_kills_who_has_nothing_to_finish() -> None:
     pool = serving_pool()
     pool.exited(1, Reason.EXIT, SETTLED)
-    assert pool.stop(11.0) == [StopAccepting(), Disable(1), Kill(1, "")]
+    pool.spawned(1, 1, SETTLED)
+    assert pool.stop(11.0) == [StopAccepting(), Disable(1), Kill(1, ""), QuitTemplate(1)]
 
 
 def test_a_stop_ends_the_pauses() -> None:
     pool = serving_pool(processes=1)
     pool.exited(0, Reason.EXIT, 1.0)
+    pool.spawned(0, 1, 1.0)
     pool.exited(0, Reason.EXIT, 1.0)
     assert states(pool)[0] is State.WAITING
-    assert pool.stop(1.1) == [StopAccepting(), Finish(0)]
-    assert pool.deadline() is None
+    assert pool.stop(1.1) == [StopAccepting(), QuitTemplate(1), Finish(0)]
+
+
+def test_a_stop_at_once_kills() -> None:
+    pool = serving_pool(processes=1)
+    assert pool.stop(1.0, at_once=True)[-1] == Kill(0, "told to stop at once")
 
 
 def test_an_order_that_comes_twice_is_one_order() -> None:
@@ -271,8 +411,8 @@ def test_a_drain_that_takes_too_long_is_ended() -> None:
     pool.stop(1.0)
     pool.queue_empty(1.0)
     pool.exited(0, Reason.EXIT, 2.0)
-    assert pool.deadline() == 1.0 + GRACE
-    assert pool.tick(1.0 + GRACE) == [Disable(1), Kill(1, "did not finish within 30 s")]
+    late = pool.tick(1.0 + GRACE)
+    assert late == [Disable(1), Kill(1, "did not finish within 30 s")]
     assert pool.exited(1, Reason.SIGNAL, 32.0)[-1] == Finish(0)
 
 
@@ -292,6 +432,160 @@ def test_who_dies_while_the_server_drains_is_counted_but_not_replaced() -> None:
     ]
 
 
+# Reloading
+
+
+def test_a_new_generation_takes_over_when_all_of_it_are_ready() -> None:
+    pool = reloading_pool()
+    assert pool.ready(3, 2.0) == []
+    assert states(pool) == [State.READY, State.READY, State.STARTING, State.STANDBY]
+    assert pool.ready(2, 3.0) == [
+        Enable(2),
+        Enable(3),
+        Disable(0),
+        Drain(0),
+        Disable(1),
+        Drain(1),
+        QuitTemplate(1),
+        TookOver(2),
+    ]
+    assert pool.exited(0, Reason.EXIT, 4.0) == [Disable(0), Bury(0, None)]
+    assert pool.exited(1, Reason.EXIT, 4.0) == [Disable(1), Bury(1, None)]
+    assert pool.template_exited(1, "exited with status 0", 4.0) == []
+    assert pool.deadline() is None
+    assert pool.reload(5.0) == [StartTemplate(3)]
+    assert pool.loaded(3, 5.0) == [Spawn(0, 3), Spawn(1, 3)]
+
+
+FAILURES: dict[str, Callable[[Pool], list[Action]]] = {
+    "load": lambda pool: pool.worker_failed(2, "a traceback", 2.0),
+    "template": lambda pool: pool.template_exited(2, "exited with status 1", 2.0),
+    "death": lambda pool: pool.exited(2, Reason.SIGNAL, 2.0),
+    "time": lambda pool: pool.tick(1.0 + STARTUP),
+}
+
+
+@pytest.mark.parametrize("how", FAILURES)
+def test_a_generation_that_fails_leaves_the_one_before_serving(how: str) -> None:
+    pool = reloading_pool()
+    pool.ready(3, 1.5)
+    actions = FAILURES[how](pool)
+    assert [type(action) for action in actions if isinstance(action, ReloadFailed)]
+    assert not {Enable(2), Enable(3)} & set(actions)
+    for slot in (2, 3):
+        if states(pool)[slot] is State.KILLED:
+            assert Kill(slot, "") in actions
+            pool.exited(slot, Reason.SIGNAL, 100.0)
+    assert states(pool) == [State.READY, State.READY, State.EMPTY, State.EMPTY]
+    assert pool.generations.serving.number == 1
+    assert pool.reload(101.0) == [StartTemplate(3)]
+
+
+def test_a_worker_that_dies_while_the_next_generation_loads_is_replaced() -> None:
+    pool = reloading_pool()
+    assert Spawn(0, 1) in pool.exited(0, Reason.SIGNAL, SETTLED)
+    pool.ready(2, 11.0)
+    taken = pool.ready(3, 11.0)
+    assert [Enable(2), Enable(3)] == taken[:2]
+    assert states(pool)[0] is State.KILLED  # not known yet, so not killed yet
+    assert pool.spawned(0, 1, 11.1) == [Kill(0, "")]
+
+
+def test_reloads_while_one_runs_are_one_more() -> None:
+    pool = reloading_pool()
+    assert [pool.reload(2.0) for _ in range(5)] == [[]] * 5
+    pool.ready(2, 3.0)
+    assert pool.ready(3, 3.0)[-1] == StartTemplate(3)
+    # Its workers start as places become free.
+    assert pool.loaded(3, 3.5) == []
+    assert pool.exited(0, Reason.EXIT, 4.0)[-1] == Spawn(0, 3)
+    assert pool.exited(1, Reason.EXIT, 4.0)[-1] == Spawn(1, 3)
+    spawned(pool, (0, 1), 4.0, generation=3)
+    pool.ready(0, 5.0)
+    assert TookOver(3) in pool.ready(1, 5.0)
+    assert pool.generations.coming is None
+
+
+def test_a_reload_that_is_asked_for_while_the_server_starts_comes_after() -> None:
+    pool = starting_pool()
+    assert pool.reload(0.5) == []
+    pool.ready(0, 1.0)
+    assert pool.ready(1, 1.0) == [Enable(1), Announce(), StartTemplate(2)]
+
+
+def test_a_stop_during_a_reload_ends_both_generations() -> None:
+    pool = reloading_pool()
+    pool.ready(2, 2.0)
+    assert pool.stop(3.0) == [
+        StopAccepting(),
+        Disable(2),
+        Kill(2, ""),
+        Disable(3),
+        Kill(3, ""),
+        QuitTemplate(1),
+        QuitTemplate(2),
+    ]
+    for slot in (2, 3):
+        pool.exited(slot, Reason.SIGNAL, 4.0)
+    pool.queue_empty(5.0)
+    pool.exited(0, Reason.EXIT, 6.0)
+    assert pool.exited(1, Reason.EXIT, 6.0)[-1] == Finish(0)
+
+
+# Recycling
+
+
+def test_a_worker_is_recycled_when_its_replacement_is_ready() -> None:
+    pool = serving_pool()
+    assert pool.recycle([0, 1], 1.0) == [Spawn(2, 1)]
+    pool.spawned(2, 1, 1.0)
+    assert pool.ready(2, 2.0) == [Enable(2), Disable(0), Drain(0)]
+    assert pool.exited(0, Reason.EXIT, 3.0) == [
+        Disable(0),
+        Bury(0, Reason.RECYCLE),
+        Spawn(0, 1),  # of the next, whose turn it is only now
+    ]
+    pool.spawned(0, 1, 3.0)
+    assert pool.ready(0, 4.0) == [Enable(0), Disable(1), Drain(1)]
+    assert pool.exited(1, Reason.EXIT, 5.0) == [Disable(1), Bury(1, Reason.RECYCLE)]
+    assert states(pool) == [State.READY, State.EMPTY, State.READY, State.EMPTY]
+    assert pool.deadline() is None
+
+
+def test_one_that_dies_before_it_is_recycled_has_its_replacement_already() -> None:
+    pool = serving_pool()
+    pool.recycle([0], 1.0)
+    assert pool.exited(0, Reason.SIGNAL, SETTLED) == [Disable(0), Bury(0, Reason.SIGNAL)]
+    pool.spawned(2, 1, SETTLED)
+    assert pool.ready(2, SETTLED) == [Enable(2)]
+
+
+def test_one_is_recycled_once() -> None:
+    pool = serving_pool()
+    pool.recycle([0, 0], 1.0)
+    assert pool.recycle([0], 1.0) == []
+
+
+# Scaling
+
+
+def test_more_workers_are_started_and_the_last_ones_leave_first() -> None:
+    pool = serving_pool(processes=2)
+    with pytest.raises(Unfit):
+        pool.scale(3, 1.0)
+    assert pool.scale(1, 1.0) == [Disable(1), Drain(1)]
+    assert pool.scale(2, 1.1) == [Spawn(2, 1)]
+    assert pool.exited(1, Reason.EXIT, 2.0) == [Disable(1), Bury(1, None)]
+
+
+def test_scaling_while_a_generation_comes_concerns_both() -> None:
+    pool = reloading_pool()
+    pool.ready(2, 2.0)
+    actions = pool.scale(1, 2.0)
+    assert actions[:4] == [Disable(1), Drain(1), Disable(3), Kill(3, "")]
+    assert TookOver(2) in actions
+
+
 # Any history
 
 
@@ -299,21 +593,39 @@ def test_who_dies_while_the_server_drains_is_counted_but_not_replaced() -> None:
 class Process:
     """A worker as the outside world knows it."""
 
+    generation: int
     said_ready: bool = False
     told_to_drain: bool = False
     killed: bool = False
 
 
 @dataclass
+class TemplateProcess:
+    """A template as the outside world knows it, and what it was told to fork."""
+
+    loaded: bool = False
+    said_failed: bool = False
+    told_to_quit: bool = False
+    killed: bool = False
+    orders: list[int] = field(default_factory=list)
+
+
+@dataclass
 class World:
     """Carries out what the pool says, and objects to what cannot be carried out."""
 
+    pool: Pool
     processes: dict[int, Process] = field(default_factory=dict)
+    templates: dict[int, TemplateProcess] = field(default_factory=dict)
+    exporters: int = 0
     enabled: set[int] = field(default_factory=set)
     to_bury: int | None = None
     accepting: bool = True
     announced: bool = False
     finish: Finish | None = None
+    serving: int = 1
+    forks: bool = True  # whether the supervisor can fork
+    not_started: list[int] = field(default_factory=list)  # generations, exporter: 0
 
     def carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -323,10 +635,32 @@ class World:
 
     def _carry_out(self, action: Action) -> None:
         match action:
-            case Spawn(slot):
-                assert slot not in self.processes
+            case StartTemplate(generation):
                 assert self.accepting, "who stops starts nothing"
-                self.processes[slot] = Process()
+                assert generation not in self.templates
+                if self.forks:
+                    self.templates[generation] = TemplateProcess()
+                else:
+                    self.not_started.append(generation)
+            case QuitTemplate(generation):
+                assert not self.templates[generation].told_to_quit
+                self.templates[generation].told_to_quit = True
+            case KillTemplate(generation):
+                self.templates[generation].killed = True
+            case StartExporter():
+                assert not self.exporters
+                if self.forks:
+                    self.exporters = 1
+                else:
+                    self.not_started.append(0)
+            case Spawn(slot, generation):
+                template = self.templates[generation]
+                assert template.loaded
+                assert not template.told_to_quit
+                assert slot not in self.processes
+                assert slot not in self.ordered()
+                assert self.accepting, "who stops starts nothing"
+                template.orders.append(slot)
             case Enable(slot):
                 process = self.processes[slot]
                 assert process.said_ready
@@ -337,10 +671,10 @@ class World:
                 self.enabled.discard(slot)
             case Drain(slot):
                 assert slot not in self.enabled, "no work on the way to who ends"
+                assert not self.accepting or len(self.enabled) >= self.pool.wanted
                 self.processes[slot].told_to_drain = True
             case Kill(slot):
                 assert slot not in self.enabled
-                assert not self.processes[slot].killed
                 self.processes[slot].killed = True
             case Bury(slot):
                 assert slot == self.to_bury
@@ -352,10 +686,27 @@ class World:
             case Announce():
                 assert not self.announced
                 self.announced = True
+            case TookOver(generation):
+                assert self.accepting
+                assert generation > self.serving
+                assert {self.processes[slot].generation for slot in self.enabled} == {generation}
+                self.serving = generation
+            case ReloadFailed(generation):
+                assert generation > self.serving
+                assert all(self.processes[slot].generation < generation for slot in self.enabled)
             case Finish():
                 assert not self.accepting
                 assert not self.processes, "nobody is left alone"
+                assert not self.ordered()
                 self.finish = action
+
+    def ordered(self) -> dict[int, int]:
+        """Slots whose worker was ordered and is not there: their generations."""
+        return {
+            slot: generation
+            for generation, template in self.templates.items()
+            for slot in template.orders
+        }
 
 
 class AnyHistory(RuleBasedStateMachine):
@@ -367,36 +718,126 @@ class AnyHistory(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.now = 1000.0
-        self.world = World()
         self.drained = False
 
     @initialize(processes=st.integers(1, 4), spare=st.integers(0, 2))
     def begin(self, processes: int, spare: int) -> None:
-        self.wanted = processes
-        self.pool = new_pool(processes, processes + spare)
+        self.pool = new_pool(processes, 2 * (processes + spare))
+        self.world = World(self.pool)
+        self.do(self.pool.start(self.now))
+
+    def do(self, actions: list[Action]) -> None:
+        """Carry them out, and what the loop says at once of those that could not be."""
+        self.world.carry_out(actions)
+        while self.world.not_started:
+            generation = self.world.not_started.pop(0)
+            if generation:
+                self.do(self.pool.template_not_started(generation, "no memory", self.now))
+            else:
+                self.do(self.pool.exporter_exited(self.now))
 
     def choose(self, data: st.DataObject, among: Iterable[int]) -> int:
         return data.draw(st.sampled_from(sorted(among)))
+
+    # The supervisor's children
+
+    @rule(forks=st.booleans())
+    def memory_ends_or_is_back(self, forks: bool) -> None:
+        self.world.forks = forks
+
+    def loading(self) -> list[int]:
+        return [
+            generation
+            for generation, template in self.world.templates.items()
+            if not template.loaded and not template.said_failed
+        ]
+
+    @precondition(lambda self: self.loading())
+    @rule(data=st.data())
+    def template_has_loaded(self, data: st.DataObject) -> None:
+        generation = self.choose(data, self.loading())
+        self.world.templates[generation].loaded = True
+        self.do(self.pool.loaded(generation, self.now))
+
+    @precondition(lambda self: self.loading())
+    @rule(data=st.data())
+    def template_cannot_load(self, data: st.DataObject) -> None:
+        generation = self.choose(data, self.loading())
+        self.world.templates[generation].said_failed = True
+        self.do(self.pool.load_failed(generation, "a traceback", self.now))
+
+    @precondition(lambda self: self.world.templates)
+    @rule(data=st.data())
+    def template_ends(self, data: st.DataObject) -> None:
+        self.template_gone(self.choose(data, self.world.templates))
+
+    def template_gone(self, generation: int) -> None:
+        del self.world.templates[generation]  # and all that it was told to do
+        self.do(self.pool.template_exited(generation, "was ended by SIGKILL", self.now))
+
+    @precondition(lambda self: self.world.exporters)
+    @rule()
+    def exporter_ends(self) -> None:
+        self.world.exporters = 0
+        self.do(self.pool.exporter_exited(self.now))
+
+    # Workers
+
+    @precondition(lambda self: self.world.ordered())
+    @rule(data=st.data(), forks=st.booleans())
+    def template_forks_or_cannot(self, data: st.DataObject, forks: bool) -> None:
+        self.answer(self.choose(data, self.world.ordered()), forks)
+
+    def answer(self, slot: int, forks: bool) -> None:
+        generation = self.world.ordered()[slot]
+        self.world.templates[generation].orders.remove(slot)
+        if forks:
+            self.world.processes[slot] = Process(generation)
+            self.do(self.pool.spawned(slot, generation, self.now))
+        else:
+            self.do(self.pool.spawn_failed(slot, generation, "no memory", self.now))
 
     def starting(self) -> list[int]:
         """Who may still say that it is ready or that it is not; even one that was killed."""
         return [slot for slot, process in self.world.processes.items() if not process.said_ready]
 
-    @rule()
-    def template_has_loaded(self) -> None:
-        """The first of a generation, or one after its death."""
-        self.world.carry_out(self.pool.start(self.now))
-
     @precondition(lambda self: self.starting())
     @rule(data=st.data())
     def worker_is_ready(self, data: st.DataObject) -> None:
-        slot = self.choose(data, self.starting())
-        self.world.processes[slot].said_ready = True
-        self.world.carry_out(self.pool.ready(slot, self.now))
+        self.says_ready(self.choose(data, self.starting()))
 
-    @rule()
-    def loading_has_failed(self) -> None:
-        self.world.carry_out(self.pool.load_failed("a traceback", self.now))
+    def says_ready(self, slot: int) -> None:
+        self.world.processes[slot].said_ready = True
+        self.do(self.pool.ready(slot, self.now))
+
+    @precondition(lambda self: self.starting())
+    @rule(data=st.data())
+    def worker_cannot_load(self, data: st.DataObject) -> None:
+        slot = self.choose(data, self.starting())
+        with suppress(Unfit):  # it was killed by now
+            self.do(self.pool.worker_failed(slot, "a traceback", self.now))
+
+    @rule(slot=st.integers(-1, 12), generation=st.integers(0, 9), data=st.data())
+    def something_is_said_that_does_not_fit(
+        self, slot: int, generation: int, data: st.DataObject
+    ) -> None:
+        """Twice, too late, by the wrong one: it changes nothing."""
+        say: list[Callable[[], object]] = []
+        if self.world.ordered().get(slot) != generation:
+            say.append(lambda: self.pool.spawned(slot, generation, self.now))
+            say.append(lambda: self.pool.spawn_failed(slot, generation, "why", self.now))
+        if generation not in [found.number for found in self.pool.generations.all()]:
+            say.append(lambda: self.pool.loaded(generation, self.now))
+            say.append(lambda: self.pool.load_failed(generation, "why", self.now))
+            say.append(lambda: self.pool.template_exited(generation, "why", self.now))
+        process = self.world.processes.get(slot)
+        if 0 <= slot < len(self.pool.slots) and (process is None or process.said_ready):
+            say.append(lambda: self.pool.worker_failed(slot, "why", self.now))
+        if say:
+            before = [place.state for place in self.pool.slots]
+            with pytest.raises(Unfit):
+                data.draw(st.sampled_from(say))()
+            assert before == [place.state for place in self.pool.slots]
 
     @precondition(lambda self: self.world.processes)
     @rule(data=st.data(), reason=st.sampled_from(Reason))
@@ -406,9 +847,15 @@ class AnyHistory(RuleBasedStateMachine):
     def ends(self, slot: int, reason: Reason) -> None:
         del self.world.processes[slot]
         self.world.to_bury = slot
-        self.world.carry_out(self.pool.exited(slot, reason, self.now))
+        self.do(self.pool.exited(slot, reason, self.now))
 
-    @rule(seconds=st.sampled_from([0.0, 0.001, FIRST_PAUSE, 1.0, SETTLED, GRACE, STARTUP]))
+    # Time and orders
+
+    @rule(
+        seconds=st.sampled_from(
+            [0.0, 0.001, FIRST_PAUSE, PAUSE, KILL_AGAIN, SETTLED, FORK_TIMEOUT, GRACE, STARTUP]
+        )
+    )
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         self.look_at_the_clock()
@@ -422,20 +869,70 @@ class AnyHistory(RuleBasedStateMachine):
         self.look_at_the_clock()
 
     def look_at_the_clock(self) -> None:
-        self.world.carry_out(self.pool.tick(self.now))
+        self.do(self.pool.tick(self.now))
         following = self.pool.deadline()
         assert following is None or following > self.now, "the loop would not sleep"
         assert self.pool.tick(self.now) == []
 
     @rule()
-    def told_to_stop(self) -> None:
-        self.world.carry_out(self.pool.stop(self.now))
+    def told_to_reload(self) -> None:
+        self.do(self.pool.reload(self.now))
+
+    @rule(slots=st.sets(st.integers(0, 1)))
+    def told_to_recycle(self, slots: set[int]) -> None:
+        self.do(self.pool.recycle(slots, self.now))
+
+    @rule(processes=st.integers(1, 6))
+    def told_to_scale(self, processes: int) -> None:
+        if processes <= len(self.pool.slots) // 2:
+            self.do(self.pool.scale(processes, self.now))
+
+    @precondition(lambda self: self.world.announced)
+    @rule(at_once=st.booleans())
+    def told_to_stop(self, at_once: bool) -> None:
+        self.do(self.pool.stop(self.now, at_once=at_once))
 
     @precondition(lambda self: not self.world.accepting and not self.drained)
     @rule()
     def queue_is_empty(self) -> None:
         self.drained = True
-        self.world.carry_out(self.pool.queue_empty(self.now))
+        self.do(self.pool.queue_empty(self.now))
+
+    @precondition(lambda self: self.world.accepting)
+    @rule()
+    def all_goes_well_for_a_while(self) -> None:
+        """Whatever went before, it serves: the newest code, as many workers as are wanted."""
+        self.world.forks = True
+        for _ in range(200):
+            for generation in self.loading():
+                self.world.templates[generation].loaded = True
+                self.do(self.pool.loaded(generation, self.now))
+            for generation, template in list(self.world.templates.items()):
+                quits = template.told_to_quit and not template.orders
+                if template.killed or template.said_failed or quits:
+                    self.template_gone(generation)
+            for slot in list(self.world.ordered()):
+                self.answer(slot, forks=True)
+            for slot in self.starting():
+                self.says_ready(slot)
+            for slot, process in list(self.world.processes.items()):
+                if process.told_to_drain or process.killed:
+                    self.ends(slot, Reason.EXIT)
+            if self.settled() or not self.world.accepting:
+                break
+            self.now = max(self.now + 0.001, self.pool.deadline() or 0.0)
+            self.look_at_the_clock()
+        assert self.settled() or not self.world.accepting
+
+    def settled(self) -> bool:
+        """As many as are wanted serve, of one generation, and nothing is under way."""
+        serving = [p for p in self.world.processes.values() if p.generation == self.world.serving]
+        return (
+            len(self.world.enabled) == self.pool.wanted == len(serving)
+            and len(self.world.processes) == self.pool.wanted
+            and list(self.world.templates) == [self.world.serving]
+            and self.pool.deadline() is None
+        )
 
     @invariant()
     def who_is_ready_gets_work_and_nobody_else(self) -> None:
@@ -444,10 +941,23 @@ class AnyHistory(RuleBasedStateMachine):
 
     @invariant()
     def the_slots_know_who_lives(self) -> None:
-        gone = (State.EMPTY, State.WAITING)
-        alive = {slot for slot, place in enumerate(self.pool.slots) if place.state not in gone}
-        assert alive == set(self.world.processes)
-        assert alive <= set(range(self.wanted)), "no more than were asked for"
+        alive = {slot for slot, place in enumerate(self.pool.slots) if place.state not in GONE}
+        born = {slot for slot in alive if self.pool.slots[slot].born}
+        assert born == set(self.world.processes)
+        assert alive - born == set(self.world.ordered())
+
+    @invariant()
+    def the_templates_are_known(self) -> None:
+        known = {found.number for found in self.pool.generations.all() if found.template.alive}
+        assert known == set(self.world.templates)
+
+    @invariant()
+    def every_state_but_rest_has_an_end(self) -> None:
+        """Whoever is awaited is awaited for a time: nothing hangs if it is stopped."""
+        if self.world.finish is None:
+            for place in self.pool.slots:
+                rest = (State.EMPTY, State.READY, State.STANDBY)
+                assert place.state in rest or place.deadline is not None
 
     @invariant()
     def the_server_is_what_it_says(self) -> None:
@@ -460,16 +970,17 @@ class AnyHistory(RuleBasedStateMachine):
         if not hasattr(self, "pool"):
             return
         if self.world.accepting:
-            self.told_to_stop()
+            self.do(self.pool.stop(self.now))
         if self.world.finish is None:
-            self.now += GRACE
+            self.now += GRACE + FORK_TIMEOUT
             self.look_at_the_clock()
+            for generation in list(self.world.templates):
+                self.template_gone(generation)
             for slot, process in list(self.world.processes.items()):
                 assert process.killed
                 self.ends(slot, Reason.SIGNAL)
         assert self.world.finish is not None
         assert self.world.finish.status in (0, 3)
-        assert self.pool.deadline() is None
 
 
 TestAnyHistory = AnyHistory.TestCase

@@ -17,7 +17,7 @@ import pytest
 
 from poolsrv import _core, messages
 from poolsrv.supervisor.children import Child, Template
-from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.loop import Supervisor, Watched
 from poolsrv.supervisor.pool import Pool
 from tests.apps.gate import Gate, wait_at_gate
 from tests.client import Client, Truncated, head
@@ -73,9 +73,8 @@ def serves(server: Server, target: str = "/x") -> bytes:
 
 
 def template_of(server: Server) -> int:
-    """The parent of the workers."""
-    worker = server.workers()[0]
-    return next(process.parent for process in server.processes() if process.pid == worker)
+    (pid,) = server.templates()
+    return pid
 
 
 # One connection must not keep a thread from all the others
@@ -273,7 +272,7 @@ def test_a_template_that_dies_with_orders_unread() -> None:
     """That is a reset for who ordered, and no reason to lose what it had said."""
 
     def life(control: socket.socket) -> None:
-        messages.send(control, messages.Loaded())
+        messages.send(control, messages.Loaded(1))
         signal.pause()
 
     template = Template(1, life)
@@ -281,9 +280,9 @@ def test_a_template_that_dies_with_orders_unread() -> None:
     template.send(messages.Spawn([0]))
     template.child.signal(signal.SIGKILL)
     select.select([template.child.pidfd], [], [])
-    assert template.received() == [(messages.Loaded(), None)]
+    assert list(template.received()) == [(messages.Loaded(1), None)]
     template.send(messages.Spawn([1]))
-    assert template.child.reap() == -signal.SIGKILL
+    assert template.child.reap().signal == signal.SIGKILL
     template.close()
 
 
@@ -299,14 +298,18 @@ class Script:
         return said
 
     def stop(self) -> None:
-        self._events = [()]
+        self._events = [(_core.EVENT_DRAINED,)]
 
     def watch(self, _descriptor: int, _token: int) -> None: ...
 
     def unwatch(self, _descriptor: int) -> None: ...
 
 
-@pytest.mark.parametrize("events", [[(1,), (2,)], [(2,), (1,)]])
+SAYS = (_core.EVENT_READABLE, 8 + Watched.CONTROL)
+ENDS = (_core.EVENT_READABLE, 8 + Watched.TEMPLATE)
+
+
+@pytest.mark.parametrize("events", [[SAYS, ENDS], [ENDS, SAYS]])
 def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> None:
     """Its control socket and its pidfd are readable in one round, in either order. The
     second order, of one death in a thousand, ended the supervisor."""
@@ -320,9 +323,9 @@ def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> Non
         select.select([templates[-1].child.pidfd], [], [])
         return templates[-1]
 
-    memory = _core.scoreboard_create(1, 1)
+    memory = _core.scoreboard_create(2, 1)
     supervisor = Supervisor(
-        Pool(1, 1, startup_timeout=60, graceful_timeout=60),
+        Pool(1, 2, startup_timeout=60, graceful_timeout=60, exporter=False),
         cast(_core.Dispatcher, Script(events)),
         _core.Scoreboard(memory),
         [],
@@ -332,7 +335,7 @@ def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> Non
         lambda: None,
     )
     finish = supervisor.run()
-    assert (finish.status, "template ended" in finish.text) == (3, True)
+    assert (finish.status, "template exited" in finish.text) == (3, True)
     os.close(memory)
 
 

@@ -14,7 +14,7 @@ class About:
 
     `started_at` is the supervisor's start in Unix seconds: worked out here it
     would wander with the wall clock. `addresses` are the application's, as a
-    person would open them. `processes` is how many workers are wanted.
+    person would open them.
     """
 
     version: str
@@ -22,7 +22,6 @@ class About:
     addresses: tuple[str, ...]
     supervisor_pid: int
     started_at: float
-    processes: int
 
 
 def run(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:

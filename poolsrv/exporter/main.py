@@ -17,14 +17,15 @@ from poolsrv.exporter.reading import Reading, Source
 from poolsrv.exporter.server import Handler, Request, Response, Server
 from poolsrv.exporter.status import ready, status
 from poolsrv.messages import END_EXPORTER
+from poolsrv.processes import SIGNALS
 from poolsrv.scoreboard import Reader
 
 
 def serve(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:
     """See poolsrv.exporter.run."""
     # The supervisor decides what these mean; a terminal sends them to all.
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)
+    for number in set(SIGNALS) - {END_EXPORTER, signal.SIGCHLD}:
+        signal.signal(number, signal.SIG_IGN)
     # What the supervisor reads from a descriptor it has blocked, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     routes = Routes(Source(Reader(board_fd), about))

@@ -205,14 +205,6 @@ _DERIVED = (
         _each(lambda reading: ((s.name.lower(), n) for s, n in workers(reading).items())),
     ),
     Metric(
-        "poolsrv_workers_configured",
-        Kind.GAUGE,
-        (),
-        "",
-        "Workers that are wanted",
-        _one(lambda reading: reading.about.processes),
-    ),
-    Metric(
         "poolsrv_worker_up",
         Kind.GAUGE,
         ("worker",),

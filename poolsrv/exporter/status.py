@@ -117,8 +117,9 @@ def ready(reading: Reading) -> Verdict:
     if reading.state is ServerState.DRAINING:
         return Verdict(False, "the server drains and will stop")
     count = workers(reading)
+    wanted = reading.snapshot.supervisor["wanted"]
     if count[State.READY]:
-        return Verdict(True, f"{count[State.READY]} of {reading.about.processes} workers are ready")
+        return Verdict(True, f"{count[State.READY]} of {wanted} workers are ready")
     return Verdict(False, f"no worker is ready ({_others(reading) or 'none has started'})")
 
 

@@ -1,26 +1,21 @@
-"""Starting the supervisor's two kinds of children: the exporter and templates.
+"""The supervisor's children as it sees them: the exporter, templates, workers.
 
-Supervisor only. Both are forked, from a process with one thread, by multiprocess
-with its context named: so the application may be any callable, closures
-included. Each child first closes what is the supervisor's alone.
+Supervisor only. It forks the exporter and templates, from a process with one
+thread; each first closes what is the supervisor's alone. Workers are forked by
+a template in such a way that they become our children: so we hear of their end
+and how it came, whatever the template does.
 """
 
 import os
 import select
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import multiprocess
-
-from poolsrv import messages
-
-_FORK = multiprocess.get_context("fork")
-
-# What the supervisor handles, and its children each in a way of their own.
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+from poolsrv import messages, processes
+from poolsrv.processes import SIGNALS, Ending
 
 
 @dataclass(slots=True)
@@ -28,37 +23,44 @@ class Child:
     """A process of ours and the pidfd that becomes readable when it ends."""
 
     process: Any
+    pid: int
     pidfd: int
 
     @classmethod
-    def start(cls, name: str, run: Callable[[], None]) -> "Child":
-        """Fork; `run` is the whole life of the child.
+    def start(cls, name: str, run: Callable[[], None], ends_by: int | None = None) -> "Child":
+        """Fork; `run` is the whole life of the child, which `ends_by` may end. Raises OSError.
 
-        No signal reaches the child while it still has the supervisor's handlers: it
-        would be lost, or told to the supervisor by the wakeup descriptor they share.
+        What else is for the supervisor to decide does nothing in the child: a terminal
+        or an init system signals all. No signal reaches it while it still has the
+        supervisor's handlers: the wakeup descriptor that they share would tell us.
         """
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
         def life() -> None:
             signal.set_wakeup_fd(-1)
             for number in SIGNALS:
-                signal.signal(number, signal.SIG_DFL)
+                ours = number in (signal.SIGCHLD, ends_by)
+                # No SIG_IGN: programs that the child starts would inherit that.
+                signal.signal(number, signal.SIG_DFL if ours else _nothing)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             run()
 
         try:
-            process = _FORK.Process(target=life, name=name)
-            process.start()
+            process = processes.start(name, life)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        return cls(process, os.pidfd_open(process.pid))
+        try:
+            pidfd = os.pidfd_open(process.pid)
+        except OSError:
+            process.kill()
+            process.join()
+            process.close()
+            raise
+        return cls(process, process.pid, pidfd)
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing if the process has ended."""
-        try:
-            signal.pidfd_send_signal(self.pidfd, number)
-        except ProcessLookupError:
-            return
+        processes.send_signal(self.pidfd, number)
 
     def end(self, grace: float) -> None:
         """Wait for its end, `grace` seconds at most: then it is killed."""
@@ -68,13 +70,16 @@ class Child:
             self.signal(signal.SIGKILL)
         self.reap()
 
-    def reap(self) -> int:
-        """Wait for its end; the exit status, or minus the signal."""
+    def reap(self) -> Ending:
+        """Wait for its end, and release what we hold of it."""
         self.process.join()
-        status: int = self.process.exitcode
+        ending = Ending(self.process.exitcode)
         self.process.close()
         os.close(self.pidfd)
-        return status
+        return ending
+
+
+def _nothing(_number: int, _frame: object) -> None: ...
 
 
 class Template:
@@ -89,28 +94,48 @@ class Template:
             self.control.close()
             body(theirs)
 
-        self.child = Child.start(f"poolsrv-template-{generation}", run)
-        theirs.close()
+        try:
+            self.child = Child.start(f"tmpl-{generation}", run)
+        except OSError:
+            self.control.close()
+            raise
+        finally:
+            theirs.close()
 
     def send(self, message: messages.Message) -> None:
-        """Tell the template; one that has just died will be noticed by its pidfd."""
+        """Tell the template; one that has just died will be noticed by its pidfd.
+
+        Raises BlockingIOError if it has read nothing for long.
+        """
         try:
             messages.send(self.control, message)
         except (BrokenPipeError, ConnectionResetError):
             return
 
-    def received(self) -> list[tuple[messages.Message, int | None]]:
+    def received(self) -> Iterator[tuple[messages.Message, int | None]]:
         """What it has said since the last time, with the descriptors that came along."""
-        found: list[tuple[messages.Message, int | None]] = []
         while True:
             try:
                 message, fd = messages.receive(self.control)
             except BlockingIOError:
-                return found
+                return
             if message is None:
-                return found
-            found.append((message, fd))
+                return
+            yield message, fd
 
     def close(self) -> None:
         """Release what is ours; the process has ended."""
         self.control.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker's process. The pidfd is ours."""
+
+    pid: int
+    pidfd: int
+    generation: int
+
+    def signal(self, number: int) -> None:
+        """Send a signal; nothing if the process has ended."""
+        processes.send_signal(self.pidfd, number)

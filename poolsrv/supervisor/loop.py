@@ -2,7 +2,11 @@
 
 Runs in the supervisor, on its only thread. The C dispatcher is the one place
 that waits; it returns only for what needs policy. Owns the listeners, the
-channels and the scoreboard; knows templates and the exporter by their pidfds.
+channels and the scoreboard; knows its children by their pidfds.
+
+Each event and each action is carried out on its own: an exception is logged
+and counted, and the next event follows. What was left undone has a deadline in
+the pool, or is brought about by `_show`.
 """
 
 import logging
@@ -12,24 +16,38 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import IntEnum
 
-from poolsrv import _core, messages
-from poolsrv.lifecycle import ServerState, State
-from poolsrv.supervisor import pool as policy
-from poolsrv.supervisor.children import SIGNALS, Child, Template
-from poolsrv.supervisor.pool import Pool, Reason
+from poolsrv import _core, messages, processes
+from poolsrv.lifecycle import ServerState, State, Unfit
+from poolsrv.processes import Ending
+from poolsrv.supervisor import actions as do
+from poolsrv.supervisor.actions import Action, Reason
+from poolsrv.supervisor.children import Child, Template, Worker
+from poolsrv.supervisor.memory import OutOfMemory
+from poolsrv.supervisor.pool import LAST_WORDS, Pool
 
 _log = logging.getLogger("poolsrv")
 
-# Tokens of the dispatcher's watched descriptors; workers' pidfds follow.
-_SIGNALS, _CONTROL, _TEMPLATE, _EXPORTER, _FIRST_WORKER = range(5)
+# One traceback a second says what is wrong; a thousand fill a disk.
+_SAY_AGAIN = 1.0
 
-# A template or an exporter that dies is started again, but not in a tight loop.
-_PAUSE = 1.0
 
-# What they may take to end once nothing is left to do: code that the application
-# has imported may have a say in it.
-_LAST_WORDS = 5.0
+class Watched(IntEnum):
+    """What a descriptor that the dispatcher watches is: the lower bits of its token."""
+
+    SIGNALS = 0
+    EXPORTER = 1  # its pidfd
+    CONTROL = 2  # the control socket of a generation's template
+    TEMPLATE = 3  # the pidfd of a generation's template
+    WORKER = 4  # the pidfd of a slot's worker
+
+
+_KINDS = 8
+
+
+def _token(kind: Watched, number: int = 0) -> int:
+    return number * _KINDS + kind
 
 
 class Supervisor:
@@ -45,6 +63,7 @@ class Supervisor:
         start_exporter: Callable[[], Child] | None,
         announce: Callable[[], None],
         stop_listening: Callable[[], None],
+        reopen_logs: Callable[[], None] = lambda: None,
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -53,15 +72,17 @@ class Supervisor:
         self._start_exporter = start_exporter
         self._announce = announce
         self._stop_listening = stop_listening
-        self._template: Template | None = None
-        self._template_due: float | None = None
+        self._reopen_logs = reopen_logs
+        self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
-        self._exporter_due: float | None = None
-        self._workers: dict[int, tuple[int, int]] = {}  # slot -> pid, pidfd
+        self._workers: dict[int, Worker] = {}  # by slot
+        self._enabled: set[int] = set()
         self._wakeup: tuple[socket.socket, ...] = ()
-        self._killed_by_kernel = _oom_kills()
-        self._finish: policy.Finish | None = None
-        self._generation = 1
+        self._out_of_memory = OutOfMemory()
+        self._finish: do.Finish | None = None
+        self._zombies = False  # some may be left that are not ours to know
+        self._said_at = 0.0  # when an exception was logged last
+        self._now = time.monotonic()  # of the event at hand
         for slot, (ours, theirs) in enumerate(channels):
             dispatcher.channel(slot, ours.fileno(), theirs.fileno())
 
@@ -71,202 +92,335 @@ class Supervisor:
             end.close()
         if self._exporter is not None:
             os.close(self._exporter.pidfd)
-        if self._template is not None:
-            self._template.close()
-            os.close(self._template.child.pidfd)
-        for _, pidfd in self._workers.values():
-            os.close(pidfd)
+        for template in self._templates.values():
+            template.close()
+            os.close(template.child.pidfd)
+        for worker in self._workers.values():
+            os.close(worker.pidfd)
 
-    def run(self) -> policy.Finish:
+    def run(self) -> do.Finish:
         """Serve until the pool says that nothing is left to do."""
         self._board.set("supervisor", 0, "started_at", time.monotonic_ns())
         with _signals() as self._wakeup:
-            wakeup = self._wakeup[0]
-            self._dispatcher.watch(wakeup.fileno(), _SIGNALS)
-            self._open_exporter()
-            self._open_template()
+            self._dispatcher.watch(self._wakeup[0].fileno(), _token(Watched.SIGNALS))
             try:
+                self._do(self._pool.start(time.monotonic()))
                 while self._finish is None:
-                    self._step(wakeup)
+                    self._step()
             finally:
                 self._end()
         return self._finish
 
     # One round
 
-    def _step(self, wakeup: socket.socket) -> None:
-        times = (self._pool.deadline(), self._template_due, self._exporter_due)
-        deadline = min((at for at in times if at is not None), default=None)
-        for event in self._dispatcher.wait(deadline):
-            now = time.monotonic()
-            match event:
-                case ():
-                    self._do(self._pool.queue_empty(now))
-                case (token,):
-                    self._readable(token, wakeup, now)
-                case (slot, word, text):
-                    self._heard(slot, word, text, now)
-        now = time.monotonic()
-        self._do(self._pool.tick(now))
-        if self._template_due is not None and self._template_due <= now:
-            self._open_template()
-        if self._exporter_due is not None and self._exporter_due <= now:
-            self._open_exporter()
+    def _step(self) -> None:
+        for event in self._dispatcher.wait(self._pool.deadline()):
+            self._now = time.monotonic()
+            self._guarded(self._happened, event)
+        self._now = time.monotonic()
+        self._guarded(self._tick)
 
-    def _readable(self, token: int, wakeup: socket.socket, now: float) -> None:
-        match token:
-            case 0:  # _SIGNALS
-                for number in wakeup.recv(64):
-                    self._signalled(signal.Signals(number), now)
-            case 1:  # _CONTROL
-                self._template_said(now)
-            case 2:  # _TEMPLATE
-                self._template_ended(now)
-            case 3:  # _EXPORTER
-                self._exporter_ended(now)
+    def _guarded(self, act: Callable[..., None], *arguments: object) -> None:
+        """Nothing that one event brings about may end the server."""
+        try:
+            act(*arguments)
+        except (Unfit, messages.Malformed) as error:
+            self._failed("what somebody said was dropped: %s", error)
+        except Exception:  # noqa: BLE001 - the one boundary, see above
+            self._failed("the supervisor failed at one event and goes on", exc_info=True)
+
+    def _failed(self, text: str, *arguments: object, exc_info: bool = False) -> None:
+        self._board.add("supervisor", 0, "faults", 1)
+        if time.monotonic() - self._said_at >= _SAY_AGAIN:
+            self._said_at = time.monotonic()
+            _log.log(
+                logging.ERROR if exc_info else logging.WARNING, text, *arguments, exc_info=exc_info
+            )
+
+    def _happened(self, event: tuple[object, ...]) -> None:
+        match event:
+            case (_core.EVENT_READABLE, int(token)):
+                self._readable(Watched(token % _KINDS), token // _KINDS)
+            case (_core.EVENT_WORD, int(slot), int(word), str(text)):
+                self._heard(slot, word, text)
+            case (_core.EVENT_DRAINED,):
+                self._do(self._pool.queue_empty(self._now))
+
+    def _readable(self, kind: Watched, number: int) -> None:
+        match kind:
+            case Watched.SIGNALS:
+                for signal_number in self._wakeup[0].recv(64):
+                    self._guarded(self._signalled, signal_number)
+            case Watched.CONTROL:
+                self._hear_template(number)
+            case Watched.TEMPLATE:
+                self._template_ended(number)
+            case Watched.EXPORTER:
+                self._exporter_ended()
+            case Watched.WORKER:
+                self._worker_ended(number)
+
+    def _tick(self) -> None:
+        self._do(self._pool.tick(self._now))
+        if self._zombies:
+            self._reap_orphans()
+
+    # Signals
+
+    def _signalled(self, number: int) -> None:
+        name = processes.signal_name(number)
+        match number:
+            case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
+                if self._pool.state is not ServerState.DRAINING:
+                    _log.info("%s: finishing what runs; once more stops at once", name)
+                self._do(self._pool.stop(self._now))
+            case signal.SIGHUP:
+                self._reload(name)
+            case signal.SIGUSR1:
+                _log.info("%s: opening the log files anew", name)
+                self._reopen()
+            case signal.SIGCHLD:
+                self._zombies = True
             case _:
-                self._orphan_ended(token - _FIRST_WORKER, now)
+                _log.warning("%s: means nothing here; SIGTERM stops, SIGHUP reloads", name)
 
-    def _signalled(self, number: signal.Signals, now: float) -> None:
-        if number is signal.SIGHUP:
-            _log.warning("SIGHUP: reloading is not built yet; restart the server instead")
+    def _reload(self, why: str) -> None:
+        if self._pool.state is ServerState.DRAINING:
+            _log.warning("%s: no reload; the server ends", why)
             return
-        if self._pool.state is not ServerState.DRAINING:
-            _log.info("%s: finishing what runs; once more stops at once", number.name)
-        self._do(self._pool.stop(now))
+        _log.info("%s: loading the application anew", why)
+        self._do(self._pool.reload(self._now))
 
-    def _heard(self, slot: int, word: int, text: str, now: float) -> None:
+    def _reopen(self) -> None:
+        self._reopen_logs()
+        for template in self._templates.values():
+            self._guarded(template.send, messages.Reopen())
+        for worker in self._workers.values():
+            self._guarded(worker.signal, signal.SIGUSR1)
+
+    # What workers and templates say
+
+    def _heard(self, slot: int, word: int, text: str) -> None:
+        if slot not in self._workers:
+            self._hear_templates()  # that it was started may be in the same round
+        worker = self._workers.get(slot)
+        speaker, _, text = text.partition(" ")
+        if worker is None or speaker != str(worker.pid):
+            raise Unfit(f"process {speaker} is not the worker in slot {slot}")
         if word == _core.WORD_READY:
-            if slot not in self._workers:
-                return  # its last word came after its end
+            actions = self._pool.ready(slot, self._now)
             self._board.set("slot", slot, "ready_at", time.monotonic_ns())
-            fields = {"slot": slot, "worker": self._pid(slot)}
-            _log.info("worker is ready", extra={"fields": fields})
-            self._do(self._pool.ready(slot, now))
+            _log.info("worker is ready", extra=self._fields(slot))
+            self._do(actions)
         elif word == _core.WORD_FAILED:
+            actions = self._pool.worker_failed(slot, text, self._now)
             if self._pool.state is ServerState.SERVING:
                 _log.error("worker cannot load the application: %s", text)
-            self._do(self._pool.load_failed(text, now))
+            self._do(actions)
 
-    def _template_said(self, now: float) -> None:
-        if self._template is None:
+    def _hear_templates(self) -> None:
+        for generation in list(self._templates):
+            self._hear_template(generation)
+
+    def _hear_template(self, generation: int) -> None:
+        template = self._templates.get(generation)
+        if template is None:
             return  # its end was in the same round, and all that it had said with it
-        for message, fd in self._template.received():
-            match message:
-                case messages.Loaded():
-                    self._do(self._pool.start(now))
-                case messages.LoadFailed(text):
-                    self._do(self._pool.load_failed(text, now))
-                case messages.Spawned(slot, pid):
-                    assert fd is not None
-                    self._workers[slot] = (pid, fd)
-                    self._board.set("slot", slot, "pid", pid)
-                    if self._pool.slots[slot].state is State.KILLED:
-                        self._signal(slot, signal.SIGKILL)
-                case messages.Exited(slot, _, status):
-                    self._worker_ended(slot, status, now)
+        for message, fd in template.received():
+            self._guarded(self._template_said, generation, message, fd)
+
+    def _template_said(self, generation: int, message: messages.Message, fd: int | None) -> None:
+        match message:
+            case messages.Spawned(number, slot, pid):
+                assert fd is not None
+                self._spawned(generation if number == generation else -1, slot, pid, fd)
+            case messages.Loaded(number) if number == generation:
+                self._do(self._pool.loaded(generation, self._now))
+            case messages.LoadFailed(number, text) if number == generation:
+                actions = self._pool.load_failed(generation, text, self._now)
+                if self._pool.state is ServerState.SERVING and not actions:
+                    _log.error("template cannot load the application: %s", text)
+                self._do(actions)
+            case messages.SpawnFailed(number, slot, text) if number == generation:
+                _log.error(
+                    "a worker could not be forked; it is tried again: %s",
+                    text,
+                    extra=self._fields(slot),
+                )
+                self._do(self._pool.spawn_failed(slot, generation, text, self._now))
+            case _:
+                raise Unfit(f"the template of generation {generation} said {message}")
+
+    def _spawned(self, generation: int, slot: int, pid: int, pidfd: int) -> None:
+        try:
+            actions = self._pool.spawned(slot, generation, self._now)
+        except Unfit:
+            processes.send_signal(pidfd, signal.SIGKILL)  # nobody has ordered it
+            os.close(pidfd)
+            raise
+        self._workers[slot] = Worker(pid, pidfd, generation)
+        self._board.set("slot", slot, "pid", pid)
+        self._do(actions)
+        self._dispatcher.watch(pidfd, _token(Watched.WORKER, slot))
 
     # Ends of processes
 
-    def _worker_ended(self, slot: int, status: int | None, now: float) -> None:
+    def _worker_ended(self, slot: int) -> None:
+        worker = self._workers.get(slot)
+        ending = None if worker is None else processes.reap(worker.pidfd)
+        if worker is None or ending is None:
+            return  # its end was heard in the same round
+        self._zombies = True  # those that it leaves behind are ours now
         # Its last words may still be on their way: why it could not load, above all.
-        for _, word, text in self._dispatcher.hear(slot):
-            self._heard(slot, word, text, now)
-        pid, pidfd = self._workers.pop(slot)
-        os.close(pidfd)
-        reason, words = self._cause(status)
-        planned = self._pool.slots[slot].state in (State.DRAINING, State.KILLED)
-        level = logging.INFO if planned and reason is Reason.EXIT else logging.ERROR
-        if self._pool.slots[slot].state is State.KILLED:
-            level = logging.INFO  # said when it was killed
-        _log.log(level, "worker %s", words, extra={"fields": {"slot": slot, "worker": pid}})
-        self._do(self._pool.exited(slot, reason, now))
+        for event in self._dispatcher.hear(slot):
+            self._guarded(self._happened, event)
+        del self._workers[slot]
+        self._dispatcher.unwatch(worker.pidfd)
+        os.close(worker.pidfd)
+        reason, words = self._cause(ending)
+        state = self._pool.slots[slot].state
+        # A signal to stop may have gone to all processes.
+        ends = state is State.DRAINING or self._pool.state is ServerState.DRAINING
+        planned = ends and ending.status == 0
+        # Of one that was killed that was said when it was.
+        level = logging.INFO if planned or state is State.KILLED else logging.ERROR
+        _log.log(level, "worker %s", words, extra={"fields": {"slot": slot, "worker": worker.pid}})
+        self._do(self._pool.exited(slot, reason, self._now))
 
-    def _cause(self, status: int | None) -> tuple[Reason, str]:
-        if status is None:
-            return Reason.EXIT, "ended; its template died before it, so nobody knows how"
-        if status >= 0:
-            return Reason.EXIT, f"exited with status {status}"
-        name = signal.Signals(-status).name
-        kills = _oom_kills()
-        by_kernel = status == -signal.SIGKILL and kills > self._killed_by_kernel
-        self._killed_by_kernel = kills
-        if by_kernel:
+    def _cause(self, ending: Ending) -> tuple[Reason, str]:
+        if self._out_of_memory.happened() and ending.signal == signal.SIGKILL:
             return Reason.OOM, "was killed by the kernel: out of memory"
-        return Reason.SIGNAL, f"was ended by {name}"
+        return (Reason.SIGNAL if ending.signal else Reason.EXIT), str(ending)
 
-    def _template_ended(self, now: float) -> None:
-        assert self._template is not None
-        self._template_said(now)
-        template, self._template = self._template, None
+    def _template_ended(self, generation: int) -> None:
+        template = self._templates.get(generation)
+        if template is None or not processes.has_ended(template.child.pidfd):
+            return
+        self._hear_template(generation)
+        del self._templates[generation]
         self._dispatcher.unwatch(template.control.fileno())
         self._dispatcher.unwatch(template.child.pidfd)
         template.close()
-        status = template.child.reap()
-        # Its workers go on; only nobody else can tell us when they end.
-        for slot, (_, pidfd) in self._workers.items():
-            self._dispatcher.watch(pidfd, _FIRST_WORKER + slot)
-        if self._pool.state is ServerState.STARTING:
-            text = f"the template ended with status {status}; its messages are above"
-            self._do(self._pool.load_failed(text, now))
-        if self._pool.state is ServerState.DRAINING:
-            for slot in self._unborn():
-                self._do(self._pool.exited(slot, Reason.EXIT, now))
+        ending = template.child.reap()
+        told = self._pool.generations.find(generation).template.state is State.DRAINING
+        text = f"the template {ending}; its messages are above"
+        actions = self._pool.template_exited(generation, text, self._now)
+        if not told and self._pool.state is ServerState.SERVING:
+            _log.error(
+                "template ended: it %s", ending, extra={"fields": {"generation": generation}}
+            )
+        self._do(actions)
+
+    def _exporter_ended(self) -> None:
+        if self._exporter is None or not processes.has_ended(self._exporter.pidfd):
             return
-        _log.error("template ended with status %d; starting another", status)
-        self._template_due = now + _PAUSE
-
-    def _orphan_ended(self, slot: int, now: float) -> None:
-        self._dispatcher.unwatch(self._workers[slot][1])
-        self._worker_ended(slot, None, now)
-
-    def _exporter_ended(self, now: float) -> None:
-        assert self._exporter is not None
         self._dispatcher.unwatch(self._exporter.pidfd)
-        status = self._exporter.reap()
-        self._exporter = None
-        if self._pool.state is ServerState.DRAINING:
-            return  # the signal to stop went to all processes
-        _log.error("exporter ended with status %d; starting it again", status)
-        self._exporter_due = now + _PAUSE
+        exporter, self._exporter = self._exporter, None
+        ending = exporter.reap()
+        if self._pool.state is not ServerState.DRAINING:
+            _log.error("exporter ended: it %s; starting it again", ending)
+        self._do(self._pool.exporter_exited(self._now))
+
+    def _reap_orphans(self) -> None:
+        """End the zombies of processes that applications have left; we adopt them.
+
+        A child that we know is reaped when its pidfd says so: it stays, and while it is
+        the first of them, those behind it wait as well.
+        """
+        self._hear_templates()  # of a worker that we are about to know
+        known = {worker.pid for worker in self._workers.values()}
+        known |= {template.child.pid for template in self._templates.values()}
+        if self._exporter is not None:
+            known.add(self._exporter.pid)
+        while self._zombies:
+            try:
+                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                found = None
+            if found is not None and found.si_pid in known:
+                return
+            if found is not None:
+                os.waitpid(found.si_pid, os.WNOHANG)
+            self._zombies = found is not None
 
     # What the pool wants
 
-    def _do(self, actions: list[policy.Action]) -> None:
-        spawn: list[int] = []
+    def _do(self, actions: list[Action]) -> None:
+        spawn: dict[int, list[int]] = {}
         for action in actions:
             match action:
-                case policy.Spawn(slot):
-                    self._board.set("slot", slot, "spawned_at", time.monotonic_ns())
-                    self._board.set("slot", slot, "slot_generation", self._generation)
-                    spawn.append(slot)
-                case policy.Enable(slot):
-                    self._dispatcher.enable(slot, True)
-                case policy.Disable(slot):
-                    self._dispatcher.enable(slot, False)
-                case policy.Drain(slot):
-                    self._signal(slot, signal.SIGTERM)
-                case policy.Kill(slot, why):
-                    if why:
-                        fields = {"slot": slot, "worker": self._pid(slot)}
-                        _log.error("worker %s: killed", why, extra={"fields": fields})
-                    self._signal(slot, signal.SIGKILL)
-                case policy.Bury(slot, reason):
-                    self._bury(slot, reason)
-                case policy.StopAccepting():
-                    self._dispatcher.stop()
-                    # A client that comes now is refused at once, and may go elsewhere.
-                    self._stop_listening()
-                case policy.Announce():
-                    self._announce()
-                case policy.Finish():
-                    self._finish = action
-        if spawn and self._template is not None:  # else the next one will be told
-            self._template.send(messages.Spawn(spawn))
-        self._show()
+                case do.Spawn(slot, generation):
+                    spawn.setdefault(generation, []).append(slot)
+                case _:
+                    self._guarded(self._carry_out, action)
+        for generation, slots in spawn.items():
+            self._guarded(self._spawn, generation, slots)
+        self._guarded(self._show)
+
+    def _carry_out(self, action: Action) -> None:
+        match action:
+            case do.StartTemplate(generation):
+                self._open_template(generation)
+            case do.QuitTemplate(generation):
+                if generation in self._templates:
+                    self._templates[generation].send(messages.Quit())
+            case do.KillTemplate(generation, why):
+                if why:
+                    fields = {"generation": generation}
+                    _log.error("template %s: killed", why, extra={"fields": fields})
+                self._templates[generation].child.signal(signal.SIGKILL)
+            case do.StartExporter():
+                self._open_exporter()
+            case do.Enable(slot):
+                self._enable(slot, True)
+            case do.Disable(slot):
+                self._enable(slot, False)
+            case do.Drain(slot):
+                self._workers[slot].signal(signal.SIGTERM)
+            case do.Kill(slot, why):
+                if why:
+                    _log.error("worker %s: killed", why, extra=self._fields(slot))
+                self._workers[slot].signal(signal.SIGKILL)
+            case do.Bury(slot, reason):
+                self._bury(slot, reason)
+            case do.StopAccepting():
+                self._dispatcher.stop()
+                # A client that comes now is refused at once, and may go elsewhere.
+                self._stop_listening()
+            case do.Announce():
+                self._announce()
+            case do.TookOver(generation):
+                self._board.add("supervisor", 0, "reloads", 1, word=0)
+                _log.info("generation %d has taken over", generation)
+            case do.ReloadFailed(generation, text):
+                self._board.add("supervisor", 0, "reloads", 1, word=1)
+                _log.error("the reload failed; the code from before serves on: %s", text)
+            case do.Finish():
+                self._finish = action
+
+    def _enable(self, slot: int, on: bool) -> None:
+        self._dispatcher.enable(slot, on)
+        (self._enabled.add if on else self._enabled.discard)(slot)
+
+    def _spawn(self, generation: int, slots: list[int]) -> None:
+        for slot in slots:
+            self._board.set("slot", slot, "spawned_at", time.monotonic_ns())
+            self._board.set("slot", slot, "slot_generation", generation)
+        self._templates[generation].send(messages.Spawn(slots))
 
     def _bury(self, slot: int, reason: Reason | None) -> None:
         """The post-mortem, and all that the worker leaves behind."""
+        self._guarded(self._mourn, slot)
+        count = self._dispatcher.reclaim(slot)
+        if count:
+            _log.info("%d connections that the worker had not received go to others", count)
+        self._board.bury(slot)
+        self._board.set("slot", slot, "pid", 0)
+        self._board.set("slot", slot, "ready_at", 0)
+        if reason is not None:
+            self._board.add("slot", slot, "restarts", 1, word=int(reason))
+
+    def _mourn(self, slot: int) -> None:
         now = time.monotonic_ns()
         for thread, _, since, _, method, path, request_id in self._board.current(slot):
             _log.error(
@@ -282,92 +436,83 @@ class Supervisor:
                     }
                 },
             )
-        count = self._dispatcher.reclaim(slot)
-        if count:
-            _log.info("%d connections that the worker had not received go to others", count)
-        self._board.bury(slot)
-        self._board.set("slot", slot, "pid", 0)
-        self._board.set("slot", slot, "ready_at", 0)
-        if reason is not None:
-            self._board.add("slot", slot, "restarts", 1, word=int(reason))
 
     def _show(self) -> None:
-        self._board.set("supervisor", 0, "state", int(self._pool.state))
-        self._board.set("supervisor", 0, "generation", self._generation)
-        for slot, place in enumerate(self._pool.slots):
+        pool = self._pool
+        self._board.set("supervisor", 0, "state", int(pool.state))
+        self._board.set("supervisor", 0, "generation", pool.generations.serving.number)
+        self._board.set("supervisor", 0, "wanted", pool.wanted)
+        for slot, place in enumerate(pool.slots):
             self._board.set("slot", slot, "state", int(place.state))
+            ready = place.state is State.READY
+            if ready != (slot in self._enabled):  # it failed when it was due
+                self._enable(slot, ready)
 
-    def _pid(self, slot: int) -> int:
-        return self._workers[slot][0] if slot in self._workers else 0
-
-    def _signal(self, slot: int, number: int) -> None:
-        """By pidfd: never to a stranger that has inherited the pid."""
-        if slot not in self._workers:
-            return
-        try:
-            signal.pidfd_send_signal(self._workers[slot][1], number)
-        except ProcessLookupError:
-            return  # it has just ended; the template is about to say so
+    def _fields(self, slot: int) -> dict[str, object]:
+        worker = self._workers.get(slot)
+        return {"fields": {"slot": slot, "worker": worker.pid if worker is not None else 0}}
 
     # Children
 
-    def _unborn(self) -> list[int]:
-        """Slots whose worker was ordered, and of which no template has told yet."""
-        ordered = (State.STARTING, State.KILLED)
-        return [
-            slot
-            for slot, place in enumerate(self._pool.slots)
-            if place.state in ordered and slot not in self._workers
-        ]
-
-    def _open_template(self) -> None:
-        self._template_due = None
-        self._template = self._start_template(self._generation)
-        self._dispatcher.watch(self._template.control.fileno(), _CONTROL)
-        self._dispatcher.watch(self._template.child.pidfd, _TEMPLATE)
-        if unborn := self._unborn():  # ordered of the one before
-            self._template.send(messages.Spawn(unborn))
+    def _open_template(self, generation: int) -> None:
+        try:
+            template = self._start_template(generation)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the pool tries again
+            text = f"the template cannot be started: {error}"
+            actions = self._pool.template_not_started(generation, text, self._now)
+            if not actions:
+                _log.error("%s", text)
+            self._do(actions)
+            return
+        self._templates[generation] = template
+        self._dispatcher.watch(template.control.fileno(), _token(Watched.CONTROL, generation))
+        self._dispatcher.watch(template.child.pidfd, _token(Watched.TEMPLATE, generation))
 
     def _open_exporter(self) -> None:
-        self._exporter_due = None
-        if self._start_exporter is not None:
+        assert self._start_exporter is not None
+        try:
             self._exporter = self._start_exporter()
-            self._dispatcher.watch(self._exporter.pidfd, _EXPORTER)
+        except Exception as error:  # noqa: BLE001 - whatever it was, the pool tries again
+            _log.error("the exporter cannot be started; it is tried again: %s", error)
+            self._do(self._pool.exporter_exited(self._now))
+            return
+        self._do(self._pool.exporter_started(self._now))
+        self._dispatcher.watch(self._exporter.pidfd, _token(Watched.EXPORTER))
 
     def _end(self) -> None:
-        for slot in list(self._workers):  # only if the loop itself has failed
-            self._signal(slot, signal.SIGKILL)
-        if self._template is not None:
-            self._template.send(messages.Quit())
-            self._template.child.end(_LAST_WORDS)
-            self._template.close()
+        for worker in self._workers.values():  # only if the loop itself has failed
+            worker.signal(signal.SIGKILL)
+        for template in self._templates.values():
+            template.send(messages.Quit())
+        end = time.monotonic() + LAST_WORDS
+        for template in self._templates.values():
+            template.child.end(max(0.0, end - time.monotonic()))
+            template.close()
         if self._exporter is not None:
             self._exporter.signal(messages.END_EXPORTER)
-            self._exporter.end(_LAST_WORDS)
+            self._exporter.end(LAST_WORDS)
 
 
 @contextmanager
 def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A pair of sockets: the first receives the number of each signal that is ours to handle."""
+    """A pair of sockets: the first receives the number of each signal that is ours to handle.
+
+    Whatever the parent has ignored or blocked of them: both are inherited. They are blocked
+    at the end: a second order to stop must not change the status of a process that ends.
+    """
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
-    before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
+    numbers = processes.SIGNALS
+    before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)
     try:
         yield receiver, sender
     finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
             signal.signal(number, handler)
         sender.close()
         receiver.close()
-
-
-def _oom_kills() -> int:
-    """How often the kernel has killed for want of memory since boot, cgroups included."""
-    with open("/proc/vmstat") as lines:  # noqa: PTH123 - a dozen lines of a file of the kernel
-        for line in lines:
-            if line.startswith("oom_kill "):
-                return int(line.split()[1])
-    return 0

@@ -1,223 +1,319 @@
-"""Which workers exist, and what should happen to them next.
+"""Which processes exist, and what should happen to them next.
 
 Supervisor only. Knows no sockets, no processes and no clock: callers pass
-`now` (monotonic seconds) and carry out the actions it returns, in order.
+`now` (monotonic seconds) and carry out the actions it returns, in order. What
+cannot happen in the present state raises Unfit and changes nothing.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from enum import IntEnum
 
-from poolsrv import _core
-from poolsrv.lifecycle import Event, ServerState, State, after
-
-# A worker that lived so long was well: the next one starts without a pause.
-SETTLED = 10.0
+from poolsrv.lifecycle import Event, ServerState, State, Unfit
+from poolsrv.supervisor.actions import (
+    Action,
+    Announce,
+    Bury,
+    Disable,
+    Drain,
+    Enable,
+    Finish,
+    Kill,
+    KillTemplate,
+    QuitTemplate,
+    Reason,
+    ReloadFailed,
+    Spawn,
+    StartExporter,
+    StartTemplate,
+    StopAccepting,
+    TookOver,
+)
+from poolsrv.supervisor.generations import SETTLED, Generation, Generations, Life, Slot
 
 # An order to stop that comes twice within so long is one order: a terminal, an
 # init system and `timeout` signal the process and its group.
 ONE_ORDER = 0.5
 
-# The pause doubles with each worker that dies young, up to the longest.
-FIRST_PAUSE = 0.25
-LONGEST_PAUSE = 30.0
+# A template or an exporter that dies is started again, but not in a tight loop;
+# a fork that failed (EAGAIN, ENOMEM) is tried again after as long.
+PAUSE = 1.0
 
+# A template forks in milliseconds, in half a second with gigabytes loaded. One that
+# has not answered an order by then is stuck, or stopped.
+FORK_TIMEOUT = 10.0
 
-class Reason(IntEnum):
-    """Why a worker ended; the column of the scoreboard's field `restarts`."""
+# A template that was told to end waits for its workers, then runs what the application
+# has registered for the end.
+LAST_WORDS = 5.0
 
-    EXIT = _core.RESTART_EXIT
-    SIGNAL = _core.RESTART_SIGNAL
-    OOM = _core.RESTART_OOM
-    STARTUP = _core.RESTART_STARTUP
-    HANG = _core.RESTART_HANG
-    RECYCLE = _core.RESTART_RECYCLE
-
-
-@dataclass(frozen=True, slots=True)
-class Spawn:
-    """Have a worker started in this slot."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Enable:
-    """Dispatch to this slot."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Disable:
-    """Dispatch no more to this slot."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drain:
-    """Ask the worker to finish what it holds and end."""
-
-    slot: int
-
-
-@dataclass(frozen=True, slots=True)
-class Kill:
-    """End the worker at once; `why` for the log."""
-
-    slot: int
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Bury:
-    """The worker is gone: take back what it had not received, settle its rows."""
-
-    slot: int
-    reason: Reason | None
-
-
-@dataclass(frozen=True, slots=True)
-class StopAccepting:
-    """Close the listeners and what is idle; tell when nothing waits for a thread."""
-
-
-@dataclass(frozen=True, slots=True)
-class Announce:
-    """All workers are ready for the first time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """Nothing is left to do. `text` is an error for the person who started the server."""
-
-    status: int
-    text: str = ""
-
-
-Action = Spawn | Enable | Disable | Drain | Kill | Bury | StopAccepting | Announce | Finish
-
-
-@dataclass(slots=True)
-class Slot:
-    """A worker's place. `deadline` is when its state has lasted too long."""
-
-    state: State = State.EMPTY
-    started: float = 0.0
-    deadline: float | None = None
-    deaths: int = 0  # of workers in a row that died young
-    served: bool = False  # its worker has been ready
+# SIGKILL needs no second one, but sending it may fail.
+KILL_AGAIN = 5.0
 
 
 class Pool:
-    """The slots of one generation. `processes` of them are kept filled."""
+    """The slots, the templates and the exporter; `wanted` workers serve.
+
+    While a generation comes it has as many slots as the one that serves: give
+    twice as many as `wanted` will ever be.
+    """
 
     def __init__(
-        self, processes: int, slots: int, *, startup_timeout: float, graceful_timeout: float
+        self,
+        processes: int,
+        slots: int,
+        *,
+        startup_timeout: float,
+        graceful_timeout: float,
+        exporter: bool = True,
     ) -> None:
         self.slots = [Slot() for _ in range(slots)]
+        self.generations = Generations()
+        self.exporter = Life() if exporter else None
         self.state = ServerState.STARTING
-        self._wanted = range(processes)
+        self.wanted = processes
         self._startup_timeout = startup_timeout
         self._graceful_timeout = graceful_timeout
-        self._announced = False
         self._failure: Finish | None = None
         self._told: float | None = None  # when the server was told to stop
         self._end: float | None = None  # of its drain
+        self._finished = False
+        self._recycling: list[int] = []  # slots, in the order in which they are replaced
+        self._replaced: int | None = None  # the one of them whose replacement starts or is there
 
-    # What has happened
+    # What happens to the server
 
     def start(self, now: float) -> list[Action]:
-        """The generation can fork: fill the slots that are empty.
+        """Nothing runs yet: begin."""
+        actions = self._start_template(self.generations.serving, now)
+        return [*self._start_exporter(now), *actions]
 
-        All of them at first; of a template that follows one which died, the
-        workers of the first still work.
-        """
+    def reload(self, now: float) -> list[Action]:
+        """Load the application anew. While it is, once more means one more after that."""
         if self.state is ServerState.DRAINING:
             return []
-        empty = [slot for slot in self._wanted if self.slots[slot].state is State.EMPTY]
-        return [action for slot in empty for action in self._spawn(slot, now)]
-
-    def ready(self, slot: int, now: float) -> list[Action]:
-        """The worker has loaded the application."""
-        place = self._move(slot, Event.READY)
-        if place.state is not State.READY:
+        if self.state is ServerState.STARTING or self.generations.coming is not None:
+            self.generations.again = True
             return []
-        place.deadline = None
-        place.started = now
-        place.served = True
-        actions: list[Action] = [Enable(slot)]
-        if not self._announced and all(
-            self.slots[wanted].state is State.READY for wanted in self._wanted
-        ):
-            self._announced = True
-            self.state = ServerState.SERVING
-            actions.append(Announce())
-        return actions
+        return self._start_template(self.generations.begin(), now)
 
-    def load_failed(self, text: str, now: float) -> list[Action]:
-        """The application cannot be loaded; a worker or the template says so.
+    def set_times(self, startup_timeout: float, graceful_timeout: float) -> None:
+        """The limits that a reload has brought, for what begins from now on."""
+        self._startup_timeout = startup_timeout
+        self._graceful_timeout = graceful_timeout
 
-        Before anything has served, that is the end: nobody would be helped by trying
-        again. Later it may pass (a database that is away), so the slot is tried again.
-        """
-        if self._announced or self.state is ServerState.DRAINING:
-            return []
-        return self._give_up(Finish(3, text), now)
+    def scale(self, processes: int, now: float) -> list[Action]:
+        """So many workers from now on."""
+        if not 1 <= processes <= len(self.slots) // 2:
+            raise Unfit(f"the number of workers is 1 to {len(self.slots) // 2}")
+        self.wanted = processes
+        return self._settle(now)
 
-    def exited(self, slot: int, reason: Reason, now: float) -> list[Action]:
-        """The process in the slot has ended."""
-        place = self.slots[slot]
-        was, started = place.state, place.started
-        served, place.served = place.served, False
-        self._move(slot, Event.EXITED)
-        place.deadline = None
-        expected = was in (State.DRAINING, State.KILLED) and self.state is ServerState.DRAINING
-        if not served:
-            reason = Reason.STARTUP
-        actions: list[Action] = [Disable(slot), Bury(slot, None if expected else reason)]
-        if self.state is ServerState.DRAINING:
-            return actions + self._finish_if_empty()
-        if not self._announced and was is State.STARTING:
-            text = f"worker {slot} ended while it loaded the application; its messages are above"
-            return actions + self._give_up(Finish(3, text), now)
-        young = not served or now - started < SETTLED
-        place.deaths = place.deaths + 1 if young else 0
-        return actions + self._replace(slot, now)
+    def recycle(self, slots: Iterable[int], now: float) -> list[Action]:
+        """Replace the workers in these slots, one after another."""
+        for slot in slots:
+            place = self.slots[slot]
+            if place.state is State.READY and self._serves(place) and not self.is_recycling(slot):
+                self._recycling.append(slot)
+        return self._settle(now)
 
-    def stop(self, now: float) -> list[Action]:
-        """Finish what is there, then end. Said again: end now."""
+    def is_recycling(self, slot: int) -> bool:
+        return slot == self._replaced or slot in self._recycling
+
+    def kill(self, slot: int, why: str, reason: Reason, now: float) -> list[Action]:
+        """End a worker now; another follows it."""
+        self.slots[slot].ending = reason
+        return self._kill([slot], why, now)
+
+    def stop(self, now: float, *, at_once: bool = False) -> list[Action]:
+        """Finish what is there, then end. Said again, or `at_once`: end now."""
         if self._told is not None:
-            if now - self._told < ONE_ORDER:
+            if now - self._told < ONE_ORDER and not at_once:
                 return []
             return self._kill(self._alive(), "told to stop at once", now)
         self._told = now
         self.state = ServerState.DRAINING
         self._end = now + self._graceful_timeout
-        for place in self.slots:
-            if place.state is State.WAITING:
-                place.state = after(place.state, Event.DRAIN)
-                place.deadline = None
-        # Those who never served have nothing to finish.
-        starting = [slot for slot in self._alive() if self.slots[slot].state is State.STARTING]
-        actions = [StopAccepting(), *self._kill(starting, "", now)]
+        actions: list[Action] = [StopAccepting()]
+        if self.generations.coming is not None:
+            self.generations.abandon()
+        for slot, place in enumerate(self.slots):
+            # Those who never served have nothing to finish.
+            if place.state in (State.WAITING, State.STARTING, State.STANDBY):
+                actions += self._dismiss(slot, now)
+        for generation in self.generations.all():
+            actions += self._quit_template(generation, now)
+        if self.exporter is not None and self.exporter.state is State.WAITING:
+            self.exporter.move(Event.DRAIN)
+        if at_once:
+            actions += self._kill(self._alive(), "told to stop at once", now)
         return actions + self._finish_if_empty()
 
     def queue_empty(self, now: float) -> list[Action]:
         """The server drains, and every connection that waited has a worker."""
-        actions: list[Action] = []
-        for slot in self._alive():
-            if self.slots[slot].state is State.READY:
-                self._move(slot, Event.DRAIN)
-                actions += [Disable(slot), Drain(slot)]
-        return actions
+        if self.state is not ServerState.DRAINING:
+            raise Unfit("the server does not drain")
+        ready = [slot for slot, place in enumerate(self.slots) if place.state is State.READY]
+        return [action for slot in ready for action in self._dismiss(slot, now)]
+
+    # What happens to templates
+
+    def loaded(self, generation: int, now: float) -> list[Action]:
+        """The template can fork."""
+        template = self.generations.find(generation).template
+        template.move(Event.READY)
+        return self._settle(now)
+
+    def load_failed(self, generation: int, text: str, now: float) -> list[Action]:
+        """The template cannot load the application; its end will follow."""
+        return self._cannot_load(self.generations.find(generation), text, now)
+
+    def template_exited(self, generation: int, text: str, now: float) -> list[Action]:
+        """It is gone, or could not be started; `text` says so. Its workers go on."""
+        found = self.generations.find(generation)
+        template = found.template
+        served = template.state is State.READY
+        template.move(Event.EXITED)
+        for place in self.slots:
+            # What it was told to fork and has not, it never will.
+            if place.alive and not place.born and place.generation == generation:
+                place.move(Event.EXITED)
+        if self.state is ServerState.DRAINING:
+            return self._finish_if_empty()
+        if found is self.generations.coming:
+            return self._fail(text, now)
+        if found is not self.generations.serving:
+            del self.generations.leaving[generation]
+            return self._settle(now)
+        if self.state is ServerState.STARTING:
+            return self._give_up(Finish(3, text), now)
+        young = not served or now - template.started < SETTLED
+        template.deaths = template.deaths + 1 if young else 0
+        template.move(Event.BACK_OFF)
+        template.deadline = now + max(PAUSE, template.pause())
+        return []
+
+    def template_not_started(self, generation: int, text: str, now: float) -> list[Action]:
+        """The supervisor could not fork it."""
+        found = self.generations.find(generation)
+        if found is not self.generations.serving or self.state is not ServerState.STARTING:
+            return self.template_exited(generation, text, now)
+        found.template.move(Event.EXITED)
+        if now - found.template.started >= self._startup_timeout:
+            return self._give_up(Finish(3, text), now)
+        found.template.move(Event.BACK_OFF)
+        found.template.deadline = now + PAUSE
+        return []
+
+    def spawned(self, slot: int, generation: int, now: float) -> list[Action]:
+        """The template has started the worker."""
+        place = self._ordered(slot, generation)
+        place.born = True
+        place.tried_since = None
+        if place.state is State.STARTING:
+            place.deadline = now + self._startup_timeout
+            return []
+        return [Kill(slot, "")]
+
+    def spawn_failed(self, slot: int, generation: int, text: str, now: float) -> list[Action]:
+        """The template could not fork: for want of memory or processes, as a rule."""
+        place = self._ordered(slot, generation)
+        wanted = place.state is State.STARTING
+        place.move(Event.EXITED)
+        if self.state is ServerState.DRAINING or not wanted:
+            return self._settle(now)
+        if place.tried_since is None:
+            place.tried_since = now
+        text = f"worker {slot} cannot be started: {text}"
+        if now - place.tried_since >= self._startup_timeout:
+            if generation != self.generations.serving.number:
+                return self._fail(text, now)
+            if self.state is ServerState.STARTING:
+                return self._give_up(Finish(3, text), now)
+        place.move(Event.BACK_OFF)
+        place.deadline = now + PAUSE
+        return []
+
+    # What happens to workers
+
+    def ready(self, slot: int, now: float) -> list[Action]:
+        """The worker has loaded the application."""
+        place = self.slots[slot]
+        if not place.born:
+            raise Unfit(f"nobody was started in slot {slot}")
+        coming = self.generations.coming
+        comes = coming is not None and coming.number == place.generation
+        place.move(Event.STAND_BY if comes else Event.READY)
+        if place.state not in (State.READY, State.STANDBY):
+            return []
+        place.served = True
+        actions: list[Action] = [Enable(slot)] if place.state is State.READY else []
+        return actions + self._settle(now)
+
+    def worker_failed(self, slot: int, text: str, now: float) -> list[Action]:
+        """The worker cannot load the application; its end will follow."""
+        place = self.slots[slot]
+        if place.state is not State.STARTING or not place.born:
+            raise Unfit(f"the worker in slot {slot} does not load: it is {place.state.name}")
+        return self._cannot_load(self.generations.find(place.generation), text, now)
+
+    def exited(self, slot: int, reason: Reason, now: float) -> list[Action]:
+        """The worker's process has ended."""
+        place = self.slots[slot]
+        was, served = place.state, place.served
+        place.move(Event.EXITED)
+        if slot == self._replaced:
+            self._replaced = None
+        if slot in self._recycling:
+            self._recycling.remove(slot)
+        told = was in (State.DRAINING, State.KILLED)
+        if not served:
+            reason = Reason.STARTUP
+        counted: Reason | None = reason
+        if place.ending is not None:
+            counted, place.ending = place.ending, None
+        elif told and not (was is State.KILLED and self._serves(place) and self._goes_on):
+            counted = None
+        actions: list[Action] = [Disable(slot), Bury(slot, counted)]
+        if self.state is ServerState.DRAINING:
+            return actions + self._finish_if_empty()
+        coming = self.generations.coming
+        if coming is not None and place.generation == coming.number and not told:
+            text = f"worker {slot} ended while its generation started; its messages are above"
+            return actions + self._fail(text, now)
+        if not self._serves(place):
+            return actions + self._settle(now)
+        if self.state is ServerState.STARTING and was is State.STARTING:
+            text = f"worker {slot} ended while it loaded the application; its messages are above"
+            return actions + self._give_up(Finish(3, text), now)
+        young = not served or now - place.started < SETTLED
+        place.deaths = place.deaths + 1 if young and was is not State.DRAINING else 0
+        if len(self._keepers(self.generations.serving)) < self.wanted:
+            actions += self._replace(slot, now)
+        return actions + self._settle(now)
+
+    # What happens to the exporter
+
+    def exporter_started(self, now: float) -> list[Action]:
+        """It runs."""
+        assert self.exporter is not None
+        self.exporter.move(Event.READY)
+        return []
+
+    def exporter_exited(self, now: float) -> list[Action]:
+        """It is gone, or could not be started."""
+        assert self.exporter is not None
+        self.exporter.move(Event.EXITED)
+        if self.state is not ServerState.DRAINING:  # whoever stops us signals all processes
+            self.exporter.move(Event.BACK_OFF)
+            self.exporter.deadline = now + PAUSE
+        return []
 
     # Time
 
     def deadline(self) -> float | None:
         """When `tick` should be called next."""
-        times = [place.deadline for place in self.slots if place.deadline is not None]
+        if self._finished:
+            return None
+        times = [life.deadline for life in self._lives() if life.deadline is not None]
         if self._end is not None:
             times.append(self._end)
         return min(times, default=None)
@@ -225,66 +321,297 @@ class Pool:
     def tick(self, now: float) -> list[Action]:
         """Some deadline may have passed."""
         actions: list[Action] = []
+        if self._finished:
+            return actions
         if self._end is not None and self._end <= now:
             self._end = None
-            why = f"did not finish within {self._graceful_timeout:g} s"
-            actions += self._kill(self._alive(), why, now)
+            actions += self._kill(self._alive(), self._unfinished(), now)
         for slot, place in enumerate(self.slots):
-            if place.deadline is None or place.deadline > now:
-                continue
-            place.deadline = None
-            if place.state is State.WAITING:
-                actions += self._spawn(slot, now)
-            elif place.state is State.STARTING:
-                why = f"was not ready within {self._startup_timeout:g} s"
-                if self._announced:
-                    actions += self._kill([slot], why, now)
-                else:
-                    text = f"worker {slot} {why}; give it more with --startup-timeout"
-                    actions += self._give_up(Finish(3, text), now)
+            if place.deadline is not None and place.deadline <= now:
+                place.deadline = None
+                actions += self._worker_due(slot, now)
+        for generation in self.generations.all():
+            template = generation.template
+            if template.deadline is not None and template.deadline <= now:
+                template.deadline = None
+                actions += self._template_due(generation, now)
+        exporter = self.exporter
+        if exporter is not None and exporter.deadline is not None and exporter.deadline <= now:
+            actions += self._start_exporter(now)
         return actions
 
-    # Inside
-
-    def _move(self, slot: int, event: Event) -> Slot:
+    def _worker_due(self, slot: int, now: float) -> list[Action]:
         place = self.slots[slot]
-        place.state = after(place.state, event)
-        return place
+        if place.state is State.WAITING:
+            return self._spawn_or_wait(slot, now)
+        if not place.born:
+            place.deadline = now + FORK_TIMEOUT
+            why = f"did not fork within {FORK_TIMEOUT:g} s"
+            return self._kill_template(self.generations.find(place.generation), why, now)
+        if place.state is State.KILLED:
+            return self._kill_now(slot, "", now)
+        if place.state is State.DRAINING:
+            return self._kill([slot], self._unfinished(), now)
+        why = f"was not ready within {self._startup_timeout:g} s"
+        text = f"worker {slot} {why}; give it more with --startup-timeout"
+        if not self._serves(place):
+            return self._fail(text, now)
+        if self.state is ServerState.STARTING:
+            return self._give_up(Finish(3, text), now)
+        return self._kill([slot], why, now)
+
+    def _template_due(self, generation: Generation, now: float) -> list[Action]:
+        template = generation.template
+        if template.state is State.WAITING:
+            return self._start_template(generation, now)
+        if template.state is State.KILLED:
+            return self._kill_template(generation, "", now)
+        if template.state is State.DRAINING:
+            return self._kill_template(generation, "did not end after its workers", now)
+        why = f"did not load the application within {self._startup_timeout:g} s"
+        text = f"the template {why}; give it more with --startup-timeout"
+        if generation is self.generations.coming:
+            return self._fail(text, now)
+        if self.state is ServerState.STARTING:
+            return self._give_up(Finish(3, text), now)
+        return self._kill_template(generation, why, now)
+
+    # Inside: workers
+
+    def _serves(self, place: Slot) -> bool:
+        return place.generation == self.generations.serving.number
+
+    @property
+    def _goes_on(self) -> bool:
+        return self.state is not ServerState.DRAINING
 
     def _alive(self) -> list[int]:
-        gone = (State.EMPTY, State.WAITING)
-        return [slot for slot, place in enumerate(self.slots) if place.state not in gone]
+        return [slot for slot, place in enumerate(self.slots) if place.alive]
 
-    def _spawn(self, slot: int, now: float) -> list[Action]:
-        place = self._move(slot, Event.SPAWN)
+    def _lives(self) -> list[Life]:
+        exporter = [] if self.exporter is None else [self.exporter]
+        return [*self.slots, *(found.template for found in self.generations.all()), *exporter]
+
+    def _unfinished(self) -> str:
+        return f"did not finish within {self._graceful_timeout:g} s"
+
+    def _ordered(self, slot: int, generation: int) -> Slot:
+        """The place in which a worker of that generation was ordered, and not heard of yet."""
+        if not 0 <= slot < len(self.slots):
+            raise Unfit(f"there is no slot {slot}")
+        place = self.slots[slot]
+        if not place.alive or place.born or place.generation != generation:
+            raise Unfit(f"no worker of generation {generation} was ordered in slot {slot}")
+        return place
+
+    def _keepers(self, generation: Generation) -> list[int]:
+        """The slots of those who serve, or will: not of one whose replacement is on its way."""
+        kept = (State.STARTING, State.STANDBY, State.READY, State.WAITING)
+        return [
+            slot
+            for slot, place in enumerate(self.slots)
+            if place.state in kept
+            and place.generation == generation.number
+            and slot != self._replaced
+        ]
+
+    def _spawn(self, slot: int, generation: Generation, now: float) -> list[Action]:
+        place = self.slots[slot]
+        if place.generation != generation.number:
+            place.deaths = 0
+            place.tried_since = None
+        place.move(Event.SPAWN)
+        place.generation = generation.number
+        place.born = place.served = False
+        place.ending = None
         place.started = now
-        place.deadline = now + self._startup_timeout
-        return [Spawn(slot)]
+        place.deadline = now + FORK_TIMEOUT
+        return [Spawn(slot, generation.number)]
+
+    def _spawn_or_wait(self, slot: int, now: float) -> list[Action]:
+        """A pause is over. Without a template the slot waits for that, and for no time."""
+        place = self.slots[slot]
+        generation = self.generations.find(place.generation)
+        if generation.template.state is State.READY:
+            return self._spawn(slot, generation, now)
+        place.move(Event.DRAIN)
+        return []
 
     def _replace(self, slot: int, now: float) -> list[Action]:
         place = self.slots[slot]
-        if place.deaths < 2:
-            return self._spawn(slot, now)
-        self._move(slot, Event.BACK_OFF)
-        doublings = min(place.deaths - 2, 64)  # deaths have no end, and 2.0 ** 1024 is no float
-        pause = min(FIRST_PAUSE * 2.0**doublings, LONGEST_PAUSE)
-        place.deadline = now + pause
-        return []
+        if place.deaths >= 2:
+            place.move(Event.BACK_OFF)
+            place.deadline = now + Life(deaths=place.deaths - 1).pause()
+            return []
+        if self.generations.serving.template.state is State.READY:
+            return self._spawn(slot, self.generations.serving, now)
+        return []  # it is filled when the template is there
 
     def _kill(self, slots: Iterable[int], why: str, now: float) -> list[Action]:
+        return [
+            action
+            for slot in slots
+            if self.slots[slot].state is not State.KILLED
+            for action in self._kill_now(slot, why, now)
+        ]
+
+    def _kill_now(self, slot: int, why: str, now: float) -> list[Action]:
+        place = self.slots[slot]
+        place.move(Event.KILL)
+        if not place.born:  # it is killed as soon as it is known
+            place.deadline = now + FORK_TIMEOUT
+            return []
+        place.deadline = now + KILL_AGAIN
+        return [Disable(slot), Kill(slot, why)]
+
+    def _dismiss(self, slot: int, now: float) -> list[Action]:
+        """This worker is not wanted any more."""
+        place = self.slots[slot]
+        if place.state is State.READY:
+            place.move(Event.DRAIN)
+            place.deadline = now + self._graceful_timeout
+            return [Disable(slot), Drain(slot)]
+        if place.state is State.WAITING:
+            place.move(Event.DRAIN)
+            return []
+        if place.state in (State.STARTING, State.STANDBY):
+            return self._kill([slot], "", now)
+        return []
+
+    # Inside: generations
+
+    def _settle(self, now: float) -> list[Action]:
+        """Bring about what is wanted, as far as it can be by now."""
+        if self.state is ServerState.DRAINING:
+            return self._finish_if_empty()
+        serving, coming = self.generations.serving, self.generations.coming
+        actions = self._fill(serving, now)
+        if self.state is ServerState.STARTING:
+            kept = self._keepers(serving)
+            if len(kept) == self.wanted and self._all(kept, State.READY):
+                self.state = ServerState.SERVING
+                actions.append(Announce())
+                actions += self._reload_again(now)
+        elif coming is not None:
+            actions += self._recycled(now) + self._fill(coming, now)
+            kept = self._keepers(coming)
+            if len(kept) == self.wanted and self._all(kept, State.STANDBY):
+                actions += self._take_over(kept, now)
+        else:
+            actions += self._recycle_next(now)
+        return actions
+
+    def _all(self, slots: list[int], state: State) -> bool:
+        return all(self.slots[slot].state is state for slot in slots)
+
+    def _fill(self, generation: Generation, now: float) -> list[Action]:
+        actions: list[Action] = []
+        kept = self._keepers(generation)
+        empty = [slot for slot, place in enumerate(self.slots) if place.state is State.EMPTY]
+        if generation.template.state is State.READY:
+            for slot in empty[: max(0, self.wanted - len(kept))]:
+                actions += self._spawn(slot, generation, now)
+        # Those who serve stay longest, and the first slots are filled.
+        kept.sort(key=lambda slot: (self.slots[slot].state is State.READY, -slot))
+        for slot in kept[: max(0, len(kept) - self.wanted)]:
+            actions += self._dismiss(slot, now)
+        return actions
+
+    def _recycle_next(self, now: float) -> list[Action]:
+        """One at a time, and the next when the last one has ended."""
+        actions = self._recycled(now)
+        while self._replaced is None and self._recycling:
+            slot = self._recycling.pop(0)
+            if self.slots[slot].state is State.READY:
+                self._replaced = slot
+                actions += self._fill(self.generations.serving, now)
+        return actions
+
+    def _recycled(self, now: float) -> list[Action]:
+        """The worker whose replacement is ready, if there is one, may go."""
+        kept = self._keepers(self.generations.serving)
+        if self._replaced is None or self.slots[self._replaced].state is not State.READY:
+            return []
+        if len(kept) < self.wanted or not self._all(kept, State.READY):
+            return []
+        self.slots[self._replaced].ending = Reason.RECYCLE
+        return self._dismiss(self._replaced, now)
+
+    def _take_over(self, slots: list[int], now: float) -> list[Action]:
+        old = self.generations.take_over()
         actions: list[Action] = []
         for slot in slots:
-            if self.slots[slot].state is not State.KILLED:
-                self._move(slot, Event.KILL).deadline = None
-                actions += [Disable(slot), Kill(slot, why)]
-        return actions
+            self.slots[slot].move(Event.READY)
+            actions.append(Enable(slot))
+        for slot, place in enumerate(self.slots):
+            if place.generation == old.number:
+                actions += self._dismiss(slot, now)
+        self._recycling.clear()
+        self._replaced = None
+        actions += self._quit_template(old, now)
+        actions.append(TookOver(self.generations.serving.number))
+        return actions + self._reload_again(now)
+
+    def _reload_again(self, now: float) -> list[Action]:
+        again, self.generations.again = self.generations.again, False
+        return self.reload(now) if again else []
+
+    def _fail(self, text: str, now: float) -> list[Action]:
+        """The generation that comes will not serve."""
+        failed = self.generations.abandon()
+        actions: list[Action] = [ReloadFailed(failed.number, text)]
+        for slot, place in enumerate(self.slots):
+            if place.generation == failed.number:
+                actions += self._dismiss(slot, now)
+        actions += self._quit_template(failed, now)
+        return actions + self._reload_again(now) + self._settle(now)
+
+    def _cannot_load(self, generation: Generation, text: str, now: float) -> list[Action]:
+        if generation is self.generations.coming:
+            return self._fail(text, now)
+        if generation is self.generations.serving and self.state is ServerState.STARTING:
+            return self._give_up(Finish(3, text), now)
+        return []
+
+    def _start_template(self, generation: Generation, now: float) -> list[Action]:
+        generation.template.move(Event.SPAWN)
+        generation.template.started = now
+        generation.template.deadline = now + self._startup_timeout
+        return [StartTemplate(generation.number)]
+
+    def _quit_template(self, generation: Generation, now: float) -> list[Action]:
+        template = generation.template
+        if template.state is State.WAITING:
+            template.move(Event.DRAIN)
+        if not template.alive:
+            self.generations.leaving.pop(generation.number, None)
+            return []
+        if template.state in (State.DRAINING, State.KILLED):
+            return []
+        template.move(Event.DRAIN)
+        template.deadline = now + self._graceful_timeout + LAST_WORDS
+        return [QuitTemplate(generation.number)]
+
+    def _kill_template(self, generation: Generation, why: str, now: float) -> list[Action]:
+        generation.template.move(Event.KILL)
+        generation.template.deadline = now + KILL_AGAIN
+        return [KillTemplate(generation.number, why)]
+
+    def _start_exporter(self, now: float) -> list[Action]:
+        if self.exporter is None or self.state is ServerState.DRAINING:
+            return []
+        self.exporter.move(Event.SPAWN)
+        return [StartExporter()]
+
+    # Inside: the end
 
     def _give_up(self, failure: Finish, now: float) -> list[Action]:
         self._failure = failure
         return self.stop(now) + self._kill(self._alive(), "", now)
 
     def _finish_if_empty(self) -> list[Action]:
-        if self._alive():
+        if self._alive() or self._finished:
             return []
+        self._finished = True
         self._end = None
         return [self._failure or Finish(0)]

@@ -8,6 +8,7 @@ import atexit
 import faulthandler
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -16,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from poolsrv import _core, log
+from poolsrv import _core, access_log, log
 from poolsrv._version import __version__
 from poolsrv.errors import PoolsrvError
 from poolsrv.settings.kinds import Peers
@@ -49,6 +50,7 @@ class Job:
     bell: int
     lifeline: int
     access_log: int
+    access_log_place: str
     sites: list[Site]
 
 
@@ -78,6 +80,7 @@ def run(job: Job, slot: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, drain)
+    signal.signal(signal.SIGUSR1, lambda *_: reopen_log(job))
     signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     try:
         application = job.application
@@ -85,8 +88,7 @@ def run(job: Job, slot: int) -> None:
             prepare(settings)
             application = load(settings.application)
     except PoolsrvError as error:
-        text = str(error).encode(errors="backslashreplace")
-        _core.say(channel.fileno(), _core.WORD_FAILED, text)
+        _say(channel, _core.WORD_FAILED, str(error))
         sys.exit(error.status)
     gc.collect()
     gc.freeze()
@@ -121,7 +123,7 @@ def run(job: Job, slot: int) -> None:
         thread.start()
     if told:  # to drain, while it loaded
         reactor.drain()
-    _core.say(channel.fileno(), _core.WORD_READY, b"")
+    _say(channel, _core.WORD_READY, "")
     _watch(reactor, receiver)
     for thread in threads:
         thread.join()
@@ -143,6 +145,20 @@ def _watch(reactor: _core.Reactor, signals: socket.socket) -> None:
             signals.recv(64)
         except BlockingIOError:
             continue  # it was not a signal that woke us
+
+
+def reopen_log(job: Job) -> None:
+    """The file of the access log was moved away: write to the one that has its name now."""
+    try:
+        access_log.reopen(job.access_log, job.access_log_place)
+    except OSError as error:
+        _log.error("--access-log %s cannot be opened anew: %s", job.access_log_place, error)
+
+
+def _say(channel: socket.socket, word: int, text: str) -> None:
+    """Tell the supervisor, which takes it from no other process than the one it knows."""
+    said = f"{os.getpid()} {text}".encode(errors="backslashreplace")
+    _core.say(channel.fileno(), word, said)
 
 
 def _own_channel(job: Job, slot: int) -> socket.socket:

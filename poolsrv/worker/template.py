@@ -1,59 +1,57 @@
 """The template: the process that a generation of workers is forked from.
 
 With preload it imports the application, once for all its workers. It forks them
-when told to, waits for their ends and reports them; nothing else, so that it
-stays a process of one thread from which forking is safe.
+when told to and says so, or why it could not; nothing else, so that it stays a
+process of one thread from which forking is safe. The supervisor hears of their
+ends itself: they are its children.
 """
 
 import atexit
+import functools
 import gc
+import importlib
 import os
 import select
 import signal
 import socket
 import time
-from typing import Any
 
-import multiprocess
-
-from poolsrv import messages
+from poolsrv import messages, processes
 from poolsrv.errors import PoolsrvError
 from poolsrv.worker.loader import load, prepare
-from poolsrv.worker.main import Job, run
-
-_FORK = multiprocess.get_context("fork")
+from poolsrv.worker.main import Job, reopen_log, run
 
 # After the supervisor's death workers finish within 1.5 s (ORPHAN_GRACE in
 # watch.c); one that does not is stuck where its main thread cannot act.
 _ORPHANS = 1.75
 
 
-def template(control: socket.socket, job: Job) -> None:
+def template(control: socket.socket, job: Job, generation: int) -> None:
     """The whole life of a template."""
-    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # The supervisor decides; a terminal or an init system signals all at once.
-        signal.signal(ignored, signal.SIG_IGN)
     control.setblocking(True)
     atexit._clear()  # what is registered so far is for the supervisor's end
     if job.settings.preload and job.application is None:
+        importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
             prepare(job.settings)
             job.application = load(job.settings.application)
         except PoolsrvError as error:
-            messages.send(control, messages.LoadFailed(str(error)[: messages.LONGEST_TEXT]))
+            text = str(error)[: messages.LONGEST_TEXT]
+            messages.send(control, messages.LoadFailed(generation, text))
             return
         gc.collect()
         gc.freeze()  # the collector would write to pages that workers share
-    messages.send(control, messages.Loaded())
-    _Template(control, job).serve()
+    messages.send(control, messages.Loaded(generation))
+    _Template(control, job, generation).serve()
     atexit._run_exitfuncs()  # what the application has registered here
 
 
 class _Template:
-    def __init__(self, control: socket.socket, job: Job) -> None:
+    def __init__(self, control: socket.socket, job: Job, generation: int) -> None:
         self._control = control
         self._job = job
-        self._workers: dict[int, tuple[int, Any]] = {}  # pidfd -> slot, process
+        self._generation = generation
+        self._workers: set[int] = set()  # pidfds
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(job.lifeline, select.POLLIN)
@@ -78,6 +76,9 @@ class _Template:
                 for slot in slots:
                     self._spawn(slot)
                 return True
+            case messages.Reopen():
+                reopen_log(self._job)
+                return True
             case messages.Quit():
                 self._poll.unregister(self._control)
                 return False
@@ -87,23 +88,56 @@ class _Template:
         return True
 
     def _spawn(self, slot: int) -> None:
-        # The worker waits until the supervisor is told of it: no word of its own comes
-        # before, and if we die before, it ends with us rather than be nobody's.
-        start, told = os.pipe()
-        process = _FORK.Process(
-            target=self._child,
-            args=(slot, start, told),
-            name=f"poolsrv-worker-{slot}",
-            daemon=False,
-        )
-        process.start()
-        pidfd = os.pidfd_open(process.pid)
-        self._workers[pidfd] = (slot, process)
-        self._poll.register(pidfd, select.POLLIN)
-        self._say(messages.Spawned(slot, process.pid), pidfd)
-        os.write(told, b".")
-        os.close(told)
-        os.close(start)
+        """Start a worker by a process between, whose end makes it the supervisor's child."""
+        pidfd = None
+        try:
+            kind = socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+            ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        except OSError as error:
+            self._say(messages.SpawnFailed(self._generation, slot, str(error)))
+            return
+        with ours:
+            try:
+                with theirs:
+                    between = os.fork()
+                    if between == 0:
+                        self._between(slot, ours, theirs)
+                os.waitpid(between, 0)
+                ours.setblocking(False)  # it has spoken, or never will
+                message, pidfd = messages.receive(ours)
+                if message is None:
+                    raise BlockingIOError
+            except BlockingIOError:
+                message = messages.SpawnFailed(self._generation, slot, "it was killed as it forked")
+            except OSError as error:
+                message = messages.SpawnFailed(self._generation, slot, str(error))
+            self._say(message, pidfd)
+            if pidfd is None:
+                return
+            self._workers.add(pidfd)
+            self._poll.register(pidfd, select.POLLIN)
+            # The worker waits until the supervisor is told of it: no word of its own comes
+            # before, and if we die before, it ends with us rather than be nobody's.
+            try:
+                ours.send(b".")
+            except (BrokenPipeError, ConnectionResetError):
+                return  # it was killed by now
+
+    def _between(self, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
+        """In the process between: fork the worker, tell, end at once."""
+        try:
+            pidfd = None
+            message: messages.Message
+            try:
+                life = functools.partial(self._child, slot, ours, theirs)
+                process = processes.start(f"worker-{slot}", life)
+                pidfd = os.pidfd_open(process.pid)
+                message = messages.Spawned(self._generation, slot, process.pid)
+            except OSError as error:
+                message = messages.SpawnFailed(self._generation, slot, str(error))
+            messages.send(theirs, message, pidfd)
+        finally:
+            os._exit(0)
 
     def _say(self, message: messages.Message, fd: int | None = None) -> None:
         try:
@@ -111,38 +145,35 @@ class _Template:
         except (BrokenPipeError, ConnectionResetError):
             return  # the supervisor has ended; the lifeline is about to say so
 
-    def _child(self, slot: int, start: int, told: int) -> None:
+    def _child(self, slot: int, ours: socket.socket, theirs: socket.socket) -> None:
         """In the worker: close what is the template's, and work."""
+        ours.close()
         self._control.close()
         for pidfd in self._workers:
             os.close(pidfd)
-        os.close(told)
-        if os.read(start, 1):
-            os.close(start)
+        with theirs:
+            told = theirs.recv(1)
+        if told:
             run(self._job, slot)
 
     def _ended(self, pidfd: int) -> None:
-        slot, process = self._workers.pop(pidfd)
+        self._workers.remove(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
-        process.join()
-        pid, status = process.pid, process.exitcode
-        process.close()
-        self._say(messages.Exited(slot, pid, status))
 
     def _orphaned(self) -> None:
         end = time.monotonic() + _ORPHANS
         remaining = select.poll()
         for pidfd in self._workers:
             remaining.register(pidfd, select.POLLIN)
-        left = dict(self._workers)
+        left = set(self._workers)
         while left:
             timeout = max(0.0, end - time.monotonic())
             ended = remaining.poll(timeout * 1000)
             for pidfd, _ in ended:
                 remaining.unregister(pidfd)
-                left.pop(pidfd)[1].join()
+                left.remove(pidfd)
             if not ended:
                 for pidfd in left:
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                    processes.send_signal(pidfd, signal.SIGKILL)
                 end = time.monotonic() + _ORPHANS

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -267,6 +268,13 @@ def die(request: Request) -> Iterable[bytes]:
     os._exit(int(request.query.get("status", "1")))
 
 
+def orphan(request: Request) -> Iterable[bytes]:
+    """Leaves `count` processes whose parent has ended; they end soon."""
+    for _ in range(int(request.query["count"])):
+        subprocess.run(["sh", "-c", "sleep 0.05 &"], check=True)
+    return show_process(request)
+
+
 ROUTES = {
     f"/{route.__name__.replace('_', '-')}": route
     for route in (
@@ -296,6 +304,7 @@ ROUTES = {
         hold,
         hold_inside,
         die,
+        orphan,
     )
 }
 

@@ -34,6 +34,10 @@
     X(RESTART_HANG, "hang")       \
     X(RESTART_RECYCLE, "recycle")
 
+#define RELOAD_OUTCOMES(X) \
+    X(RELOAD_DONE, "done") \
+    X(RELOAD_FAILED, "failed")
+
 /* The first digit of a status is the number of its class. */
 #define STATUS_CLASSES(X) \
     X(STATUS_1XX, "1xx")  \
@@ -77,6 +81,9 @@
 
 typedef enum { CLOSED_REASONS(SCOREBOARD_ENUM) CLOSED_COUNT } Closed;
 typedef enum { RESTART_REASONS(SCOREBOARD_ENUM) RESTART_COUNT } Restart;
+typedef enum {
+    RELOAD_OUTCOMES(SCOREBOARD_ENUM) RELOAD_OUTCOME_COUNT
+} ReloadOutcome;
 typedef enum { STATUS_CLASSES(SCOREBOARD_ENUM) STATUS_CLASS_COUNT } StatusClass;
 typedef enum { REFUSED_STATUSES(SCOREBOARD_ENUM) REFUSED_COUNT } Refused;
 typedef enum { LIMITS(SCOREBOARD_ENUM) LIMIT_COUNT } Limit;
@@ -127,6 +134,13 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "lifecycle.ServerState of the server: starting, serving, draining")      \
     F(generation, GAUGE, 1, "", "generation", "",                              \
       "Number of the newest generation that serves")                           \
+    F(wanted, GAUGE, 1, "", "workers_configured", "",                          \
+      "Workers that are wanted")                                               \
+    F(reloads, COUNTER, RELOAD_OUTCOME_COUNT, "", "reloads",                   \
+      "outcome" RELOAD_OUTCOMES(SCOREBOARD_TEXT),                              \
+      "Reloads that ended, by outcome; of those that failed the log says why") \
+    F(faults, COUNTER, 1, "", "supervisor_faults", "",                         \
+      "Events that the supervisor could not deal with; the log says why")      \
     F(started_at, GAUGE, 1, "seconds", "", "",                                 \
       "Monotonic time of the supervisor's start")
 

@@ -209,17 +209,20 @@ dispatcher_stop(DispatcherObject *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+/* As _core.pyi's Event: the kind first, then what there is to say of it. */
 static PyObject *
 event_object(const DispatchEvent *event)
 {
-    if (event->kind == DISPATCH_FOREIGN)
-        return Py_BuildValue("(I)", event->token);
-    if (event->kind == DISPATCH_DRAINED)
-        return PyTuple_New(0);
-    return Py_BuildValue("(IiN)", event->slot, (int)event->word,
-                         PyUnicode_DecodeUTF8(event->text,
-                                              (Py_ssize_t)strlen(event->text),
-                                              "backslashreplace"));
+    if (event->kind == DISPATCH_FOREIGN) {
+        return Py_BuildValue("(iI)", (int)DISPATCH_FOREIGN, event->token);
+    }
+    if (event->kind == DISPATCH_DRAINED) {
+        return Py_BuildValue("(i)", (int)DISPATCH_DRAINED);
+    }
+    return Py_BuildValue(
+        "(iIiN)", (int)DISPATCH_WORD, event->slot, (int)event->word,
+        PyUnicode_DecodeUTF8(event->text, (Py_ssize_t)strlen(event->text),
+                             "backslashreplace"));
 }
 
 static PyObject *
@@ -306,10 +309,10 @@ static PyMethodDef dispatcher_methods[] = {
     {"wait", (PyCFunction)dispatcher_wait, METH_O,
      "wait(deadline): run until something needs policy, or until the monotonic "
      "time `deadline` in seconds (None: no limit).\n\n"
-     "Returns a list of (token,) for readable watched descriptors, (slot, "
-     "word, "
-     "text) for what workers say, and () once when stopped and nothing waits "
-     "for a thread any more."},
+     "Returns a list of (EVENT_READABLE, token) for watched descriptors, "
+     "(EVENT_WORD, slot, word, text) for what workers say, and "
+     "(EVENT_DRAINED,) once when stopped and nothing waits for a thread any "
+     "more."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -336,7 +339,11 @@ int
 core_add_dispatcher(PyObject *module, CoreState *state)
 {
     if (PyModule_AddIntConstant(module, "WORD_READY", CHANNEL_READY) < 0 ||
-        PyModule_AddIntConstant(module, "WORD_FAILED", CHANNEL_FAILED) < 0)
+        PyModule_AddIntConstant(module, "WORD_FAILED", CHANNEL_FAILED) < 0 ||
+        PyModule_AddIntConstant(module, "EVENT_READABLE", DISPATCH_FOREIGN) <
+            0 ||
+        PyModule_AddIntConstant(module, "EVENT_WORD", DISPATCH_WORD) < 0 ||
+        PyModule_AddIntConstant(module, "EVENT_DRAINED", DISPATCH_DRAINED) < 0)
         return -1;
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

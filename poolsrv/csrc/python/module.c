@@ -2,6 +2,7 @@
 #include "python/core.h"
 
 #include <errno.h>
+#include <sys/prctl.h>
 
 #include "common/channel.h"
 
@@ -65,7 +66,19 @@ core_dump_coverage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 }
 #endif
 
+static PyObject *
+core_adopt_orphans(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    if (prctl(PR_SET_CHILD_SUBREAPER, 1UL, 0UL, 0UL, 0UL) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
+    {"adopt_orphans", core_adopt_orphans, METH_NOARGS,
+     "adopt_orphans(): processes whose parent ends become this one's children, "
+     "if it descends from us (PR_SET_CHILD_SUBREAPER)."},
     {"say", core_say, METH_VARARGS,
      "say(channel, word, text): tell the supervisor; text beyond 16000 bytes "
      "is cut."},

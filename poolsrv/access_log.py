@@ -1,0 +1,46 @@
+"""The file of the access log: opened before the first fork, and anew when it was moved away.
+
+All processes have it under one descriptor number. To open it anew is to put
+another file under that number (dup2), which each process does for itself: so
+the core, which writes to the number, need not know.
+"""
+
+import os
+from pathlib import Path
+
+from poolsrv.errors import ConfigError
+
+
+def open_log(place: str) -> int:
+    """A descriptor in append mode, -1 for none; `place` is Settings.access_log."""
+    if place == "off":
+        return -1
+    if place == "-":
+        return 1
+    try:
+        return _open(place)
+    except OSError as error:
+        folder = Path(place).absolute().parent
+        raise ConfigError(
+            f"--access-log {place}: {error.strerror}", f"{folder} must exist and be writable"
+        ) from None
+
+
+def place_of(place: str) -> str:
+    """The same file from any working folder; "" if it cannot be opened anew."""
+    return "" if place in ("off", "-") else str(Path(place).absolute())
+
+
+def reopen(fd: int, place: str) -> None:
+    """Put the file that is called `place` now under `fd`. Raises OSError, and keeps the old one."""
+    if not place:
+        return
+    opened = _open(place)
+    try:
+        os.dup2(opened, fd, inheritable=False)
+    finally:
+        os.close(opened)
+
+
+def _open(place: str) -> int:
+    return os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)

@@ -1,0 +1,142 @@
+"""What the pool may ask of the loop: each is carried out once, in order.
+
+Supervisor only; pure.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Reason(IntEnum):
+    """Why a worker ended; the column of the scoreboard's field `restarts`."""
+
+    EXIT = 0
+    SIGNAL = 1
+    OOM = 2
+    STARTUP = 3
+    HANG = 4
+    RECYCLE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StartTemplate:
+    """Start the template of a generation; say `template_started` or `template_not_started`."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuitTemplate:
+    """Ask the template to end: it is to fork no more."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class KillTemplate:
+    """End the template at once; `why` for the log."""
+
+    generation: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartExporter:
+    """Start the exporter; say `exporter_started` or `exporter_not_started`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spawn:
+    """Have the template of this generation start a worker in this slot."""
+
+    slot: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enable:
+    """Dispatch to this slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Disable:
+    """Dispatch no more to this slot."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """Ask the worker to finish what it holds and end."""
+
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """End the worker at once; `why` for the log."""
+
+    slot: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """The worker is gone: take back what it had not received, settle its rows."""
+
+    slot: int
+    reason: Reason | None
+
+
+@dataclass(frozen=True, slots=True)
+class StopAccepting:
+    """Close the listeners and what is idle; tell when nothing waits for a thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """All workers are ready for the first time."""
+
+
+@dataclass(frozen=True, slots=True)
+class TookOver:
+    """A reload is done: this generation serves."""
+
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReloadFailed:
+    """This generation will not serve; the one before does. `text` says why."""
+
+    generation: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Nothing is left to do. `text` is an error for the person who started the server."""
+
+    status: int
+    text: str = ""
+
+
+Action = (
+    StartTemplate
+    | QuitTemplate
+    | KillTemplate
+    | StartExporter
+    | Spawn
+    | Enable
+    | Disable
+    | Drain
+    | Kill
+    | Bury
+    | StopAccepting
+    | Announce
+    | TookOver
+    | ReloadFailed
+    | Finish
+)

@@ -1,0 +1,110 @@
+"""Which generation serves, which is to take over, which leave; and the lives in them.
+
+Supervisor only; pure. A generation is all workers that were started from one
+load of the application, and the template that forks them. At most one serves
+and one comes; any number may be leaving.
+"""
+
+from dataclasses import dataclass, field
+
+from poolsrv.lifecycle import GONE, Event, State, Unfit, after
+from poolsrv.supervisor.actions import Reason
+
+# A process that lived so long was well: the next one starts without a pause.
+SETTLED = 10.0
+
+# The pause doubles with each process that dies young, up to the longest.
+FIRST_PAUSE = 0.25
+LONGEST_PAUSE = 30.0
+
+
+@dataclass(slots=True)
+class Life:
+    """A process that is wanted: a worker, a template, the exporter.
+
+    `deadline` is when its state has lasted too long.
+    """
+
+    state: State = State.EMPTY
+    started: float = 0.0
+    deadline: float | None = None
+    deaths: int = 0  # in a row, of processes that died young
+
+    def move(self, event: Event) -> None:
+        """Into the state that follows; what was due in the old one is void. Raises Unfit."""
+        before, self.state = self.state, after(self.state, event)
+        if self.state is not before:
+            self.deadline = None
+
+    @property
+    def alive(self) -> bool:
+        return self.state not in GONE
+
+    def pause(self) -> float:
+        """How long to wait before the next process, by how many have died young."""
+        if self.deaths == 0:
+            return 0.0
+        doublings = min(self.deaths - 1, 64)  # deaths have no end, and 2.0 ** 1024 is no float
+        return min(FIRST_PAUSE * 2.0**doublings, LONGEST_PAUSE)
+
+
+@dataclass(slots=True)
+class Slot(Life):
+    """A worker's place. `generation` is that of its last process."""
+
+    generation: int = 0
+    born: bool = False  # its process is known, not only ordered
+    served: bool = False  # its worker has been ready
+    tried_since: float | None = None  # forking has failed since then
+    ending: Reason | None = None  # why it was told to end, if it is replaced
+
+
+@dataclass(slots=True)
+class Generation:
+    """`template` is READY when it can fork."""
+
+    number: int
+    template: Life = field(default_factory=Life)
+
+
+class Generations:
+    """The generations that have a process, by what is wanted of them."""
+
+    def __init__(self) -> None:
+        self.serving = Generation(1)
+        self.coming: Generation | None = None
+        self.leaving: dict[int, Generation] = {}
+        self.again = False  # another reload was asked for while one ran
+        self._newest = 1
+
+    def all(self) -> list[Generation]:
+        coming = [] if self.coming is None else [self.coming]
+        return [self.serving, *coming, *self.leaving.values()]
+
+    def find(self, number: int) -> Generation:
+        """Raises Unfit if there is none of that number any more."""
+        for generation in self.all():
+            if generation.number == number:
+                return generation
+        raise Unfit(f"there is no generation {number}")
+
+    def begin(self) -> Generation:
+        """One that is to take over."""
+        assert self.coming is None
+        self._newest += 1
+        self.coming = Generation(self._newest)
+        return self.coming
+
+    def take_over(self) -> Generation:
+        """The one that comes serves from now on. The one that leaves."""
+        assert self.coming is not None
+        old, self.serving, self.coming = self.serving, self.coming, None
+        self.leaving[old.number] = old
+        return old
+
+    def abandon(self) -> Generation:
+        """The one that was to come leaves."""
+        assert self.coming is not None
+        failed, self.coming = self.coming, None
+        self.leaving[failed.number] = failed
+        return failed

@@ -1,0 +1,297 @@
+"""The supervisor goes on: whatever it is told, whatever fails, whoever is stopped."""
+
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import pytest
+
+from poolsrv import _core
+from poolsrv.supervisor import actions
+from poolsrv.supervisor.actions import Action
+from poolsrv.supervisor.children import Template
+from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.pool import Pool
+from tests.client import Client
+from tests.server import Server
+
+Start = Callable[..., Server]
+
+PROBE = "tests.apps.probe:app"
+KILLED = "worker was ended by|request was lost with its worker"
+
+
+def serves(server: Server) -> None:
+    with Client(server.address) as client:
+        assert client.get("/x").status == 200
+
+
+# Exceptions
+
+
+class Deaf:
+    """A dispatcher that hears nothing."""
+
+    def __getattr__(self, _name: str) -> Callable[..., list[object]]:
+        return lambda *_: []
+
+
+class FailsOnce(Supervisor):
+    """Each action raises when it is carried out for the first time."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.failed: list[type] = []
+
+    def carry_out(self, action: Action) -> None:
+        if type(action) not in self.failed:
+            self.failed.append(type(action))
+            raise ZeroDivisionError(type(action).__name__)
+        super()._carry_out(action)
+
+    _carry_out = carry_out
+
+
+EACH: list[Action] = [
+    actions.StartTemplate(1),
+    actions.QuitTemplate(1),
+    actions.KillTemplate(1, ""),
+    actions.StartExporter(),
+    actions.Spawn(0, 1),
+    actions.Enable(0),
+    actions.Disable(0),
+    actions.Drain(0),
+    actions.Kill(0, ""),
+    actions.Bury(0, None),
+    actions.StopAccepting(),
+    actions.Announce(),
+    actions.TookOver(2),
+    actions.ReloadFailed(2, "why"),
+    actions.Finish(0),
+]
+
+
+def test_an_exception_in_any_action_is_said_and_the_next_is_carried_out(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("poolsrv.supervisor.loop._SAY_AGAIN", 0.0)
+    monkeypatch.setattr(logging.getLogger("poolsrv"), "propagate", True)
+    assert {type(action) for action in EACH} == set(get_args(Action))
+    memory = _core.scoreboard_create(2, 1)
+    board = _core.Scoreboard(memory)
+    os.close(memory)
+
+    def none(*_: object) -> Template:
+        raise OSError("none of this kind")
+
+    supervisor = FailsOnce(
+        Pool(1, 2, startup_timeout=60, graceful_timeout=60),
+        cast(_core.Dispatcher, Deaf()),
+        board,
+        [],
+        none,
+        none,
+        lambda: None,
+        lambda: None,
+    )
+    for action in EACH:
+        supervisor._do([action, actions.Disable(1)])
+    said = [record.exc_text for record in caplog.records if record.exc_info]
+    missing = {type(action).__name__ for action in EACH} - {"Spawn"}
+    for name in missing:
+        assert any(f"ZeroDivisionError: {name}" in (text or "") for text in said), name
+
+
+@pytest.mark.parametrize("number", [signal.SIGRTMIN, signal.SIGRTMAX - 1, signal.SIGABRT])
+def test_a_worker_that_any_signal_ends(server: Start, number: int) -> None:
+    """Real-time signals have no name in Python."""
+    probe = server(PROBE, processes=1, allow_errors=KILLED)
+    (victim,) = probe.workers()
+    os.kill(victim, number)
+    probe.wait_until(lambda: probe.workers() not in ([], [victim]), deadline=20)
+    serves(probe)
+    assert probe.metric("poolsrv_supervisor_faults_total") == 0
+
+
+# Signals
+
+
+def test_signals_that_are_sent_by_habit_end_nothing(server: Start) -> None:
+    probe = server(PROBE, processes=1)
+    for name in ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTTIN", "SIGTTOU"):
+        probe.terminate(signal.Signals[name])
+        probe.wait_for_log(name)
+        serves(probe)
+    os.killpg(probe.pid, signal.SIGALRM)
+    probe.wait_until(lambda: probe.log().count("SIGALRM") == 2)
+    serves(probe)
+
+
+def test_quit_stops_like_term(server: Start) -> None:
+    probe = server(PROBE, processes=1)
+    serves(probe)
+    probe.terminate(signal.SIGQUIT)
+    assert probe.wait() == 0
+
+
+def test_the_access_log_is_opened_anew(server: Start, tmp_path: Path) -> None:
+    log, moved = tmp_path / "access.log", tmp_path / "access.log.1"
+    probe = server(PROBE, processes=2, access_log=log, allow_errors=KILLED)
+    serves(probe)
+    probe.wait_until(lambda: log.read_text().count("\n") == 1)
+    log.rename(moved)
+    probe.terminate(signal.SIGUSR1)
+
+    def written() -> bool:
+        """To the new file by every worker; the signal to each may take its time."""
+        serves(probe)
+        return log.exists() and log.read_text().count("\n") >= 20
+
+    probe.wait_until(written, deadline=20)
+    before = moved.read_text()
+    # And by those that are forked from now on.
+    victim = probe.workers()[0]
+    probe.kill(victim)
+    probe.wait_until(lambda: len(probe.workers()) == 2 and victim not in probe.workers())
+    for _ in range(20):
+        serves(probe)
+    assert moved.read_text() == before
+
+
+INHERITING = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+signal.pthread_sigmask(signal.SIG_BLOCK, range(1, 32))
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def test_what_the_parent_ignores_and_blocks_does_not_matter(server: Start) -> None:
+    probe = server(
+        PROBE, processes=1, through=[sys.executable, "-c", INHERITING], allow_errors=KILLED
+    )
+    (victim,) = probe.workers()
+    probe.kill(victim)
+    probe.wait_until(lambda: probe.workers() not in ([], [victim]))
+    serves(probe)
+    assert probe.stop() == 0
+
+
+# Processes
+
+
+def stopped(pid: int) -> bool:
+    """Every thread of it: a signal is sent before it has arrived everywhere."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
+def test_a_stopped_template_delays_no_request(server: Start) -> None:
+    """What was on its way to a worker that dies goes to another at once."""
+    probe = server(PROBE, processes=2, threads=4, allow_errors=KILLED)
+    (template,) = probe.templates()
+    victim = probe.workers()[0]
+    for pid in (template, victim):
+        probe.kill(pid, signal.SIGSTOP)
+        probe.wait_until(lambda pid=pid: stopped(pid))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(8)]
+        for client in clients:
+            client.send(b"GET /show-process HTTP/1.1\r\nHost: a\r\n\r\n")
+        probe.wait_until(lambda: probe.metric("poolsrv_connections_dispatched_total") >= 8)
+        probe.kill(victim)
+        for client in clients:
+            assert client.receive().body.split()[0] != str(victim).encode()
+    assert "worker was ended by SIGKILL" in probe.log()
+    probe.kill(template, signal.SIGCONT)
+    probe.wait_until(lambda: len(probe.workers()) == 2)
+
+
+def test_a_template_that_stays_stopped_is_replaced(server: Start) -> None:
+    probe = server(PROBE, processes=2, allow_errors=f"{KILLED}|template")
+    (template,) = probe.templates()
+    probe.kill(template, signal.SIGSTOP)
+    probe.wait_until(lambda: stopped(template))
+    victim = probe.workers()[0]
+    probe.kill(victim)
+    probe.wait_for_log("template did not fork within 10 s: killed", deadline=20)
+    probe.wait_until(lambda: len(probe.workers()) == 2, deadline=20)
+    assert probe.templates() != [template]
+
+
+def limit_processes(pid: int, number: int | None) -> None:
+    limit = "unlimited" if number is None else str(number)
+    subprocess.run(["prlimit", "--pid", str(pid), f"--nofile={limit}:"], check=True)
+
+
+def test_a_fork_that_fails_is_tried_again(server: Start) -> None:
+    """Without descriptors for its pipes, as without memory or processes."""
+    probe = server(PROBE, processes=2, allow_errors=f"{KILLED}|could not be forked")
+    (template,) = probe.templates()
+    limit_processes(template, 8)
+    victim = probe.workers()[0]
+    held = probe.descriptors(template)
+    probe.kill(victim)
+    probe.wait_for_log("could not be forked; it is tried again: .*Too many open files")
+    assert probe.status()["ready"]["reason"].startswith("1 of 2")
+    serves(probe)
+    probe.wait_until(lambda: probe.log().count("could not be forked") == 3)
+    limit_processes(template, 1024)
+    probe.wait_until(lambda: len(probe.workers()) == 2, deadline=20)
+    assert probe.templates() == [template]
+    assert len(probe.descriptors(template)) <= len(held)
+
+
+def test_what_the_application_leaves_behind_is_reaped(server: Start) -> None:
+    """A grandchild whose parent has ended, as of a daemon or a shell."""
+    probe = server(PROBE, processes=1)
+    with Client(probe.address) as client:
+        assert client.get("/orphan?count=5").status == 200
+    probe.wait_until(lambda: len(probe.processes()) == len(probe.living()), deadline=20)
+
+
+def test_a_message_without_its_descriptor_is_dropped() -> None:
+    """What a template says may be an application's doing."""
+
+    def life(control: socket.socket) -> None:
+        control.setblocking(True)
+        control.send(b'["Spawned", {"generation": 1, "slot": 0, "pid": 1}]')
+        control.send(b"nonsense")
+        control.recv(1)
+
+    memory = _core.scoreboard_create(2, 1)
+    board = _core.Scoreboard(memory)
+    os.close(memory)
+    templates: list[Template] = []
+
+    def start(generation: int) -> Template:
+        templates.append(Template(generation, life))
+        return templates[-1]
+
+    supervisor = Supervisor(
+        Pool(1, 2, startup_timeout=60, graceful_timeout=60, exporter=False),
+        cast(_core.Dispatcher, Deaf()),
+        board,
+        [],
+        start,
+        None,
+        lambda: None,
+        lambda: None,
+    )
+    supervisor._do(supervisor._pool.start(0.0))
+    for _ in range(2):
+        select.select([templates[0].control], [], [])
+        supervisor._guarded(supervisor._hear_template, 1)
+    # A process that the application has forked, and that says what a worker says.
+    supervisor._guarded(supervisor._heard, 0, _core.WORD_READY, "4711 ")
+    supervisor._end()
+    index = next(field[3] for field in _core.FIELDS if field[:2] == ("supervisor", "faults"))
+    assert board.supervisor()[index] == 3
