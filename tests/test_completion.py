@@ -62,7 +62,7 @@ def in_bash(folder: Path, *words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "offered"),
     [
-        (["poolsrv", "s"], ["serve"]),
+        (["poolsrv", "ser"], ["serve"]),
         (["poolsrv", "serve", "--unix"], ["--unix-mode", "--unix-owner"]),
         (["poolsrv", "serve", "--no-pre"], ["--no-preload"]),
         (["poolsrv", "serve", "--log-format", ""], ["text", "json"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from poolsrv.cli import COMMANDS
 from poolsrv.exporter.metrics import METRICS
 from poolsrv.lifecycle import diagram
 from poolsrv.manual import page
@@ -86,9 +87,10 @@ def test_words_of_the_architecture_are_words_of_the_code() -> None:
 
 
 def test_options_exist(document: str) -> None:
+    switches = {switch for command in COMMANDS.values() for switch in command.switches}
     for flag in OPTION.findall(document):
         name = flag.removeprefix("--")
-        assert settings().keys() & {name, name.removeprefix("no-")}, flag
+        assert flag in switches or settings().keys() & {name, name.removeprefix("no-")}, flag
 
 
 def test_metrics_exist(document: str) -> None:
