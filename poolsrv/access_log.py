@@ -5,6 +5,7 @@ another file under that number (dup2), which each process does for itself: so
 the core, which writes to the number, need not know.
 """
 
+import errno
 import os
 from pathlib import Path
 
@@ -20,10 +21,10 @@ def open_log(place: str) -> int:
     try:
         return _open(place)
     except OSError as error:
-        folder = Path(place).absolute().parent
-        raise ConfigError(
-            f"--access-log {place}: {error.strerror}", f"{folder} must exist and be writable"
-        ) from None
+        remedy = f"{Path(place).absolute().parent} must exist and be writable"
+        if error.errno == errno.ENXIO:
+            remedy = "nobody reads this FIFO: start its reader first"
+        raise ConfigError(f"--access-log {place}: {error.strerror}", remedy) from None
 
 
 def place_of(place: str) -> str:
@@ -43,4 +44,8 @@ def reopen(fd: int, place: str) -> None:
 
 
 def _open(place: str) -> int:
-    return os.open(place, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    # A FIFO that nobody reads would hold the process, and say nothing.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+    fd = os.open(place, flags, 0o640)
+    os.set_blocking(fd, True)
+    return fd

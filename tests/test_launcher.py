@@ -1,6 +1,7 @@
 """What is settled before the first process is started."""
 
 import logging
+import os
 import socket
 from contextlib import ExitStack
 from pathlib import Path
@@ -8,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import poolsrv
-from poolsrv import launcher
-from poolsrv.errors import ApplicationError, ListenError
+from poolsrv import access_log, launcher
+from poolsrv.errors import ApplicationError, ConfigError, ListenError
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.settings.rows import DEFAULTS, Settings
 
@@ -92,8 +93,20 @@ def test_serve_takes_the_text_of_an_application(
     monkeypatch.setattr(
         launcher,
         "launch",
-        lambda settings, application=None: launched.append((settings, application)),
+        lambda settings, application=None, *_, **__: launched.append((settings, application)),
     )
     poolsrv.serve("shop:app", threads=2)
     ((settings, application),) = launched
     assert (settings.application, settings.threads, application) == ("shop:app", 2, None)
+
+
+def test_a_fifo_without_a_reader_does_not_hold_the_start(tmp_path: Path) -> None:
+    fifo = tmp_path / "access.log"
+    os.mkfifo(fifo)
+    with pytest.raises(ConfigError, match="nobody reads this FIFO: start its reader first"):
+        access_log.open_log(str(fifo))
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    writer = access_log.open_log(str(fifo))
+    assert os.get_blocking(writer)
+    os.close(writer)
+    os.close(reader)

@@ -6,7 +6,7 @@ here is an option: the names are refused, with the remedy.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 # What poolsrv calls otherwise: our field, their names.
@@ -35,6 +35,11 @@ _OURS: Mapping[str, str] = {
     "limit_request_body": "max-request-body-size limit-post",
     "body_buffer": "inbuf-overflow post-buffering",
     "response_buffer": "outbuf-high-watermark outbuf-overflow response-buffer-size",
+    "max_requests": "limit-max-requests maximum-requests",
+    "max_age": "max-worker-lifetime workers-lifetime",
+    "max_rss": "reload-on-rss workers-max-rss",
+    "max_rss_kill": "evil-reload-on-rss",
+    "jitter": "max-requests-jitter limit-max-requests-jitter",
     "trust_proxy": (
         "forwarded-allow-ips proxy-allow-ips proxy-allow-from trusted-proxy proxy-headers "
         "trust-proxy-header"
@@ -58,19 +63,14 @@ _OTHERS = (
         "TLS is the work of a proxy in front (nginx, Caddy, HAProxy): see --trust-proxy",
     ),
     (
-        "-t timeout harakiri request-timeout",
+        "-t timeout harakiri",
         "a request inside the application has no time limit yet; what waits has: --queue-timeout, "
         "--graceful-timeout",
     ),
     (
-        "max-requests max-requests-jitter limit-max-requests max-worker-lifetime reload-on-rss "
-        "evil-reload-on-rss workers-lifetime workers-max-rss maximum-requests",
-        "workers are not recycled yet; leave it out",
-    ),
-    (
         "reload touch-reload py-autoreload reload-dir reload-engine reload-extra-file "
         "reload-on-changes",
-        "code is not reloaded yet: start the server again; leave it out",
+        "code is loaded anew when the server gets SIGHUP, without losing a request",
     ),
     (
         "master -M enable-threads vacuum die-on-term strict need-app lazy-apps lazy "
@@ -165,7 +165,7 @@ _FAMILIES = (
     ("ws-", "WebSockets are not served; leave it out"),
     ("websocket-", "WebSockets are not served; leave it out"),
     ("asgi-", "poolsrv serves WSGI only; leave it out"),
-    ("reload-", "code is not reloaded yet: start the server again; leave it out"),
+    ("reload-", "code is loaded anew when the server gets SIGHUP, without losing a request"),
     ("log-syslog-", "there are --log-level, --log-format text|json and --access-log"),
     ("static-", "static files are not served yet: a proxy in front or WhiteNoise does it"),
     ("statsd-", "poolsrv serves its metrics to Prometheus: --admin ADDRESS, at /metrics"),
@@ -180,21 +180,21 @@ _CALLED = {name: field for field, names in _OURS.items() for name in names.split
 _SAID = {name: remedy for names, remedy in _OTHERS for name in names.split()}
 
 
-def remedy(name: str, write: Callable[[str], str]) -> str:
+def remedy(name: str, write: Callable[[str], str], known: Collection[str]) -> str:
     """What to do instead of `name`, an option of another server; empty if there is none.
 
     `name` is as the person wrote it, `write` names our options as they are
-    written in that place.
+    written in that place, `known` are their field names.
     """
     plain = name if re.fullmatch("-.", name) else _plain(name)
-    if field := _CALLED.get(plain):
+    if (field := _CALLED.get(plain, "")) in known:
         if field == "application" and write(field) == "APP":
             return "poolsrv takes it without a flag: poolsrv serve module:callable"
         return f"poolsrv calls it {write(field)}{_more(plain, write)}"
     positive = plain.removeprefix("no-")
     if said := _SAID.get(plain) or _SAID.get(positive):
         return said
-    if field := _CALLED.get(positive):
+    if (field := _CALLED.get(positive, "")) in known:
         return f"poolsrv calls it {write(field)}"
     return next((said for prefix, said in _FAMILIES if positive.startswith(prefix)), "")
 

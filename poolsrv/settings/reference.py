@@ -93,6 +93,9 @@ in all of the first four, and names of other servers lead to those of poolsrv. A
 that is empty is not set. What Kubernetes sets for a Service of the name `poolsrv`
 (`POOLSRV_PORT=tcp://...`, `POOLSRV_SERVICE_HOST` and the like) is left alone.
 
+A reload (SIGHUP) reads the sources anew. An option that says so keeps its value until the
+server is started again.
+
 Durations are seconds or carry a unit (`ms`, `s`, `m`, `h`, `d`), sizes are bytes or carry
 one (`B`, `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB`, `TiB`). In paths `~` is the home folder.
 Permissions are octal: `"0660"`, or `0o660` in the file. A repeatable option is an array in the
@@ -116,9 +119,10 @@ def reference() -> str:
         for name in names:
             row = ROWS[name]
             allowed = row.kind.allowed.replace("|", "\\|")
-            lines.append(
-                f"| `{key(name)}` | {default_of(name) or 'none'} | {row.help} Value: {allowed}. |"
-            )
+            meaning = f"{row.help} Value: {allowed}."
+            if not row.reloadable:
+                meaning += " Not changed by a reload."
+            lines.append(f"| `{key(name)}` | {default_of(name) or 'none'} | {meaning} |")
         lines.append("")
     return "\n".join(lines)
 

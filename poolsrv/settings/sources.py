@@ -141,7 +141,7 @@ def unknown(
     import difflib
 
     if not remedy:
-        remedy = habits.remedy(name, source.write)
+        remedy = habits.remedy(name, source.write, ROWS)
     if not remedy and (nearest := difflib.get_close_matches(name, others, n=1)):
         remedy = f"did you mean {nearest[0]}?"
     return ConfigError(
