@@ -220,9 +220,9 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     schedule_ran(worker_schedule(t->worker), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
-    c->more = !c->keep;
     if (x->out.size) {
-        output_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL);
+        output_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL,
+                    output_last(c));
         x->out.size = 0;
     }
     if (x->out.capacity > OUT_KEPT)

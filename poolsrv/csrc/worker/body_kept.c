@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include "worker/output.h"
@@ -197,12 +196,10 @@ body_kept_start(Worker *w, Thread *t, Conn *c, Request *r)
     }
     if (r->head.expect_continue && behind == 0 &&
         output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0, NULL,
-                    NULL) < 0)
+                    NULL, STREAM_PUSH) < 0)
         return exchange_hang_up(w, t, c);
-    c->state = CONN_BODY;
-    conn_seen(t, SEEN_IDLE, SEEN_READING);
     r->body_began = t->now;
-    word_set(&c->deadline, request_body_deadline(w, r, t->now));
+    conn_set_state(w, t, c, CONN_BODY);
     if (!c->drained)
         return STEP_AGAIN;
     conn_uncount(w, c);
@@ -236,17 +233,14 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
                 to = r->memory + r->body_size;
             }
         }
-        do
-            n = recv(c->fd, to, room, MSG_DONTWAIT);
-        while (n < 0 && errno == EINTR);
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        n = stream_receive(c, to, room);
+        if (n == STREAM_AGAIN) {
             conn_uncount(w, c);
             return STEP_WAIT;
         }
         if (n <= 0)
             return exchange_client_left(w, t, c);
         word_add(t->row->bytes_in, (uint64_t)n);
-        c->drained = conn_is_all(c, (size_t)n, room);
         t->now = clock_now();
         word_set(&c->deadline, request_body_deadline(w, r, t->now));
         if (r->head.chunked) {
@@ -261,11 +255,9 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
                 status = 1;
         }
         if (status > 1) {
-            conn_seen(t, SEEN_READING, SEEN_IDLE);
             return refuse_request(w, t, c, status, words);
         }
         if (status == 1) {
-            conn_seen(t, SEEN_READING, SEEN_IDLE);
             if (put_back(r, to + used, (uint32_t)((size_t)n - used)) < 0)
                 return exchange_hang_up(w, t, c);
             return exchange_serve(w, t, c, r, t->now);

@@ -2,10 +2,8 @@
 #define _GNU_SOURCE
 #include "worker/body_streamed.h"
 
-#include <errno.h>
-#include <poll.h>
+#include <limits.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "worker/output.h"
 #include "worker/worker_internal.h"
@@ -17,12 +15,11 @@ wait_readable(Thread *t, Conn *c, const Request *r)
     const uint64_t now = clock_now();
     const uint64_t deadline = request_body_deadline(t->worker, r, now);
     const uint64_t left = deadline > now ? deadline - now : 0;
-    struct pollfd p = {.fd = c->fd, .events = POLLIN};
+    const uint64_t milliseconds = left / CLOCK_MILLISECOND + 1;
     int n;
     atomic_store(&t->row->current.state, THREAD_READING);
-    do
-        n = poll(&p, 1, (int)(left / CLOCK_MILLISECOND) + 1);
-    while (n < 0 && errno == EINTR);
+    n = stream_wait_readable(c, milliseconds < INT_MAX ? (int)milliseconds
+                                                       : INT_MAX);
     t->waited += clock_now() - now;
     atomic_store(&t->row->current.state, THREAD_APPLICATION);
     if (n == 0)
@@ -36,21 +33,18 @@ receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
              const char **words)
 {
     for (;;) {
-        const ssize_t n = recv(c->fd, to, room, MSG_DONTWAIT);
+        const ssize_t n = stream_receive(c, to, room);
         if (n > 0) {
             word_add(t->row->bytes_in, (uint64_t)n);
-            c->drained = conn_is_all(c, (size_t)n, room);
             return (size_t)n;
         }
-        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        if (n == STREAM_AGAIN) {
             r->refusal = wait_readable(t, c, r);
             if (r->refusal == 0)
                 continue;
             *words = "the request's body did not arrive in time";
             return 0;
         }
-        if (n < 0 && errno == EINTR)
-            continue;
         if (r->abandoned) {
             *words = "the request is over";
             r->refusal = 400;
@@ -134,7 +128,7 @@ body_streamed_want(Thread *t, Conn *c, Request *r)
     /* Once the answer has begun, this would stand in its middle. */
     if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
         output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0, NULL,
-                    NULL) < 0) {
+                    NULL, STREAM_PUSH) < 0) {
         r->refusal = 400;
     }
 }
@@ -169,7 +163,7 @@ body_streamed_abandon(Conn *c, Request *r)
 {
     if (r->streaming) {
         r->abandoned = true;
-        shutdown(c->fd, SHUT_RD); /* wakes who waits, and nobody else */
+        stream_deafen(c); /* wakes who waits, and nobody else */
     }
 }
 

@@ -33,7 +33,7 @@ conn_release(Worker *w, Conn *c)
         };
         c->registered = true;
         if (epoll_ctl(w->epoll, EPOLL_CTL_ADD, c->fd, &e) < 0) {
-            shutdown(c->fd, SHUT_RDWR); /* reads as the client's end */
+            stream_shut(c); /* reads as the client's end */
             return false;
         }
     }
@@ -50,14 +50,6 @@ conn_release(Worker *w, Conn *c)
             return true;
         }
     }
-}
-
-/* Have these bytes emptied the socket? Less than there was room for has, but
- * the client's end may lie behind them, and it comes with no further event. */
-bool
-conn_is_all(const Conn *c, size_t n, size_t room)
-{
-    return n < room && !(atomic_load(&c->word) & CONN_ENDS);
 }
 
 void
@@ -132,13 +124,12 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
     c->fd = fd;
     c->item = *item;
     c->ready = item->since;
-    c->state = CONN_IDLE;
+    c->ending = ENDING_CLOSE;
     c->counted = true;
     c->next = NULL;
-    c->registered = c->drained = c->keep = c->gone = false;
-    c->unread = c->more = c->broken = false;
+    c->registered = c->drained = c->gone = c->deaf = false;
     atomic_fetch_add(&w->live, 1);
-    word_add(&t->row->connections[SEEN_IDLE], 1);
+    conn_set_state(w, t, c, CONN_IDLE);
     return c;
 }
 
@@ -150,13 +141,11 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     const uint64_t word = atomic_load(&c->word);
     conn_request_free(c);
     output_discard(w, c);
-    word_add(&t->row->connections[SEEN_IDLE], (uint64_t)-1);
+    conn_set_state(w, t, c, CONN_FREE);
     conn_uncount(w, c);
     atomic_fetch_sub(&w->line->held, 1);
     close(c->fd);
     c->fd = -1;
-    c->state = CONN_FREE;
-    word_set(&c->deadline, 0);
     /* A new generation, still owned: events on their way are for nobody. */
     atomic_store(&c->word, ((word >> CONN_BITS) + 1) << CONN_BITS | CONN_OWNED);
     pthread_mutex_lock(&w->lock);
@@ -177,21 +166,14 @@ conn_forget(Worker *w, Conn *c)
         epoll_ctl(w->epoll, EPOLL_CTL_DEL, c->fd, NULL);
 }
 
-/* An answer that is cut short must not look complete, which one without a
- * length does when the connection just ends. A reset also frees what the kernel
- * keeps for a client that does not read: megabytes, for as long as it likes. */
-static void
-conn_reset(const Conn *c)
-{
-    const struct linger none = {.l_onoff = 1};
-    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-}
-
 void
 conn_close(Worker *w, Thread *t, Conn *c)
 {
-    if (c->broken || c->gone)
-        conn_reset(c);
+    if (c->gone || c->ending == ENDING_RESET) {
+        stream_reset(c);
+    } else {
+        stream_shut(c); /* a child of the application may hold it, too */
+    }
     conn_forget(w, c);
     conn_leave(w, t, c);
 }
@@ -208,8 +190,10 @@ conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
         Conn *c = conns[i];
         m.fds[i] = c->fd;
         m.items[i] = c->item;
-        m.items[i].request_waits = c->ready != 0;
-        m.items[i].since = c->ready ? c->ready : now;
+        /* An event is not always a byte, and who has sent none must never be
+         * answered: a proxy would take that for the next answer. */
+        m.items[i].request_waits = c->ready != 0 && stream_has_bytes(c);
+        m.items[i].since = m.items[i].request_waits ? c->ready : now;
     }
     if (!w->orphan && channel_send(w->o.channel, &m) < 0) {
         /* The channel is full: the sweep tries again a little later. Edges
@@ -223,6 +207,8 @@ conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
         watch_arm(w);
         return;
     }
-    for (i = 0; i < n; i++)
-        conn_close(w, t, conns[i]);
+    for (i = 0; i < n; i++) { /* its descriptor alone: it lives on */
+        conn_forget(w, conns[i]);
+        conn_leave(w, t, conns[i]);
+    }
 }

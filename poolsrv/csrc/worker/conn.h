@@ -6,6 +6,42 @@
  * and queues it; an event of an owned one is left to its owner as the EVENT
  * bit. Events are edge-triggered and registered once, so a kept-alive request
  * costs no epoll_ctl.
+ *
+ * States. conn_set_state() alone changes the state, and with it the gauge of
+ * connections and the deadline.
+ *
+ *   from the supervisor              back to it: only from IDLE
+ *        |                                 ^
+ *        v          the first bytes        |
+ *   +-> IDLE ----------------------> PARSE <--- incomplete ---+
+ *   |    ^ | its PROXY header         | | |                   |
+ *   |    | v is incomplete            | | +--> HEAD (more) ---+
+ *   |   PREFACE                       | v
+ *   |                      complete   | BODY: the head is complete, the body
+ * not |                                 v  | |  PARSE <--- more is here ---
+ * RUNNING <-- complete |                               |   |
+ *   +---- the answer is sent -------+   | its reader is slow
+ *   |                               |   v
+ *   +-------------------------------|- WRITING
+ *                                   v   v
+ *        the answer says `close`:  LINGER ----> FREE, as from any other state
+ * if so do refusals                         the client has gone
+ *
+ *   state    bytes of the request      of the answer    deadline      gauge
+ *   IDLE     none has been received    none             keep-alive    idle
+ *   PREFACE  none; the header is       none             header        reading
+ *            peeked, not received
+ *   PARSE    thread's buffer, or       none             none: owned   idle
+ *            c->request if it had to
+ *            let others go first
+ *   HEAD     c->request                none             header        reading
+ *   BODY     c->request; the body in   100 Continue     body          reading
+ *            it, in memory or a file
+ *   RUNNING  as in PARSE or BODY       pieces, c->out   none: the     running
+ *                                                       deadlines'
+ *   WRITING  c->request holds what     c->out           send          writing
+ *            came behind, if any
+ *   LINGER   thrown away               with the kernel  2 s           idle
  */
 #ifndef POOLSRV_CONN_H
 #define POOLSRV_CONN_H
@@ -34,47 +70,62 @@
 
 typedef enum {
     CONN_FREE,
-    CONN_IDLE,    /* no byte of a request has been read */
-    CONN_PREFACE, /* its PROXY header is incomplete, and unread */
-    CONN_PARSE,   /* bytes of the next one are in the thread's buffer */
+    CONN_IDLE,    /* no byte of a request has been received */
+    CONN_PREFACE, /* its PROXY header is incomplete */
+    CONN_PARSE,   /* bytes of the next request are here */
     CONN_HEAD,    /* the head is incomplete */
     CONN_BODY,    /* the body is */
+    CONN_RUNNING, /* the application has it */
     CONN_WRITING, /* the answer waits for its reader */
-    CONN_LINGER,  /* refused; waits for the client to close */
+    CONN_LINGER,  /* our side has ended; the client's has not */
 } ConnState;
+
+/* What follows an answer. */
+typedef enum {
+    ENDING_KEEP,  /* the next request */
+    ENDING_CLOSE, /* our end; the connection's when the client has read it */
+    ENDING_RESET, /* the answer lacks its end, and only a reset can say so */
+} Ending;
 
 struct Conn {
     _Atomic uint64_t word; /* generation, ENDS, EVENT, OWNED */
     uint32_t index;
     int fd;
-    Conn *next; /* in the ready queue or the free list */
+    Conn *next; /* in the ready queue, the free list or that of the ended */
     ChannelItem item;
     uint64_t ready;   /* since when it could be read */
     uint64_t rank;    /* in the ready queue: see choice.h */
     Word deadline;    /* of the state it is in; 0: none */
     Request *request; /* an incomplete one, or NULL */
     Segment *out, *out_last;
-    uint64_t out_size;
+    uint64_t out_size; /* bytes in these segments */
     uint64_t sent;     /* bytes that the socket took, ever */
     uint64_t taken;    /* of these, by the client, at the last look */
-    uint64_t patience; /* how long a thread may still wait for its reader */
-    uint8_t state;
-    uint8_t lane;    /* in the ready queue: a ReadyLane */
-    bool registered; /* in the epoll set */
-    bool counted;    /* in the load */
-    bool drained;    /* the last recv took all there was */
-    bool keep;       /* after the answer, go on */
-    bool gone;       /* the client is: write nothing more */
-    bool broken;     /* the answer lacks its end, and only a reset can say so */
-    bool unread;     /* it sends a body that nobody reads */
-    bool more;       /* its end, or a file, follows at once what is sent now */
-    uint16_t status; /* of the answer on its way */
-    uint64_t began;  /* of that request */
+    uint64_t patience; /* how long we may still wait for its reader */
+    uint8_t state;     /* ConnState; by conn_set_state() */
+    uint8_t ending;    /* Ending, of the answer on its way */
+    uint8_t lane;      /* in the ready queue: a ReadyLane */
+    bool registered;   /* in the epoll set: not before it first waits */
+    bool counted;      /* in the load: it has, or is to have, a thread */
+    bool drained;      /* nothing is left to receive, as far as we know */
+    bool gone;         /* the client is: send nothing more */
+    bool deaf;         /* stream_deafen: the end that it gives is our own */
+    uint16_t status;   /* of the answer on its way */
+    uint64_t began;    /* when the first byte of that request was there */
 };
+
+/* May it go to another worker, or to the supervisor? Only while no byte of its
+ * next request has been received. */
+static inline bool
+conn_may_move(const Conn *c)
+{
+    return c->state == CONN_IDLE;
+}
 
 Conn *conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item);
 void conn_close(Worker *w, Thread *t, Conn *c);
-/* Give owned connections back, unread; at most CHANNEL_BATCH. */
+/* Give owned connections that may move back; at most CHANNEL_BATCH. One that
+ * has c->ready and bytes to read is said to wait for a thread. */
 void conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t count,
                     uint64_t now);
 /* No longer owned; false: it has an event, and the caller still owns it. */
@@ -85,8 +136,6 @@ void conn_uncount(Worker *w, Conn *c);
 /* The worker has room for so many more; the supervisor is told if one waits, or
  * if it waits for the end. */
 void conn_unload(Worker *w, uint32_t count);
-/* Have these bytes emptied the socket? */
-bool conn_is_all(const Conn *c, size_t n, size_t room);
 void conn_request_free(Conn *c);
 
 #endif

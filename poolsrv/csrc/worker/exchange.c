@@ -9,12 +9,11 @@
 #define _GNU_SOURCE
 #include "worker/exchange.h"
 
-#include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "worker/body_kept.h"
 #include "worker/body_streamed.h"
+#include "worker/ending.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
 #include "worker/preface.h"
@@ -23,7 +22,7 @@
 
 /* A connection whose bytes come without a pause has a thread for so long; then
  * it is the others' turn. */
-#define TURN CLOCK_MILLISECOND
+#define SLICE CLOCK_MILLISECOND
 /* Behind the head, for the pieces of a chunked body that is streamed. */
 #define CHUNK_ROOM 8192
 
@@ -38,7 +37,6 @@ Step
 exchange_client_left(Worker *w, Thread *t, Conn *c)
 {
     word_add(t->row->disconnected, 1);
-    conn_seen(t, SEEN_READING, SEEN_IDLE);
     return exchange_hang_up(w, t, c);
 }
 
@@ -76,12 +74,13 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
 
     record(t, c, t->now);
     request_drop_body(r);
-    if (!c->keep && c->item.requests + 1 == w->o.limits.keep_alive_requests)
-        word_add(&t->row->limited[LIMIT_REQUESTS], 1);
-    if (!c->keep && c->unread)
-        return refuse_start_linger(w, t, c);
-    if (!c->keep)
-        return exchange_hang_up(w, t, c);
+    if (c->ending != ENDING_KEEP) {
+        if (c->item.requests + 1 == w->o.limits.keep_alive_requests) {
+            word_add(&t->row->limited[LIMIT_REQUESTS], 1);
+        }
+        return c->ending == ENDING_RESET ? exchange_hang_up(w, t, c)
+                                         : ending_start(w, t, c);
+    }
     c->item.requests++;
     c->ready = t->now;
     if (rest) {
@@ -92,11 +91,11 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
         conn_request_free(c);
         http1_head_init(&own->head, own->fields);
         c->began = t->now;
-        c->state = CONN_PARSE;
+        conn_set_state(w, t, c, CONN_PARSE);
         return STEP_AGAIN;
     }
     conn_request_free(c);
-    c->state = CONN_IDLE;
+    conn_set_state(w, t, c, CONN_IDLE);
     if (!c->drained)
         return STEP_AGAIN;
     if (atomic_load_explicit(&w->draining, memory_order_relaxed)) {
@@ -104,9 +103,6 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
     }
-    word_set(&c->deadline, t->now + (w->o.limits.keep_alive_timeout < IDLE_GRACE
-                                         ? w->o.limits.keep_alive_timeout
-                                         : IDLE_GRACE));
     return STEP_WAIT;
 }
 
@@ -163,12 +159,11 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     uint64_t returned;
 
     conn_count(w, c);
-    word_set(&c->deadline, 0);
     c->status = 0;
-    c->keep = false;
+    c->ending = ENDING_CLOSE;
     c->patience = PATIENCE_UNTRIED;
     t->waited = 0;
-    conn_seen(t, SEEN_IDLE, SEEN_RUNNING);
+    conn_set_state(w, t, c, CONN_RUNNING);
     histogram_add(t->row->queue, start > complete ? start - complete : 0);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
     show(current, r, complete);
@@ -181,7 +176,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 
     w->o.application(w->o.argument, t, c, r);
     returned = t->now;
-    pieces_flush(t, c);
+    pieces_flush(t, c, output_last(c));
 
     /* The figures alone must know the very end. */
     if (SCOREBOARD_OBSERVED)
@@ -191,11 +186,9 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
     learn(w, r, t->now - start - t->waited);
-    conn_seen(t, SEEN_RUNNING, SEEN_IDLE);
     conn_uncount(w, c);
     if (r->streaming && !r->ended)
         r->ended = body_streamed_end(r, &r->next);
-    c->unread = r->streaming && !r->ended;
     if (c->gone) {
         word_add(t->row->disconnected, 1);
         request_drop_body(r);
@@ -206,16 +199,17 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 
     /* Its reader is slow: what is left waits without a thread, and so do
      * bytes of the next request that came along. */
-    if (c->keep && r->size > r->next && request_adopt(w, c, r) == NULL)
-        c->keep = false;
+    if (c->ending == ENDING_KEEP && r->size > r->next &&
+        request_adopt(w, c, r) == NULL) {
+        c->ending = ENDING_CLOSE;
+    }
     if (r != c->request) {
         if (c->request)
             c->request->next = r->next - r->start;
         request_drop_body(r);
     }
-    c->state = CONN_WRITING;
+    conn_set_state(w, t, c, CONN_WRITING);
     output_await_reader(w, c, t->now);
-    conn_seen(t, SEEN_IDLE, SEEN_WRITING);
     return STEP_AGAIN;
 }
 
@@ -225,12 +219,11 @@ write_on(Worker *w, Thread *t, Conn *c)
     Request none = {.spool = -1};
     const uint64_t before = c->out_size;
     const uint64_t start = clock_now();
-    const int done = output_flush(t, c);
+    const int done = output_flush(t, c, output_last(c));
     t->now = clock_now();
     word_add(t->row->write_time, t->now - start);
     if (done < 0) {
         word_add(t->row->disconnected, 1);
-        conn_seen(t, SEEN_WRITING, SEEN_IDLE);
         return exchange_hang_up(w, t, c);
     }
     if (done != 1) {
@@ -238,8 +231,6 @@ write_on(Worker *w, Thread *t, Conn *c)
             output_await_reader(w, c, t->now);
         return done ? STEP_AGAIN : STEP_WAIT;
     }
-    conn_seen(t, SEEN_WRITING, SEEN_IDLE);
-    word_set(&c->deadline, 0);
     return finish(w, t, c, c->request ? c->request : &none);
 }
 
@@ -301,9 +292,7 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
                               http1_words(result));
     if (request_adopt(w, c, r) == NULL)
         return exchange_hang_up(w, t, c);
-    c->state = CONN_HEAD;
-    conn_seen(t, SEEN_IDLE, SEEN_READING);
-    word_set(&c->deadline, c->began + w->o.limits.header_timeout);
+    conn_set_state(w, t, c, CONN_HEAD);
     if (!c->drained)
         return STEP_AGAIN;
     conn_uncount(w, c);
@@ -319,22 +308,17 @@ read_head(Worker *w, Thread *t, Conn *c)
     if (r->size == r->capacity &&
         request_grow(r, request_larger(r->capacity)) < 0)
         return exchange_client_left(w, t, c);
-    do
-        n = recv(c->fd, r->buffer + r->size, r->capacity - r->size,
-                 MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+    n = stream_receive(c, r->buffer + r->size, r->capacity - r->size);
+    if (n == STREAM_AGAIN) {
         conn_uncount(w, c);
         return STEP_WAIT;
     }
     if (n <= 0)
         return exchange_client_left(w, t, c);
     word_add(t->row->bytes_in, (uint64_t)n);
-    c->drained = conn_is_all(c, (size_t)n, r->capacity - r->size);
     r->size += (uint32_t)n;
     t->now = clock_now();
     c->ready = t->now;
-    conn_seen(t, SEEN_READING, SEEN_IDLE);
     return parse(w, t, c, r);
 }
 
@@ -356,21 +340,16 @@ begin(Worker *w, Thread *t, Conn *c)
     }
     if (w->o.proxy_protocol && !c->item.prefaced)
         return preface_read(w, t, c);
-    do
-        n = recv(c->fd, r->buffer, r->capacity, MSG_DONTWAIT);
-    while (n < 0 && errno == EINTR);
-    if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+    n = stream_receive(c, r->buffer, r->capacity);
+    if (n == STREAM_AGAIN) {
         conn_uncount(w, c);
-        if (word_get(&c->deadline) == 0)
-            word_set(&c->deadline, t->now + w->o.limits.header_timeout);
         return STEP_WAIT;
     }
     if (n <= 0)
         return exchange_hang_up(w, t, c);
     conn_count(w, c);
-    word_set(&c->deadline, 0);
+    conn_set_state(w, t, c, CONN_PARSE);
     word_add(t->row->bytes_in, (uint64_t)n);
-    c->drained = conn_is_all(c, (size_t)n, r->capacity);
     c->began = c->ready;
     r->start = 0;
     r->size = (uint32_t)n;
@@ -392,7 +371,7 @@ give_way(Worker *w, Thread *t, Conn *c)
 void
 exchange_run(Worker *w, Thread *t, Conn *c)
 {
-    const uint64_t turn = t->now + TURN;
+    const uint64_t slice_end = t->now + SLICE;
     for (;;) {
         Step step = STEP_GONE;
         switch ((ConnState)c->state) {
@@ -415,8 +394,9 @@ exchange_run(Worker *w, Thread *t, Conn *c)
             step = write_on(w, t, c);
             break;
         case CONN_LINGER:
-            step = refuse_linger(w, t, c);
+            step = ending_linger(w, t, c);
             break;
+        case CONN_RUNNING:
         case CONN_FREE:
             break;
         }
@@ -430,7 +410,7 @@ exchange_run(Worker *w, Thread *t, Conn *c)
             if (c->state == CONN_IDLE)
                 c->ready = t->now;
         }
-        if (t->now > turn && give_way(w, t, c))
+        if (t->now > slice_end && give_way(w, t, c))
             return;
     }
 }

@@ -1,18 +1,13 @@
 /* Answers on their way out: what the socket does not take at once waits with
  * the connection, not with a thread. Pure C. */
 #define _GNU_SOURCE
-#include <errno.h>
+#include "worker/output.h"
+
 #include <limits.h>
-#include <linux/sockios.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/sendfile.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
-#include "worker/output.h"
 #include "worker/pieces.h"
 #include "worker/worker_internal.h"
 
@@ -131,28 +126,21 @@ count_sent(Thread *t, Conn *c, ssize_t n)
 
 /* Bytes sent, 0 if the socket is full, -1 if the client is gone. */
 static ssize_t
-send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count)
+send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count,
+          StreamFollow follow)
 {
-    const struct msghdr m = {.msg_iov = (struct iovec *)parts,
-                             .msg_iovlen = count};
-    /* With MSG_MORE the connection's end, or a file, travels with these bytes:
-     * a packet less, and the client wakes once for both. */
-    const int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (c->more ? MSG_MORE : 0);
-    ssize_t n;
-    do /* one part: the kernel's shorter way */
-        n = count == 1 ? send(c->fd, parts->iov_base, parts->iov_len, flags)
-                       : sendmsg(c->fd, &m, flags);
-    while (n < 0 && errno == EINTR);
+    const ssize_t n = stream_send(c, parts, count, follow);
     if (n >= 0) {
         count_sent(t, c, n);
         return n;
     }
-    return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : lost(c);
+    return n == STREAM_AGAIN ? 0 : lost(c);
 }
 
 int
 output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
-                    const char *body, size_t body_size, void *owner, bool *kept)
+                    const char *body, size_t body_size, void *owner, bool *kept,
+                    StreamFollow follow)
 {
     if (c->gone)
         return -1;
@@ -160,7 +148,7 @@ output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
         const struct iovec parts[2] = {{(void *)head, head_size},
                                        {(void *)body, body_size}};
         const ssize_t n = send_some(t, c, head_size ? parts : parts + 1,
-                                    head_size && body_size ? 2 : 1);
+                                    head_size && body_size ? 2 : 1, follow);
         size_t sent = (size_t)n;
         if (n < 0)
             return -1;
@@ -188,63 +176,71 @@ output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
 
 int
 output_send(Thread *t, Conn *c, const char *head, size_t head_size,
-            const char *body, size_t body_size, void *owner, bool *kept)
+            const char *body, size_t body_size, void *owner, bool *kept,
+            StreamFollow follow)
 {
     if (kept)
         *kept = false;
     if (pieces_wait(t) && pieces_add(t, c, head, head_size))
-        return pieces_send(t, c, body, body_size, owner, kept);
-    if (pieces_flush(t, c) < 0)
+        return pieces_send(t, c, body, body_size, owner, kept, follow);
+    if (pieces_flush(t, c, STREAM_MORE) < 0)
         return -1;
     return output_send_or_keep(t, c, head, head_size, body, body_size, owner,
-                               kept);
+                               kept, follow);
+}
+
+StreamFollow
+output_last(const Conn *c)
+{
+    return c->ending == ENDING_CLOSE ? STREAM_MORE : STREAM_PUSH;
 }
 
 int
 output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
 {
-    Segment *segment =
-        c->gone || pieces_flush(t, c) < 0 ? NULL : malloc(sizeof *segment);
+    Segment *segment = c->gone || pieces_flush(t, c, STREAM_MORE) < 0
+                           ? NULL
+                           : malloc(sizeof *segment);
     if (segment == NULL) {
         close(fd);
         return lost(c);
     }
     *segment = (Segment){.fd = fd, .offset = offset, .size = size};
     append(c, segment);
-    return output_flush(t, c) < 0 ? -1 : 0;
+    return output_flush(t, c, STREAM_PUSH) < 0 ? -1 : 0;
 }
 
 /* Like send_some, of the first segment. A file that ends early cuts the
  * answer short: the client must see that, so the connection is lost. */
 static ssize_t
-send_segment(Thread *t, Conn *c, Segment *segment)
+send_segment(Thread *t, Conn *c, Segment *segment, StreamFollow follow)
 {
     ssize_t n;
     if (segment->fd < 0) {
         const struct iovec part = {(void *)segment->data, segment->size};
-        n = send_some(t, c, &part, 1);
+        n = send_some(t, c, &part, 1, segment->next ? STREAM_MORE : follow);
         if (n > 0)
             segment->data += n;
         return n;
     }
-    do
-        n = sendfile(c->fd, segment->fd, &segment->offset,
-                     segment->size < FILE_PIECE ? segment->size : FILE_PIECE);
-    while (n < 0 && errno == EINTR);
+    n = stream_send_file(c, segment->fd, &segment->offset,
+                         segment->size < FILE_PIECE ? segment->size
+                                                    : FILE_PIECE);
     if (n > 0)
         count_sent(t, c, n);
-    else if (n == 0 || (errno != EAGAIN && errno != EWOULDBLOCK))
+    else if (n != STREAM_AGAIN)
         return lost(c);
     return n > 0 ? n : 0;
 }
 
 int
-output_flush(Thread *t, Conn *c)
+output_flush(Thread *t, Conn *c, StreamFollow follow)
 {
     uint32_t left = FLUSH_PIECES;
     while (c->out) {
         Segment *segment = c->out;
-        const ssize_t n = segment->size ? send_segment(t, c, segment) : 0;
+        const ssize_t n =
+            segment->size ? send_segment(t, c, segment, follow) : 0;
         if (n < 0)
             return -1;
         segment->size -= (uint64_t)n;
@@ -261,17 +257,14 @@ output_flush(Thread *t, Conn *c)
 
 /* A socket is writable again once a third of its buffer is free, and that may
  * be megabytes: to a reader of 10 KB a second, two minutes. So progress is what
- * the kernel no longer keeps for the client. TCP keeps what is not
- * acknowledged; a Unix socket what is not read, and counts with it what each
- * message costs, so less may seem to be taken as small ones replace large. */
+ * the kernel no longer keeps for the client. A Unix socket counts with it what
+ * each message costs, so less may seem to be taken as small ones replace large.
+ */
 uint64_t
 output_taken(Conn *c)
 {
     const uint64_t before = c->taken;
-    int kept;
-    if (ioctl(c->fd, SIOCOUTQ, &kept) < 0)
-        kept = 0; /* it cannot tell: what it took counts */
-    c->taken = c->sent - (uint64_t)kept;
+    c->taken = c->sent - stream_untaken(c);
     return (int64_t)(c->taken - before) > 0 ? c->taken - before : 0;
 }
 
@@ -279,12 +272,11 @@ void
 output_look(Thread *t, Conn *c)
 {
     const uint64_t now = clock_now();
-    struct pollfd p = {.fd = c->fd};
     if (now - t->looked < LOOK_EVERY) {
         return;
     }
     t->looked = now;
-    if (poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP))) {
+    if (stream_is_reset(c)) {
         lost(c);
     }
 }
@@ -317,7 +309,6 @@ output_wait(Thread *t, Conn *c)
     }
     /* A file is not in memory: it waits without a thread. */
     while (!c->gone && c->out_size > limits->response_buffer) {
-        struct pollfd p = {.fd = c->fd, .events = POLLOUT};
         const uint64_t timeout = c->patience / CLOCK_MILLISECOND + 1;
         const uint64_t since = clock_now();
         int n;
@@ -326,14 +317,14 @@ output_wait(Thread *t, Conn *c)
             return lost(c);
         }
         atomic_store(&t->row->current.state, THREAD_WRITING);
-        n = poll(&p, 1, timeout < INT_MAX ? (int)timeout : INT_MAX);
+        n = stream_wait_writable(c, timeout < INT_MAX ? (int)timeout : INT_MAX);
         t->waited += clock_now() - since;
         atomic_store(&t->row->current.state, THREAD_APPLICATION);
-        if (n < 0 && errno != EINTR)
+        if (n < 0)
             return lost(c);
         if (n > 0)
             do /* all that the socket takes: fewer waits */
-                n = output_flush(t, c);
+                n = output_flush(t, c, STREAM_PUSH);
             while (n == 2);
         c->patience =
             patience(limits, c->patience, clock_now() - since, output_taken(c));

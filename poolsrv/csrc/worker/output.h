@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "worker/stream.h"
 #include "worker/worker.h"
 
 /* Of a connection's patience: no thread has waited for this answer's reader. */
@@ -29,7 +30,10 @@ typedef struct Segment {
  * back as garbage when sent. 0, or -1 if the client is gone (nothing more is
  * sent, ever). */
 int output_send(Thread *t, Conn *c, const char *head, size_t head_size,
-                const char *body, size_t body_size, void *owner, bool *kept);
+                const char *body, size_t body_size, void *owner, bool *kept,
+                StreamFollow follow);
+/* What follows the last bytes of this answer? */
+StreamFollow output_last(const Conn *c);
 
 /* Send part of a file. `fd` belongs to serve from now on. */
 int output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
@@ -44,7 +48,7 @@ void output_look(Thread *t, Conn *c);
 
 /* Go on sending: 1 all is sent, 0 the client must read first, -1 it is gone;
  * 2 there could be more, but others may have their turn. */
-int output_flush(Thread *t, Conn *c);
+int output_flush(Thread *t, Conn *c, StreamFollow follow);
 void output_discard(Worker *w, Conn *c);
 /* How much the client has taken since the last look. */
 uint64_t output_taken(Conn *c);
@@ -58,6 +62,6 @@ void *output_garbage_pop(Worker *w);
 /* For pieces.c: what is not sent yet, head and body in one system call. */
 int output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
                         const char *body, size_t body_size, void *owner,
-                        bool *kept);
+                        bool *kept, StreamFollow follow);
 
 #endif

@@ -10,7 +10,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "worker/output.h"
 #include "worker/worker_internal.h"
@@ -53,13 +52,13 @@ pieces_sent(Thread *t)
 /* What waits, and a body behind it: afterwards nothing waits. */
 int
 pieces_send(Thread *t, Conn *c, const char *body, size_t body_size, void *owner,
-            bool *kept)
+            bool *kept, StreamFollow follow)
 {
     Pieces *p = &t->pieces;
     int result;
     pthread_mutex_lock(&p->lock);
     result = output_send_or_keep(t, c, p->data, p->size, body, body_size, owner,
-                                 kept);
+                                 kept, follow);
     p->size = 0;
     pthread_mutex_unlock(&p->lock);
     return result;
@@ -68,13 +67,14 @@ pieces_send(Thread *t, Conn *c, const char *body, size_t body_size, void *owner,
 bool
 pieces_wait(const Thread *t)
 {
-    return atomic_load_explicit(&t->pieces.size, memory_order_relaxed) != 0;
+    /* If the main thread has sent them, all that it did comes before this. */
+    return atomic_load_explicit(&t->pieces.size, memory_order_acquire) != 0;
 }
 
 int
-pieces_flush(Thread *t, Conn *c)
+pieces_flush(Thread *t, Conn *c, StreamFollow follow)
 {
-    return pieces_wait(t) ? pieces_send(t, c, NULL, 0, NULL, NULL) : 0;
+    return pieces_wait(t) ? pieces_send(t, c, NULL, 0, NULL, NULL, follow) : 0;
 }
 
 void
@@ -89,9 +89,8 @@ pieces_tick(Worker *w)
         pthread_mutex_lock(&p->lock);
         /* An error the thread will find itself, and whatever is left it sends:
          * the connection is its own. */
-        n = p->size ? send(p->conn->fd, p->data, p->size,
-                           MSG_DONTWAIT | MSG_NOSIGNAL)
-                    : 0;
+        const struct iovec part = {p->data, p->size};
+        n = p->size ? stream_send(p->conn, &part, 1, STREAM_PUSH) : 0;
         if (n > 0) {
             p->conn->sent += (uint64_t)n;
             word_add(w->main.row->bytes_out, (uint64_t)n);

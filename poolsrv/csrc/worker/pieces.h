@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "worker/stream.h"
 #include "worker/worker.h"
 
 /* Pieces of an answer that wait for company, in bytes. */
@@ -30,10 +31,10 @@ void pieces_sent(Thread *t);
 
 /* Send the pieces that wait for company, before anything else is sent and at
  * the end of each request: none is left. 0, or -1 if the client is gone. */
-int pieces_flush(Thread *t, Conn *c);
+int pieces_flush(Thread *t, Conn *c, StreamFollow follow);
 /* The same, and a body behind them, as output_send. */
 int pieces_send(Thread *t, Conn *c, const char *body, size_t body_size,
-                void *owner, bool *kept);
+                void *owner, bool *kept, StreamFollow follow);
 bool pieces_wait(const Thread *t);
 /* Add to those that wait; false: there is no room, send it. */
 bool pieces_add(Thread *t, Conn *c, const char *data, size_t size);

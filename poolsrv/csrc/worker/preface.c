@@ -2,9 +2,6 @@
 #define _GNU_SOURCE
 #include "worker/preface.h"
 
-#include <errno.h>
-#include <sys/socket.h>
-
 #include "protocol/proxy_header.h"
 #include "worker/worker_internal.h"
 
@@ -32,38 +29,31 @@ preface_read(Worker *w, Thread *t, Conn *c)
     ssize_t n;
 
     if (c->state == CONN_PREFACE) {
-        conn_seen(t, SEEN_READING, SEEN_IDLE);
-        c->state = CONN_IDLE;
         t->now = c->ready = clock_now();
     }
     if (!address_within(&client, &w->o.trusted))
         return unproxied(w, t, c, UNPROXIED_UNTRUSTED);
-    do
-        n = recv(c->fd, buffer, PROXY_LONGEST, MSG_DONTWAIT | MSG_PEEK);
-    while (n < 0 && errno == EINTR);
-    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK))
+    n = stream_peek(c, buffer, PROXY_LONGEST);
+    if (n == 0 || n == STREAM_LOST)
         return exchange_hang_up(w, t, c);
     if (n > 0)
         result = proxy_parse(buffer, (size_t)n, &length, &client);
     switch (result) {
     case PROXY_DONE:
-        do
-            n = recv(c->fd, buffer, length, MSG_DONTWAIT);
-        while (n < 0 && errno == EINTR);
+        n = stream_receive(c, buffer, length);
         if (n != (ssize_t)length)
             return exchange_hang_up(w, t, c);
         word_add(t->row->bytes_in, length);
-        word_set(&c->deadline, 0);
         c->item.client = client;
         c->item.prefaced = 1;
+        conn_set_state(w, t, c, CONN_IDLE);
         return STEP_AGAIN;
     case PROXY_PARTIAL:
         if (atomic_load(&c->word) & CONN_ENDS)
             return exchange_hang_up(w, t, c);
-        c->state = CONN_PREFACE;
-        conn_seen(t, SEEN_IDLE, SEEN_READING);
-        if (word_get(&c->deadline) == 0)
-            word_set(&c->deadline, t->now + w->o.limits.header_timeout);
+        if (c->state != CONN_PREFACE) { /* its time began with its first byte */
+            conn_set_state(w, t, c, CONN_PREFACE);
+        }
         conn_uncount(w, c);
         return STEP_WAIT;
     case PROXY_BAD:

@@ -4,12 +4,6 @@
 #include "common/path_times.h"
 #include "worker/worker_internal.h"
 
-static bool
-is_unread(const Conn *c)
-{
-    return c->state == CONN_IDLE;
-}
-
 void
 ready_chain(Chain *chain, Conn *c)
 {
@@ -27,9 +21,9 @@ ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now)
 {
     const Forecast *forecast = w->o.board->forecast;
     uint64_t usual = 0;
-    if (!is_unread(c) || c->counted) {
+    if (!conn_may_move(c) || c->counted) {
         c->lane = READY_PLACED;
-        c->rank = is_unread(c) ? c->ready : now;
+        c->rank = conn_may_move(c) ? c->ready : now;
         return;
     }
     if (waits && forecast_knows(forecast)) {
@@ -46,7 +40,7 @@ ready_push(Worker *w, Chain chain)
     for (c = chain.first; c; c = next) {
         next = c->next;
         ready_chain(&w->ready.lanes[c->lane], c);
-        w->ready.waiting += is_unread(c);
+        w->ready.waiting += conn_may_move(c);
     }
 }
 
@@ -72,7 +66,7 @@ remove_behind(Worker *w, Chain *chain, Conn *before)
         chain->last = before;
     }
     c->next = NULL;
-    w->ready.waiting -= is_unread(c);
+    w->ready.waiting -= conn_may_move(c);
     return c;
 }
 
@@ -98,7 +92,7 @@ ready_take(Worker *w, uint64_t turn)
         return NULL;
     }
     c = remove_behind(w, best, NULL);
-    r->begun += is_unread(c);
+    r->begun += conn_may_move(c);
     return c;
 }
 
@@ -131,7 +125,7 @@ take_best(Worker *w, Better *better, uint64_t before)
     for (size_t i = 0; i < READY_LANES; i++) {
         Conn *last = NULL;
         for (Conn *c = w->ready.lanes[i].first; c; c = c->next) {
-            if (is_unread(c) && c->ready <= before &&
+            if (conn_may_move(c) && c->ready <= before &&
                 (!best || better(c, best))) {
                 chain = &w->ready.lanes[i];
                 best = c;
@@ -172,7 +166,7 @@ ready_tell(Worker *w)
     }
     for (size_t i = 0; i < READY_LANES && r->waiting; i++) {
         const Conn *c = r->lanes[i].first;
-        if (c && is_unread(c) && (since == 0 || c->ready < since)) {
+        if (c && conn_may_move(c) && (since == 0 || c->ready < since)) {
             since = c->ready;
         }
     }

@@ -2,15 +2,12 @@
 #define _GNU_SOURCE
 #include "worker/refuse.h"
 
-#include <errno.h>
 #include <stdio.h>
-#include <sys/socket.h>
 
 #include "protocol/status.h"
+#include "worker/ending.h"
 #include "worker/output.h"
 #include "worker/worker_internal.h"
-
-#define LINGER_PIECES 16
 
 static void
 count_refusal(Thread *t, int status)
@@ -24,16 +21,6 @@ count_refusal(Thread *t, int status)
         i++;
     }
     word_add(&t->row->refused[i], 1);
-}
-
-Step
-refuse_start_linger(Worker *w, Thread *t, Conn *c)
-{
-    if (shutdown(c->fd, SHUT_WR) < 0)
-        return exchange_hang_up(w, t, c);
-    c->state = CONN_LINGER;
-    word_set(&c->deadline, clock_now() + LINGER_TIMEOUT);
-    return STEP_AGAIN;
 }
 
 Step
@@ -53,30 +40,11 @@ refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
                               status, status_phrase(status), body_size, body);
     count_refusal(t, status);
     notes_add(w, NOTE_DEBUG, "refused a request: %d, %s", status, words);
-    conn_uncount(w, c);
-    conn_request_free(c);
-    if (output_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL) < 0 ||
+    if (output_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL,
+                    STREAM_MORE) < 0 ||
         c->out)
         return exchange_hang_up(w, t, c);
-    return refuse_start_linger(w, t, c);
-}
-
-Step
-refuse_linger(Worker *w, Thread *t, Conn *c)
-{
-    uint32_t left = LINGER_PIECES;
-    ssize_t n;
-    /* The thread's buffer holds nothing that is needed: after an error,
-     * nothing behind it runs. */
-    do
-        n = recv(c->fd, t->request.buffer, t->request.capacity, MSG_DONTWAIT);
-    while ((n > 0 && --left) || (n < 0 && errno == EINTR));
-    if (n < 0 && errno == EAGAIN)
-        return STEP_WAIT;
-    t->now = clock_now();
-    if (n > 0 && t->now < word_get(&c->deadline))
-        return STEP_AGAIN;
-    return exchange_hang_up(w, t, c);
+    return ending_start(w, t, c);
 }
 
 void
@@ -89,7 +57,6 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
         return;
     case CONN_PREFACE: /* it speaks no HTTP yet: no answer */
         word_add(&t->row->limited[LIMIT_HEADER], 1);
-        conn_seen(t, SEEN_READING, SEEN_IDLE);
         conn_close(w, t, c);
         return;
     case CONN_HEAD:
@@ -97,7 +64,6 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
         word_add(
             &t->row->limited[c->state == CONN_HEAD ? LIMIT_HEADER : LIMIT_BODY],
             1);
-        conn_seen(t, SEEN_READING, SEEN_IDLE);
         if (refuse_request(w, t, c, 408,
                            "the request did not arrive in time") == STEP_AGAIN)
             threads_call(w, c);
@@ -110,8 +76,7 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
             return;
         }
         word_add(&t->row->limited[LIMIT_SEND], 1);
-        conn_seen(t, SEEN_WRITING, SEEN_IDLE);
-        c->broken = true;
+        c->ending = ENDING_RESET;
         conn_close(w, t, c);
         return;
     default:

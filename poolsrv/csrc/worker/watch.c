@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "worker/ending.h"
 #include "worker/pieces.h"
 #include "worker/refuse.h"
 #include "worker/worker_internal.h"
@@ -98,7 +99,7 @@ sweep(Worker *w, uint64_t now, bool all_idle)
             continue;
         if (!atomic_compare_exchange_strong(&c->word, &word, word | CONN_OWNED))
             continue;
-        if (c->state == CONN_IDLE) {
+        if (conn_may_move(c)) {
             c->ready = 0;
             idle[n++] = c;
             if (n == CHANNEL_BATCH) {
@@ -411,6 +412,7 @@ tick(Worker *w)
         return;                                 /* it was set meanwhile */
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
+    ending_tick(w);
     view = look(w, now, &unseen);
     if (!w->draining)
         set_places(w, view.stuck);

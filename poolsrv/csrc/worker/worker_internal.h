@@ -4,6 +4,7 @@
 
 #include "common/clock.h"
 #include "worker/conn.h"
+#include "worker/stream.h"
 #include "worker/notes.h"
 #include "worker/ready.h"
 #include "worker/threads.h"
@@ -61,6 +62,7 @@ struct Worker {
     NoteLevel note_lost_level; /* the highest of those lost */
     Segment *garbage;
     _Atomic bool has_garbage;
+    _Atomic(Conn *) ended; /* owned; the main thread looks at them next */
 };
 
 static inline Conn *
@@ -69,11 +71,71 @@ conn_at(Worker *w, uint32_t index)
     return &w->blocks[index / CONN_BLOCK][index % CONN_BLOCK];
 }
 
-static inline void
-conn_seen(Thread *t, ConnSeen from, ConnSeen to)
+/* Until when a connection may stay in a state that begins now; 0: no limit. */
+static inline uint64_t
+conn_time_limit(const Worker *w, const Conn *c, ConnState state, uint64_t now)
 {
-    word_add(&t->row->connections[from], (uint64_t)-1);
-    word_add(&t->row->connections[to], 1);
+    const WorkerLimits *limits = &w->o.limits;
+    switch (state) {
+    case CONN_IDLE:
+        return now + (limits->keep_alive_timeout < IDLE_GRACE
+                          ? limits->keep_alive_timeout
+                          : IDLE_GRACE);
+    case CONN_PREFACE:
+        return now + limits->header_timeout;
+    case CONN_HEAD:
+        return c->began + limits->header_timeout;
+    case CONN_BODY:
+        return request_body_deadline(w, c->request, now);
+    case CONN_WRITING:
+        return now + limits->send_timeout;
+    case CONN_LINGER:
+        return now + LINGER_TIMEOUT;
+    case CONN_FREE:
+    case CONN_PARSE:
+    case CONN_RUNNING:
+        break;
+    }
+    return 0;
+}
+
+/* The gauge's column of a state; SEEN_COUNT: none. */
+static inline ConnSeen
+conn_column(ConnState state)
+{
+    switch (state) {
+    case CONN_FREE:
+        return SEEN_COUNT;
+    case CONN_PREFACE:
+    case CONN_HEAD:
+    case CONN_BODY:
+        return SEEN_READING;
+    case CONN_RUNNING:
+        return SEEN_RUNNING;
+    case CONN_WRITING:
+        return SEEN_WRITING;
+    case CONN_IDLE:
+    case CONN_PARSE:
+    case CONN_LINGER:
+        break;
+    }
+    return SEEN_IDLE;
+}
+
+/* The one place that changes a state. t->now is when. */
+static inline void
+conn_set_state(const Worker *w, Thread *t, Conn *c, ConnState state)
+{
+    const ConnSeen from = conn_column((ConnState)c->state);
+    const ConnSeen to = conn_column(state);
+    if (from != to && from != SEEN_COUNT) {
+        word_add(&t->row->connections[from], (uint64_t)-1);
+    }
+    if (from != to && to != SEEN_COUNT) {
+        word_add(&t->row->connections[to], 1);
+    }
+    c->state = (uint8_t)state;
+    word_set(&c->deadline, conn_time_limit(w, c, state, t->now));
 }
 
 void worker_ring(int bell);

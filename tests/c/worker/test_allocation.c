@@ -79,7 +79,8 @@ send_large(Thread *t, Conn *c, const char *head)
 {
     bool kept;
     owners++;
-    output_send(t, c, head, strlen(head), large, sizeof large, &owners, &kept);
+    output_send(t, c, head, strlen(head), large, sizeof large, &owners, &kept,
+                STREAM_PUSH);
     if (!kept) {
         owners--;
     }
@@ -90,7 +91,8 @@ send_file(Thread *t, Conn *c, const char *head)
 {
     const int fd = memfd_create("file", MFD_CLOEXEC);
     CHECK(fd >= 0 && write(fd, "a file\n", 7) == 7);
-    if (output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL) == 0) {
+    if (output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL,
+                    STREAM_PUSH) == 0) {
         output_send_file(t, c, fd, 0, 7);
     } else {
         close(fd);
@@ -115,14 +117,14 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     }
     CHECK(got == 0);
     c->status = 200;
-    c->keep = exchange_may_keep(t->worker, c, r);
+    c->ending = exchange_may_keep(t->worker, c, r) ? ENDING_KEEP : ENDING_CLOSE;
     snprintf(head, sizeof head, "answer %d\n", (int)r->body_size);
     if (strncmp(path, "/large", 6) == 0) {
         send_large(t, c, head);
     } else if (strncmp(path, "/file", 5) == 0) {
         send_file(t, c, head);
     } else {
-        output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL);
+        output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL, STREAM_PUSH);
     }
     t->now = clock_now();
 }

@@ -101,7 +101,7 @@ generate(Thread *t, Conn *c, size_t size)
     static const char piece[10000];
     size_t left;
     for (left = ANSWER; left != 0 && !c->gone; left -= size) {
-        output_send(t, c, NULL, 0, piece, size, NULL, NULL);
+        output_send(t, c, NULL, 0, piece, size, NULL, NULL, STREAM_PUSH);
         output_wait(t, c);
     }
 }
@@ -121,7 +121,7 @@ static void
 pieces(Thread *t, Conn *c)
 {
     static const char piece[PIECES_MOST];
-    CHECK(output_send(t, c, piece, 100, NULL, 0, NULL, NULL) == 0);
+    CHECK(output_send(t, c, piece, 100, NULL, 0, NULL, NULL, STREAM_PUSH) == 0);
     pieces_sent(t);
     CHECK(got() == 100); /* the first, at once */
 
@@ -135,15 +135,16 @@ pieces(Thread *t, Conn *c)
     CHECK(pieces_put_off(t, c, piece, 10));
     CHECK(pieces_put_off(t, c, piece, sizeof piece - 10));
     CHECK(!pieces_put_off(t, c, piece, 1)); /* there is enough */
-    CHECK(output_send(t, c, piece, 1, NULL, 0, NULL, NULL) == 0);
+    CHECK(output_send(t, c, piece, 1, NULL, 0, NULL, NULL, STREAM_PUSH) == 0);
     CHECK(got() == sizeof piece + 1);
 
     CHECK(pieces_put_off(t, c, piece, 5));
-    CHECK(output_send(t, c, NULL, 0, piece, 1000, NULL, NULL) == 0);
+    CHECK(output_send(t, c, NULL, 0, piece, 1000, NULL, NULL, STREAM_PUSH) ==
+          0);
     CHECK(got() == 1005); /* a large one, behind those that waited */
 
     CHECK(pieces_put_off(t, c, piece, 7));
-    CHECK(output_send(t, c, piece, 3, NULL, 0, NULL, NULL) == 0);
+    CHECK(output_send(t, c, piece, 3, NULL, 0, NULL, NULL, STREAM_PUSH) == 0);
     CHECK(got() == 10); /* the end, and no more than one packet with it */
 
     pass();
@@ -161,7 +162,8 @@ pieces_of_a_slow_reader(Thread *t, Conn *c)
     while (c->out == NULL) {
         pieces_tick(t->worker);
         if (!pieces_put_off(t, c, piece, 1000)) {
-            CHECK(output_send(t, c, piece, 1000, NULL, 0, NULL, NULL) == 0);
+            CHECK(output_send(t, c, piece, 1000, NULL, 0, NULL, NULL,
+                              STREAM_PUSH) == 0);
         }
     }
     CHECK(!pieces_put_off(t, c, piece, 1)); /* it would overtake them */
@@ -175,10 +177,10 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     int fd;
     CHECK(argument == NULL);
     c->status = 200;
-    c->keep = exchange_may_keep(t->worker, c, r);
+    c->ending = exchange_may_keep(t->worker, c, r) ? ENDING_KEEP : ENDING_CLOSE;
     switch (kind) {
     case 'l':
-        output_send(t, c, NULL, 0, list, sizeof list, NULL, NULL);
+        output_send(t, c, NULL, 0, list, sizeof list, NULL, NULL, STREAM_PUSH);
         break;
     case 'f':
         fd = memfd_create("file", MFD_CLOEXEC);

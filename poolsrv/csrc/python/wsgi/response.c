@@ -69,7 +69,7 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
         return -1;
     }
     x->conn->status = sr->answer.status;
-    x->conn->keep = sr->answer.keep;
+    x->conn->ending = sr->answer.keep ? ENDING_KEEP : ENDING_CLOSE;
     return 0;
 }
 
@@ -84,7 +84,7 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
     Py_INCREF(owner);
     own = PyEval_SaveThread();
     output_send(x->thread, x->conn, x->out.data, x->out.size, data, size, owner,
-                &kept);
+                &kept, STREAM_PUSH);
     pieces_sent(x->thread);
     PyEval_RestoreThread(own);
     x->out.size = 0;
@@ -233,7 +233,7 @@ finish_body(Context *x, StartResponse *sr)
                   "Content-Length of %lld; the connection is closed",
                   x->request_id, (long long)sr->answer.sent,
                   (long long)sr->answer.content_length);
-        x->conn->keep = false;
+        x->conn->ending = ENDING_CLOSE;
     }
     return 0;
 }
@@ -262,14 +262,12 @@ send_file(Context *x, StartResponse *sr, PyObject *wrapper)
         return -1;
     }
     PyThreadState *state = PyEval_SaveThread();
-    x->conn->more = true;
     if (output_send(x->thread, x->conn, x->out.data, x->out.size, NULL, 0, NULL,
-                    NULL) == 0) {
+                    NULL, STREAM_MORE) == 0) {
         output_send_file(x->thread, x->conn, own, span.at, size);
     } else {
         close(own);
     }
-    x->conn->more = false;
     PyEval_RestoreThread(state);
     x->out.size = 0;
     return 1;
@@ -442,13 +440,15 @@ response_fail(Context *x, StartResponse *sr)
     x->out.size = 0;
     if (sr && head_sent(sr)) {
         /* Cut short, without a last chunk: the client must see that. */
-        x->conn->keep = false;
-        x->conn->broken = sr->answer.framing == FRAMING_CLOSE;
+        x->conn->ending =
+            sr->answer.framing == FRAMING_CLOSE ? ENDING_RESET : ENDING_CLOSE;
         return;
     }
     const Http1Asker who = asker(x);
     char text[64];
     snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
     x->conn->status = (uint16_t)status;
-    x->conn->keep = http1_answer_own(&x->out, &who, status, "", text);
+    x->conn->ending = http1_answer_own(&x->out, &who, status, "", text)
+                          ? ENDING_KEEP
+                          : ENDING_CLOSE;
 }

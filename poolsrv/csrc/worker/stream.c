@@ -1,0 +1,170 @@
+/* A connection over a plain socket. Pure C. */
+#define _GNU_SOURCE
+#include "worker/stream.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/sendfile.h>
+#include <sys/socket.h>
+
+#include "worker/conn.h"
+
+static bool
+is_again(void)
+{
+    return errno == EAGAIN || errno == EWOULDBLOCK;
+}
+
+ssize_t
+stream_receive(Conn *c, void *to, size_t room)
+{
+    ssize_t n;
+    do {
+        n = recv(c->fd, to, room, MSG_DONTWAIT);
+    } while (n < 0 && errno == EINTR);
+    if (n > 0) {
+        /* Less than there was room for has emptied the socket, but the client's
+         * end may lie behind it, and it comes with no further event. */
+        c->drained = (size_t)n < room && !(atomic_load(&c->word) & CONN_ENDS);
+        return n;
+    }
+    if (n == 0) {
+        return 0;
+    }
+    c->drained = true;
+    return is_again() ? STREAM_AGAIN : STREAM_LOST;
+}
+
+ssize_t
+stream_peek(Conn *c, void *to, size_t room)
+{
+    ssize_t n;
+    do {
+        n = recv(c->fd, to, room, MSG_DONTWAIT | MSG_PEEK);
+    } while (n < 0 && errno == EINTR);
+    return n >= 0 ? n : is_again() ? STREAM_AGAIN : STREAM_LOST;
+}
+
+bool
+stream_has_bytes(Conn *c)
+{
+    char byte;
+    return stream_peek(c, &byte, 1) > 0;
+}
+
+ssize_t
+stream_send(Conn *c, const struct iovec *parts, size_t count,
+            StreamFollow follow)
+{
+    const struct msghdr m = {.msg_iov = (struct iovec *)parts,
+                             .msg_iovlen = count};
+    const int flags =
+        MSG_DONTWAIT | MSG_NOSIGNAL | (follow == STREAM_MORE ? MSG_MORE : 0);
+    ssize_t n;
+    do { /* one part: the kernel's shorter way */
+        n = count == 1 ? send(c->fd, parts->iov_base, parts->iov_len, flags)
+                       : sendmsg(c->fd, &m, flags);
+    } while (n < 0 && errno == EINTR);
+    return n >= 0 ? n : is_again() ? STREAM_AGAIN : STREAM_LOST;
+}
+
+ssize_t
+stream_send_file(Conn *c, int fd, off_t *offset, size_t size)
+{
+    ssize_t n;
+    do {
+        n = sendfile(c->fd, fd, offset, size);
+    } while (n < 0 && errno == EINTR);
+    return n >= 0 ? n : is_again() ? STREAM_AGAIN : STREAM_LOST;
+}
+
+/* TCP keeps what is not acknowledged; a Unix socket what is not read, and
+ * counts with it what each message costs. */
+uint64_t
+stream_untaken(const Conn *c)
+{
+    int kept;
+    return ioctl(c->fd, SIOCOUTQ, &kept) < 0 ? 0 : (uint64_t)kept;
+}
+
+static int
+wait_for(const Conn *c, short events, int milliseconds)
+{
+    struct pollfd p = {.fd = c->fd, .events = events};
+    int n;
+    do {
+        n = poll(&p, 1, milliseconds);
+    } while (n < 0 && errno == EINTR);
+    return n;
+}
+
+int
+stream_wait_readable(const Conn *c, int milliseconds)
+{
+    return wait_for(c, POLLIN, milliseconds);
+}
+
+int
+stream_wait_writable(const Conn *c, int milliseconds)
+{
+    return wait_for(c, POLLOUT, milliseconds);
+}
+
+int
+stream_end(Conn *c)
+{
+    return shutdown(c->fd, SHUT_WR);
+}
+
+void
+stream_deafen(Conn *c)
+{
+    c->deaf = true;
+    shutdown(c->fd, SHUT_RD);
+}
+
+/* TCP goes on receiving when its reader has shut: only its state tells. */
+bool
+stream_has_ended(const Conn *c)
+{
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    return !c->deaf ||
+           getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &size) < 0 ||
+           (info.tcpi_state != TCP_ESTABLISHED &&
+            info.tcpi_state != TCP_FIN_WAIT1 &&
+            info.tcpi_state != TCP_FIN_WAIT2);
+}
+
+bool
+stream_is_reset(const Conn *c)
+{
+    struct pollfd p = {.fd = c->fd};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP));
+}
+
+void
+stream_shut(Conn *c)
+{
+    shutdown(c->fd, SHUT_RDWR);
+}
+
+/* A connection that just ends would make an answer without a length look
+ * complete. A reset also frees what the kernel keeps for a client that does not
+ * read: megabytes, for as long as it likes. Disconnecting resets at once, also
+ * if a child of the application holds the socket; where the kernel knows no
+ * such thing, closing does it. */
+void
+stream_reset(Conn *c)
+{
+    const struct sockaddr none = {.sa_family = AF_UNSPEC};
+    const struct linger at_once = {.l_onoff = 1};
+    setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof at_once);
+    if (connect(c->fd, &none, sizeof none) < 0) {
+        shutdown(c->fd, SHUT_RDWR);
+    }
+}
