@@ -1,5 +1,8 @@
 """How connections end: no answer is lost to it, and none is given that nobody asked for."""
 
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -7,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.apps.gate import Gate
-from tests.client import Client, head
+from tests.client import Client, Truncated, head
 from tests.server import Server
 
 PROBE = "tests.apps.probe:app"
@@ -105,3 +108,124 @@ def test_a_connection_that_its_client_does_not_close_is_closed(server: Start) ->
         client.send(head("GET", "/x", "Connection: close"))
         assert to_the_end(client).startswith(b"HTTP/1.1 200 OK")
         probe.wait_until(lambda: len(probe.descriptors(worker)) == before)
+
+
+# Processes that were stopped for a while
+
+
+def stopped(server: Server, pid: int) -> bool:
+    return any(process.pid == pid and process.state == "T" for process in server.processes())
+
+
+def pass_time(server: Server, seconds: float) -> None:
+    """Until a time limit is over: the one fact is the clock."""
+    end = time.monotonic() + seconds
+    server.wait_until(lambda: time.monotonic() > end)
+
+
+@pytest.mark.parametrize(
+    "sent", [b"POST /echo HT", head("POST", "/echo", "Content-Length: 4") + b"bo"]
+)
+def test_what_came_while_a_worker_was_stopped_counts(server: Start, sent: bytes) -> None:
+    whole = head("POST", "/echo", "Content-Length: 4") + b"body"
+    probe = server(PROBE, processes=1, threads=2, header_timeout="500ms", body_timeout="500ms")
+    (worker,) = probe.workers()
+    with Client(probe.address) as client:
+        client.send(sent)
+        probe.wait_for_metric(1, "poolsrv_connections", state="reading")
+        probe.kill(worker, signal.SIGSTOP)
+        probe.wait_until(lambda: stopped(probe, worker))
+        client.send(whole[len(sent) :])
+        pass_time(probe, 0.8)
+        probe.kill(worker, signal.SIGCONT)
+        response = client.receive()
+        assert (response.status, response.body) == (200, b"body")
+
+
+def test_what_came_while_the_supervisor_was_stopped_counts(server: Start) -> None:
+    """Time limits of idle connections, and of the queue."""
+    probe = server(
+        PROBE,
+        processes=1,
+        threads=2,
+        keep_alive_timeout="3s",
+        header_timeout="3s",
+        queue_timeout="1s",
+    )
+    with Client(probe.address) as kept, Client(probe.address) as new:
+        assert kept.get("/x").status == 200
+        probe.wait_for_metric(2, "poolsrv_connections", state="parked")
+        probe.kill(probe.pid, signal.SIGSTOP)
+        probe.wait_until(lambda: stopped(probe, probe.pid))
+        kept.send(head("GET", "/x"))
+        new.send(head("GET", "/x"))
+        pass_time(probe, 3)
+        probe.kill(probe.pid, signal.SIGCONT)
+        assert kept.receive().status == 200
+        assert new.receive().status == 200
+
+
+# Answers that nobody asked for
+
+
+def test_a_slow_reader_gets_no_second_answer_at_the_stop(server: Start, tmp_path: Path) -> None:
+    """A proxy would take a 503 behind the answer for the answer to its next request."""
+    (tmp_path / "large").write_bytes(b"x" * 20_000_000)
+    probe = server(PROBE, processes=1, threads=2)
+    with Client(probe.address) as client:
+        client.send(head("GET", "/send-file?name=large"))
+        probe.wait_for_metric(1, "poolsrv_connections", state="writing")
+        probe.terminate()
+        probe.wait_for_log("stopping|draining|SIGTERM")
+        response = client.receive()
+        assert response.status == 200
+        client.expect_end()
+    assert probe.wait() == 0
+
+
+# The stop
+
+
+class Asking(threading.Thread):
+    """Asks on one kept connection, again at once, until it is told or finds the end.
+
+    `lost` counts requests without an answer on a connection that the server had
+    not ended when they were sent, as far as the client could see.
+    """
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        super().__init__(daemon=True)
+        self._client = Client(address)
+        self.answers = self.resets = self.unanswered = 0
+
+    def run(self) -> None:
+        with self._client as client:
+            while True:
+                try:
+                    client.send(head("GET", "/x"))
+                    response = client.receive()
+                except (ConnectionResetError, BrokenPipeError):
+                    self.resets += 1
+                    return
+                except Truncated:
+                    self.unanswered += 1
+                    return
+                assert response.status == 200
+                self.answers += 1
+                if response.get("Connection") == "close":
+                    return
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_a_stop_answers_all_that_had_arrived(server: Start, attempt: int) -> None:
+    probe = server(PROBE, processes=2, threads=4)
+    clients = [Asking(probe.address) for _ in range(150)]
+    for client in clients:
+        client.start()
+    probe.wait_until(lambda: all(client.answers > 2 for client in clients), 20)
+    probe.terminate()
+    for client in clients:
+        client.join(20)
+    assert probe.wait() == 0
+    assert sum(client.resets for client in clients) == 0
+    assert sum(client.unanswered for client in clients) == 0

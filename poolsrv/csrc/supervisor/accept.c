@@ -30,17 +30,8 @@ accept_listen(Dispatch *d, bool on)
 static void
 make_room(Dispatch *d, uint64_t now)
 {
-    int i;
     word_add(&d->board->supervisor->accept_errors[0], 1);
-    for (i = 0; i < EVICT_BATCH; i++) {
-        /* Those who have had an answer first: they will come again. */
-        const HeldState idle =
-            d->held.lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
-        if (d->held.lists[idle].count == 0)
-            break;
-        parked_close(d, d->held.lists[idle].first, CLOSED_EVICTED);
-    }
-    if (i == 0) {
+    if (parked_evict(d, EVICT_BATCH) == 0) {
         accept_listen(d, false);
         d->accept_again = now + ACCEPT_PAUSE;
     }

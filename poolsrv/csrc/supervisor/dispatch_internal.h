@@ -68,6 +68,8 @@ bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 void parked_add(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
+/* Close idle connections to make room: how many. */
+uint32_t parked_evict(Dispatch *d, uint32_t count);
 void parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now);
 /* A request that has just arrived is still served; the idle ones go. */
 void parked_stop(Dispatch *d, HeldState state, uint64_t now);

@@ -15,8 +15,17 @@ parked_close(Dispatch *d, uint32_t index, Closed why)
     word_add(&d->board->supervisor->closed[why], 1);
     /* A passed descriptor may live on elsewhere: only DEL takes it out. */
     epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
+    shutdown(d->held.items[index].fd, SHUT_RDWR);
     close(d->held.items[index].fd);
     held_remove(&d->held, index);
+}
+
+/* Has the client sent a byte that nobody has read? */
+static bool
+has_byte(int fd)
+{
+    char byte;
+    return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
 }
 
 static int
@@ -48,11 +57,17 @@ parked_write_busy(Dispatch *d)
 }
 
 /* Answer 503 and wait, a little, until the client has read it: closing over
- * its unread request would send a reset that may overtake the answer. */
+ * its unread request would send a reset that may overtake the answer. Who has
+ * sent nothing, or was reset, gets no answer: a proxy would take it for that to
+ * the next request. */
 void
 parked_refuse(Dispatch *d, uint32_t index, Closed why)
 {
     Held *h = &d->held.items[index];
+    if (!has_byte(h->fd)) {
+        parked_close(d, index, CLOSED_CLIENT);
+        return;
+    }
     word_add(&d->board->supervisor->closed[why], 1);
     parked_write_busy(d);
     if (send(h->fd, d->busy_answer.data, d->busy_answer.size,
@@ -65,31 +80,60 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }
 
+/* End an idle connection, unless a request has come of which no event has told
+ * yet. Looking and ending follow each other at once, and our side ends first: a
+ * client that sends between the two finds an end, and no reset. */
+static void
+parked_end(Dispatch *d, uint32_t index, Closed why, uint64_t now)
+{
+    Held *h = &d->held.items[index];
+    if (has_byte(h->fd)) {
+        parked_event(d, index, EPOLLIN, now);
+        return;
+    }
+    if (shutdown(h->fd, SHUT_WR) < 0) {
+        parked_close(d, index, why);
+        return;
+    }
+    word_add(&d->board->supervisor->closed[why], 1);
+    held_move(&d->held, index, HELD_LINGER, now);
+}
+
 void
 parked_add(Dispatch *d, int fd, const ChannelItem *item)
 {
-    uint32_t index = HELD_NONE;
-    if (d->stopped) {
-        word_add(&d->board->supervisor->closed[CLOSED_STOPPING], 1);
-        close(fd);
-        return;
-    }
-    index = held_add(&d->held, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
+    const uint32_t index =
+        held_add(&d->held, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
     if (index == HELD_NONE) {
+        word_add(&d->board->supervisor->closed[CLOSED_EVICTED], 1);
         close(fd);
-        return;
+    } else if (parked_watch(d, index) < 0) {
+        parked_close(d, index, CLOSED_EVICTED);
+    } else if (d->stopped) {
+        parked_end(d, index, CLOSED_STOPPING, clock_now());
     }
-    if (parked_watch(d, index) < 0) {
-        close(fd);
-        held_remove(&d->held, index);
+}
+
+uint32_t
+parked_evict(Dispatch *d, uint32_t count)
+{
+    uint32_t i;
+    for (i = 0; i < count; i++) {
+        /* Those who have had an answer first: they will come again. */
+        const HeldState idle =
+            d->held.lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
+        if (d->held.lists[idle].count == 0) {
+            break;
+        }
+        parked_close(d, d->held.lists[idle].first, CLOSED_EVICTED);
     }
+    return i;
 }
 
 void
 parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
 {
     Held *h = &d->held.items[index];
-    char byte;
     if (h->state == HELD_LINGER) {
         char waste[4096];
         ssize_t n = recv(h->fd, waste, sizeof waste, MSG_DONTWAIT);
@@ -102,8 +146,7 @@ parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
     }
     /* Some clients end their side after the request: look whether one is
      * there before calling it gone. */
-    if ((mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) &&
-        recv(h->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) <= 0) {
+    if ((mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && !has_byte(h->fd)) {
         parked_close(d, index, CLOSED_CLIENT);
         return;
     }
@@ -116,13 +159,7 @@ void
 parked_stop(Dispatch *d, HeldState state, uint64_t now)
 {
     while (d->held.lists[state].count) {
-        const uint32_t index = d->held.lists[state].first;
-        char byte;
-        if (recv(d->held.items[index].fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) >
-            0)
-            parked_event(d, index, EPOLLIN, now);
-        else
-            parked_close(d, index, CLOSED_STOPPING);
+        parked_end(d, d->held.lists[state].first, CLOSED_STOPPING, now);
     }
 }
 
@@ -164,10 +201,17 @@ void
 parked_expire(Dispatch *d, uint64_t now)
 {
     uint32_t i;
-    while (over(d, HELD_NEW, d->group.limits.header_timeout, now))
-        parked_close(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER);
-    while (over(d, HELD_KEPT, d->group.limits.keep_alive_timeout, now))
-        parked_close(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE);
+    while (over(d, HELD_NEW, d->group.limits.header_timeout, now)) {
+        parked_end(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER, now);
+    }
+    while (over(d, HELD_KEPT, d->group.limits.keep_alive_timeout, now)) {
+        parked_end(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE, now);
+    }
+    /* If this process was stopped for a while, there may be room by now. */
+    if (over(d, HELD_FAST, d->group.limits.queue_timeout, now) ||
+        over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
+        queue_dispatch(d, now);
+    }
     while (over(d, HELD_FAST, d->group.limits.queue_timeout, now))
         parked_refuse(d, d->held.lists[HELD_FAST].first, CLOSED_QUEUE_TIMEOUT);
     while (over(d, HELD_SLOW, d->group.limits.queue_timeout, now))

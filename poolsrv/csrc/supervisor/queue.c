@@ -112,6 +112,14 @@ newest(const Dispatch *d)
                : slow;
 }
 
+/* Has the worker a descriptor for each connection of one more message? It has
+ * the same limit as we have. */
+static bool
+has_descriptors(const Dispatch *d, uint32_t slot)
+{
+    return atomic_load(&d->board->loads[slot].held) <= d->most - CHANNEL_BATCH;
+}
+
 static uint32_t
 choose_slot(Dispatch *d)
 {
@@ -120,7 +128,8 @@ choose_slot(Dispatch *d)
     for (uint32_t i = 0; i < count; i++) {
         const Slot *slot = &d->slots[i];
         d->workers[i] =
-            slot->enabled && !slot->full && !slot->retry_at
+            slot->enabled && !slot->full && !slot->retry_at &&
+                    has_descriptors(d, i)
                 ? scoreboard_view(d->board, i)
                 : (ChoiceWorker){0}; /* its limit is reached, so to speak */
     }

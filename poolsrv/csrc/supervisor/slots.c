@@ -42,12 +42,17 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
     out->header.count = 0;
 }
 
+/* A message may take the reserve of descriptors, which is as large, and what
+ * has been idle longest gives it back before the next one. What the kernel had
+ * no descriptor for is lost. */
 static void
 taken_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
 {
-    uint32_t i;
+    uint32_t i, beyond = 0;
+    word_add(&d->board->supervisor->closed[CLOSED_EVICTED], m->lost);
     for (i = 0; i < m->header.count; i++) {
         ChannelItem item = m->items[i];
+        beyond += m->fds[i] >= d->most;
         if (item.since > now)
             item.since = now;
         if (item.request_waits)
@@ -55,6 +60,7 @@ taken_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
         else
             parked_add(d, m->fds[i], &item);
     }
+    parked_evict(d, beyond);
 }
 
 /* Hand-backs and words of a slot. False: no room for another event. */

@@ -235,8 +235,7 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
         }
         n = stream_receive(c, to, room);
         if (n == STREAM_AGAIN) {
-            conn_uncount(w, c);
-            return STEP_WAIT;
+            return refuse_if_late(w, t, c);
         }
         if (n <= 0)
             return exchange_client_left(w, t, c);
@@ -263,8 +262,7 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
             return exchange_serve(w, t, c, r, t->now);
         }
         if (c->drained) {
-            conn_uncount(w, c);
-            return STEP_WAIT;
+            return refuse_if_late(w, t, c);
         }
         if (--pieces == 0)
             return STEP_AGAIN;

@@ -98,7 +98,7 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
     conn_set_state(w, t, c, CONN_IDLE);
     if (!c->drained)
         return STEP_AGAIN;
-    if (atomic_load_explicit(&w->draining, memory_order_relaxed)) {
+    if (watch_hands_back(w)) {
         c->ready = 0;
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
@@ -293,10 +293,7 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
     if (request_adopt(w, c, r) == NULL)
         return exchange_hang_up(w, t, c);
     conn_set_state(w, t, c, CONN_HEAD);
-    if (!c->drained)
-        return STEP_AGAIN;
-    conn_uncount(w, c);
-    return STEP_WAIT;
+    return c->drained ? refuse_if_late(w, t, c) : STEP_AGAIN;
 }
 
 static Step
@@ -310,8 +307,7 @@ read_head(Worker *w, Thread *t, Conn *c)
         return exchange_client_left(w, t, c);
     n = stream_receive(c, r->buffer + r->size, r->capacity - r->size);
     if (n == STREAM_AGAIN) {
-        conn_uncount(w, c);
-        return STEP_WAIT;
+        return refuse_if_late(w, t, c);
     }
     if (n <= 0)
         return exchange_client_left(w, t, c);
@@ -333,8 +329,7 @@ begin(Worker *w, Thread *t, Conn *c)
     Request *r = &t->request;
     ssize_t n;
 
-    if (!c->counted &&
-        atomic_load_explicit(&w->draining, memory_order_relaxed)) {
+    if (!c->counted && watch_hands_back(w)) {
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
     }

@@ -3,6 +3,7 @@
 #include "worker/preface.h"
 
 #include "protocol/proxy_header.h"
+#include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
 static Step
@@ -54,8 +55,7 @@ preface_read(Worker *w, Thread *t, Conn *c)
         if (c->state != CONN_PREFACE) { /* its time began with its first byte */
             conn_set_state(w, t, c, CONN_PREFACE);
         }
-        conn_uncount(w, c);
-        return STEP_WAIT;
+        return refuse_if_late(w, t, c);
     case PROXY_BAD:
         break;
     }

@@ -47,6 +47,28 @@ refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
     return ending_start(w, t, c);
 }
 
+Step
+refuse_late(Worker *w, Thread *t, Conn *c)
+{
+    const Limit limit = c->state == CONN_BODY ? LIMIT_BODY : LIMIT_HEADER;
+    word_add(&t->row->limited[limit], 1);
+    if (c->state == CONN_PREFACE) { /* it speaks no HTTP yet: no answer */
+        return exchange_hang_up(w, t, c);
+    }
+    return refuse_request(w, t, c, 408, "the request did not arrive in time");
+}
+
+Step
+refuse_if_late(Worker *w, Thread *t, Conn *c)
+{
+    const uint64_t deadline = word_get(&c->deadline);
+    if (deadline != 0 && deadline <= t->now) {
+        return refuse_late(w, t, c);
+    }
+    conn_uncount(w, c);
+    return STEP_WAIT;
+}
+
 void
 refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
 {
@@ -55,18 +77,14 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
         c->ready = 0;
         conn_hand_back(w, t, &c, 1, now - IDLE_GRACE);
         return;
-    case CONN_PREFACE: /* it speaks no HTTP yet: no answer */
-        word_add(&t->row->limited[LIMIT_HEADER], 1);
-        conn_close(w, t, c);
-        return;
+    case CONN_PREFACE:
     case CONN_HEAD:
     case CONN_BODY:
-        word_add(
-            &t->row->limited[c->state == CONN_HEAD ? LIMIT_HEADER : LIMIT_BODY],
-            1);
-        if (refuse_request(w, t, c, 408,
-                           "the request did not arrive in time") == STEP_AGAIN)
+        /* The rest may be here and unseen, because this process was stopped or
+         * had no thread to look: one receives first, and judges then. */
+        if (stream_has_bytes(c) || refuse_late(w, t, c) == STEP_AGAIN) {
             threads_call(w, c);
+        }
         return;
     case CONN_WRITING:
         if (output_taken(c)) {

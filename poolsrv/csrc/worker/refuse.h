@@ -9,6 +9,11 @@
 /* Answer with an error and stop reading. */
 Step refuse_request(Worker *w, Thread *t, Conn *c, int status,
                     const char *words);
+/* A request, or a PROXY header, has not come in time. */
+Step refuse_late(Worker *w, Thread *t, Conn *c);
+/* All that is here has been received, and it is not enough: wait for more,
+ * unless the time for it is over (t->now says). */
+Step refuse_if_late(Worker *w, Thread *t, Conn *c);
 /* The time of its state is over; owned. */
 void refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now);
 

@@ -81,6 +81,28 @@ pace_down(Worker *w)
         watch_attend(w);
 }
 
+bool
+watch_hands_back(const Worker *w)
+{
+    return atomic_load_explicit(&w->draining, memory_order_relaxed) &&
+           !w->orphan && !atomic_load(&w->o.board->notice->stopping);
+}
+
+/* The server ends, and so does this connection, which has been idle for its
+ * time, unless a request has come: one that was answered just now, before the
+ * answers said that they are the last, is most likely to ask again. Looking and
+ * ending follow each other at once: what lies between is all that a client can
+ * lose, and it finds an end, no reset. */
+static void
+end_idle(Worker *w, Conn *c)
+{
+    c->ready = w->main.now;
+    if (stream_has_bytes(c) ||
+        (ending_start(w, &w->main, c) == STEP_AGAIN && !conn_release(w, c))) {
+        threads_call(w, c);
+    }
+}
+
 /* Those whose time is over. */
 static void
 sweep(Worker *w, uint64_t now, bool all_idle)
@@ -99,7 +121,9 @@ sweep(Worker *w, uint64_t now, bool all_idle)
             continue;
         if (!atomic_compare_exchange_strong(&c->word, &word, word | CONN_OWNED))
             continue;
-        if (conn_may_move(c)) {
+        if (conn_may_move(c) && w->draining && !watch_hands_back(w)) {
+            end_idle(w, c);
+        } else if (conn_may_move(c)) {
             c->ready = 0;
             idle[n++] = c;
             if (n == CHANNEL_BATCH) {
@@ -337,7 +361,9 @@ share(Worker *w, uint32_t room)
         return;
     }
     if (w->draining) {
-        give_back(w, take_first, 0, UINT32_MAX);
+        if (watch_hands_back(w)) {
+            give_back(w, take_first, 0, UINT32_MAX);
+        }
         return;
     }
     if (timeout && timeout < w->main.now) {
@@ -425,8 +451,10 @@ tick(Worker *w)
     if (room && unseen && view.stuck && view.stuck == view.busy)
         await_events(w);
     if (now - w->swept >= SWEEP_EVERY) {
-        sweep(w, now, w->draining);
-        even_out(w);
+        sweep(w, now, watch_hands_back(w));
+        if (!w->draining) {
+            even_out(w);
+        }
     }
     if (view.busy == 0)
         pace_down(w);
@@ -442,7 +470,7 @@ watch_drain(Worker *w)
         return;
     atomic_store(&w->line->limit, 0);
     w->main.now = clock_now();
-    sweep(w, w->main.now, true);
+    sweep(w, w->main.now, watch_hands_back(w));
     share(w, 0);
     worker_ring(w->bell);
 }

@@ -2,6 +2,8 @@
 #ifndef POOLSRV_WATCH_H
 #define POOLSRV_WATCH_H
 
+#include <stdbool.h>
+
 #include "worker/worker.h"
 
 /* What the main thread is told. */
@@ -16,6 +18,10 @@ typedef enum {
 WatchResult watch_wait(Worker *w);
 /* Finish what is there, hand the idle connections back, take nothing new. */
 void watch_drain(Worker *w);
+/* Do idle connections, and requests that nobody has begun to read, go back? Not
+ * if all of the server ends: then nobody else would serve them, so what comes
+ * is served here, and our side of the idle ones is ended. */
+bool watch_hands_back(const Worker *w);
 /* A request begins: the main thread's clock must run. */
 void watch_arm(Worker *w);
 /* A connection waits, with a deadline. */
