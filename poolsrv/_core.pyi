@@ -1,7 +1,7 @@
 """The types of the C core; stubtest compares them with the module."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeAlias, final
+from typing import Any, Final, NoReturn, TypeAlias, final
 
 # (row, field, kind, index, words, unit, metric, label, help): the table of scoreboard_fields.h.
 FIELDS: Final[tuple[tuple[str, str, str, int, int, str, str, str, str], ...]]
@@ -29,6 +29,10 @@ EVENT_DRAINED: Final[int]
 _Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int]
 
 def adopt_orphans() -> None: ...
+def forks_keep(descriptors: Sequence[int], signals: Sequence[int], /) -> None: ...
+def forks_ours() -> None: ...
+def forks_left() -> bool: ...
+def exit(status: int, /) -> NoReturn: ...
 def scoreboard_create(slots: int, threads: int, /) -> int: ...
 def say(channel: int, word: int, text: bytes, /) -> None: ...
 
@@ -92,6 +96,7 @@ class Reactor:
         application: Callable[..., Any],
         templates: tuple[dict[str, object], ...],
         on_error: Callable[[BaseException | None, str, str, str], object],
+        on_left: Callable[[BaseException | None], object],
         limits: dict[str, float],
         server_field: bool,
         date_field: bool,

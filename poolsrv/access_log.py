@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 from poolsrv.errors import ConfigError
+from poolsrv.outlets import unwaiting
 
 
 def open_log(place: str) -> int:
@@ -17,7 +18,7 @@ def open_log(place: str) -> int:
     if place == "off":
         return -1
     if place == "-":
-        return 1
+        return unwaiting(1)
     try:
         return _open(place)
     except OSError as error:
@@ -44,8 +45,6 @@ def reopen(fd: int, place: str) -> None:
 
 
 def _open(place: str) -> int:
-    # A FIFO that nobody reads would hold the process, and say nothing.
+    # A FIFO without a reader must not keep us waiting, here or later.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    fd = os.open(place, flags, 0o640)
-    os.set_blocking(fd, True)
-    return fd
+    return os.open(place, flags, 0o640)

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from poolsrv._version import __version__
 from poolsrv.errors import ConfigError, PoolsrvError
+from poolsrv.outlets import open_standard
 from poolsrv.settings.command_line import CommandLine, split
 from poolsrv.settings.reference import columns, help_of_options, report
 from poolsrv.settings.rows import ROWS, Settings, key
@@ -125,6 +126,7 @@ def _summaries() -> dict[str, tuple[str, bool]]:
 
 def main() -> NoReturn:
     """The console script. Exits with 0, the status of a PoolsrvError, or the server's."""
+    open_standard()
     try:
         sys.exit(run(sys.argv[1:]))
     except PoolsrvError as error:

@@ -14,12 +14,14 @@ import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from poolsrv import _core, access_log, exporter, log
 from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError, ListenError
 from poolsrv.messages import END_EXPORTER
+from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
 from poolsrv.settings.rows import ROWS, Settings
 from poolsrv.settings.sources import from_options
@@ -106,6 +108,7 @@ def launch(
             access_log=_owned(stack, access_log.open_log(settings.access_log)),
             access_log_place=access_log.place_of(settings.access_log),
             sites=[_site(listener) for listener in listeners],
+            folder=str(Path.cwd()),
         )
 
         def close_supervisors_own() -> None:
@@ -152,11 +155,12 @@ def launch(
             access_log.reopen(job.access_log, job.access_log_place)
 
         def announce() -> None:
-            for listener in listeners:
-                print("application", _url(listener))
+            lines = [f"application {_url(listener)}" for listener in listeners]
             if admin is not None:
-                print("metrics", _url(admin) + "/metrics")
-                print("status", _url(admin) + "/", flush=True)
+                lines += [f"metrics {_url(admin)}/metrics", f"status {_url(admin)}/"]
+            text = "".join(f"{line}\n" for line in lines)
+            if not Outlet(1).put(os.fsencode(text)):
+                _log.warning("standard output takes nothing; %s", ", ".join(lines))
 
         def stop_listening() -> None:
             for listener in listeners:

@@ -16,6 +16,8 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
+from poolsrv.outlets import Outlet
+
 _LOGGER = "poolsrv"
 
 # C0, DEL, C1 and the Unicode line ends; a lone surrogate cannot be encoded.
@@ -32,13 +34,55 @@ def setup(level: str, format: str, role: str) -> None:
     process in our words, such as `supervisor` or `worker 2`. Call it again after
     a fork: the handler is replaced, so that no lock is inherited.
     """
-    handler = logging.StreamHandler()
+    handler = _Handler(Outlet(2))
     handler.setFormatter(_Json(role) if format == "json" else _Text(role))
     logger = logging.getLogger(_LOGGER)
+    logger.__class__ = _Logger  # whoever has asked for it before has the same object
+    logger.manager = logging.Manager(logging.root)
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     # The application's own logging set-up gets its records, not ours.
     logger.propagate = False
+
+
+class _Logger(logging.Logger):
+    """What the application does to all loggers, it does not do to ours.
+
+    `logging.config.dictConfig` and `fileConfig` disable those that they do not name,
+    unless told otherwise; `logging.disable` is a property of the manager.
+    """
+
+    @property
+    def disabled(self) -> bool:
+        return False
+
+    @disabled.setter
+    def disabled(self, _value: bool) -> None:
+        return
+
+
+class _Handler(logging.Handler):
+    """To an outlet: nobody waits for who reads the log."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        super().__init__()
+        self._outlet = outlet
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self._line(record)
+        except Exception:  # noqa: BLE001 - the record is the application's, in part
+            self.handleError(record)
+            return
+        if lost := self._outlet.dropped:
+            text = "%d lines of this log were dropped: it was not read in time"
+            said = logging.LogRecord(record.name, logging.WARNING, __file__, 0, text, (lost,), None)
+            if self._outlet.put(self._line(said)):
+                self._outlet.dropped -= lost
+        self._outlet.put(line)
+
+    def _line(self, record: logging.LogRecord) -> bytes:
+        return (self.format(record) + "\n").encode(errors="backslashreplace")
 
 
 class _Text(logging.Formatter):

@@ -12,55 +12,15 @@ import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import multiprocess
-
-_FORK = multiprocess.get_context("fork")
-
-# What the supervisor handles. Operators and tools send these by habit, often to a
-# whole group; by default most of them end a process.
-SIGNALS = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-    signal.SIGALRM,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGCHLD,
-)
-
-# Descriptors that multiprocess opens for a process before it forks.
-_PIPE_ENDS = 4
+from poolsrv import forks
 
 
-def start(name: str, life: Callable[[], None]) -> Any:
-    """Fork; `life` is the child's whole life. Raises OSError, and then leaves nothing open."""
-    places = _lowest(_PIPE_ENDS)
-    process = _FORK.Process(target=_live, args=(name, life), name=f"poolsrv-{name}")
-    try:
-        process.start()
-    except OSError:
-        # multiprocess leaves its pipes open. They have taken the lowest places.
-        for place in places:
-            with contextlib.suppress(OSError):
-                os.close(place)
-        raise
+def start(name: str, life: Callable[[], None]) -> forks.Process:
+    """Fork; `life` is the child's whole life. Raises OSError."""
+    process = forks.Process(target=_live, args=(name, life), name=f"poolsrv-{name}")
+    process.start()
     return process
-
-
-def _lowest(count: int) -> list[int]:
-    """The descriptors that the kernel gives next. Raises OSError if there are not so many."""
-    places: list[int] = []
-    try:
-        places.extend(os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC) for _ in range(count))
-    finally:
-        for place in places:
-            os.close(place)
-    return places
 
 
 def _live(name: str, life: Callable[[], None]) -> None:

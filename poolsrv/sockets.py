@@ -35,12 +35,17 @@ class Listener:
     name: str
     is_unix: bool
     owner: int
+    file: tuple[int, int] | None = None  # of a Unix socket that we have made: which it is
 
     def close(self) -> None:
         """Close it; the owner also removes the file of a Unix socket that we have made."""
+        was_open = self.socket.fileno() >= 0
         self.socket.close()
-        if isinstance(self.address, UnixAddress) and os.getpid() == self.owner:
-            Path(self.address.path).unlink(missing_ok=True)
+        if was_open and os.getpid() == self.owner and isinstance(self.address, UnixAddress):
+            file = Path(self.address.path)
+            # A successor may have put its own in the same place.
+            if _identity(file) == self.file:
+                file.unlink(missing_ok=True)
 
 
 def open_listener(
@@ -68,7 +73,16 @@ def open_listener(
             opened = _adopt(address)
     opened.setblocking(False)
     is_unix = opened.family == socket.AF_UNIX
-    return Listener(opened, address, _name(opened), is_unix, os.getpid())
+    file = _identity(Path(address.path)) if isinstance(address, UnixAddress) else None
+    return Listener(opened, address, _name(opened), is_unix, os.getpid(), file)
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def channel_pair() -> tuple[socket.socket, socket.socket]:

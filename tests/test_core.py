@@ -337,6 +337,7 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "application": hello,
         "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
         "on_error": print,
+        "on_left": print,
         "limits": {
             "request_line": 8190,
             "request_fields": 100,

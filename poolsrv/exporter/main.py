@@ -16,8 +16,8 @@ from poolsrv.exporter.page import POLICY, page
 from poolsrv.exporter.reading import Reading, Source
 from poolsrv.exporter.server import Handler, Request, Response, Server
 from poolsrv.exporter.status import ready, status
+from poolsrv.forks import SIGNALS
 from poolsrv.messages import END_EXPORTER
-from poolsrv.processes import SIGNALS
 from poolsrv.scoreboard import Reader
 
 

@@ -6,7 +6,6 @@ a template in such a way that they become our children: so we hear of their end
 and how it came, whatever the template does.
 """
 
-import os
 import select
 import signal
 import socket
@@ -14,8 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from poolsrv import messages, processes
-from poolsrv.processes import SIGNALS, Ending
+from poolsrv import forks, messages, processes
+from poolsrv.forks import SIGNALS
+from poolsrv.processes import Ending
 
 
 @dataclass(slots=True)
@@ -38,10 +38,10 @@ class Child:
 
         def life() -> None:
             signal.set_wakeup_fd(-1)
+            usual = {signal.SIGCHLD, ends_by}
             for number in SIGNALS:
-                ours = number in (signal.SIGCHLD, ends_by)
-                # No SIG_IGN: programs that the child starts would inherit that.
-                signal.signal(number, signal.SIG_DFL if ours else _nothing)
+                signal.signal(number, signal.SIG_DFL)
+            forks.handle({number: forks.nothing for number in SIGNALS if number not in usual})
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             run()
 
@@ -49,14 +49,7 @@ class Child:
             process = processes.start(name, life)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            pidfd = os.pidfd_open(process.pid)
-        except OSError:
-            process.kill()
-            process.join()
-            process.close()
-            raise
-        return cls(process, process.pid, pidfd)
+        return cls(process, process.pid, process.sentinel)
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing if the process has ended."""
@@ -75,11 +68,7 @@ class Child:
         self.process.join()
         ending = Ending(self.process.exitcode)
         self.process.close()
-        os.close(self.pidfd)
         return ending
-
-
-def _nothing(_number: int, _frame: object) -> None: ...
 
 
 class Template:

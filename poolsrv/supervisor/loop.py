@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from poolsrv import _core, messages, processes
+from poolsrv import _core, forks, messages, processes
 from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.processes import Ending
 from poolsrv.supervisor import actions as do
@@ -503,7 +503,7 @@ def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
-    numbers = processes.SIGNALS
+    numbers = forks.SIGNALS
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

@@ -1,7 +1,9 @@
-"""wsgi.errors: what the application writes, as lines of our log with the request's id."""
+"""wsgi.errors: what the application writes, as messages of our log with the request's id."""
 
 import logging
+import sys
 from collections.abc import Iterable
+from types import FrameType
 
 from poolsrv import _core
 
@@ -17,10 +19,13 @@ class ErrorStream:
         self._line = ""
 
     def write(self, text: str) -> int:
-        """Log each complete line; the rest waits for its end or for `flush`."""
-        *lines, self._line = (self._line + text).split("\n")
-        for line in lines:
-            self._emit(line)
+        """Log what ends with a line, as one message; the rest waits for its end or `flush`.
+
+        What a handler of `logging` writes has the level of its record.
+        """
+        message, end, self._line = (self._line + text).rpartition("\n")
+        if end:
+            self._emit(message, _level(sys._getframe(1)))
         if self._line:
             # Without its end it would wait for the next request, and be logged as that one's.
             self._reactor.line_open(self._thread)
@@ -35,13 +40,20 @@ class ErrorStream:
         """Log what is there of a line."""
         if self._line:
             line, self._line = self._line, ""
-            self._emit(line)
+            self._emit(line, logging.ERROR)
 
     def isatty(self) -> bool:
         """Asked before colours are written."""
         return False
 
-    def _emit(self, line: str) -> None:
-        _log.error(
-            "%s", line, extra={"fields": {"request": self._reactor.request_id(self._thread)}}
-        )
+    def _emit(self, message: str, level: int) -> None:
+        fields = {"request": self._reactor.request_id(self._thread)}
+        _log.log(level, "%s", message, extra={"fields": fields})
+
+
+def _level(writer: FrameType) -> int:
+    """Of the record that `logging.StreamHandler` is writing, or ERROR."""
+    if writer.f_code is logging.StreamHandler.emit.__code__:
+        level: int = writer.f_locals["record"].levelno
+        return level
+    return logging.ERROR

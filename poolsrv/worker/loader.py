@@ -38,12 +38,23 @@ _IMPORT_SYSTEM = ("<frozen importlib", str(importlib.__file__))
 _MISSING = object()
 
 
-def prepare(settings: Settings) -> None:
+def prepare(settings: Settings, folder: str | None = None) -> None:
     """Make this process's folder and sys.path what the application expects.
+
+    `folder` is where the server was started: it may have been replaced since, and we
+    would be in the one that is gone.
 
     The working directory comes first on the path, then Settings.pythonpath.
     Raises ConfigError for a folder that is not there.
     """
+    if folder is not None:
+        try:
+            os.chdir(folder)
+        except OSError as error:
+            raise ConfigError(
+                f"the folder that the server was started in, {folder}: {error.strerror}",
+                "put it back, or give another with --chdir",
+            ) from None
     if settings.chdir is not None:
         try:
             os.chdir(settings.chdir)
@@ -51,11 +62,28 @@ def prepare(settings: Settings) -> None:
             raise ConfigError(
                 f"chdir: {settings.chdir}: {error.strerror}", "give a folder that is there"
             ) from None
-    folders = [Path(folder).absolute() for folder in settings.pythonpath]
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"pythonpath: {folder} is not a folder", "give one that is there")
+    folders = [Path(added).absolute() for added in settings.pythonpath]
+    for added in folders:
+        if not added.is_dir():
+            raise ConfigError(f"pythonpath: {added} is not a folder", "give one that is there")
     sys.path[:0] = map(str, [Path.cwd(), *folders])
+
+
+def refuse_patched_threads() -> None:
+    """Raises ApplicationError if gevent or eventlet has replaced threads by its own."""
+    gevent = sys.modules.get("gevent.monkey")
+    eventlet = sys.modules.get("eventlet.patcher")
+    if gevent is not None and gevent.is_module_patched("threading"):
+        library = "gevent"
+    elif eventlet is not None and eventlet.is_monkey_patched("thread"):
+        library = "eventlet"
+    else:
+        return
+    raise ApplicationError(
+        f"the application has let {library} replace Python's threads, and poolsrv serves with "
+        f"real ones; take out {library}'s monkey patching, and give more --threads for requests "
+        "that wait"
+    )
 
 
 def load(spec: str) -> Callable[..., Any]:

@@ -4,7 +4,6 @@ Runs in a worker. The main thread never serves a request; it waits in the C
 reactor for signals, time and the end.
 """
 
-import atexit
 import faulthandler
 import gc
 import logging
@@ -17,13 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from poolsrv import _core, access_log, log
+from poolsrv import _core, access_log, forks, log
 from poolsrv._version import __version__
-from poolsrv.errors import PoolsrvError
+from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.errors import ErrorStream
-from poolsrv.worker.loader import load, prepare
+from poolsrv.worker.loader import load, prepare, refuse_patched_threads
 
 _log = logging.getLogger("poolsrv")
 
@@ -52,16 +51,20 @@ class Job:
     access_log: int
     access_log_place: str
     sites: list[Site]
+    folder: str  # where the server was started
+
+    def descriptors(self) -> list[int]:
+        """All of them, but for the standard ones."""
+        ends = [end.fileno() for pair in self.channels for end in pair if end.fileno() >= 0]
+        own = [self.board, self.bell, self.lifeline, self.access_log]
+        return [*ends, *(fd for fd in own if fd > 2)]
 
 
 def run(job: Job, slot: int) -> None:
     """The whole life of a worker."""
     settings = job.settings
     log.setup(settings.log_level, settings.log_format, f"worker {slot}")
-    # What was registered before the fork is for the process that did it: it might
-    # remove the files of all workers at the end of one.
-    atexit._clear()
-    atexit.register(logging.shutdown)
+    forks.begin()
     faulthandler.enable()
     channel = _own_channel(job, slot)
     receiver, sender = socket.socketpair()
@@ -70,24 +73,34 @@ def run(job: Job, slot: int) -> None:
     reactor: _core.Reactor | None = None
     told = False
 
-    def drain(_number: int, _frame: object) -> None:
+    def drain() -> None:
         nonlocal told
         told = True
         if reactor is not None:
             reactor.drain()
 
     # SIGINT and SIGHUP of a terminal go to all processes: the supervisor decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, drain)
-    signal.signal(signal.SIGUSR1, lambda *_: reopen_log(job))
-    signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
+    handlers = dict.fromkeys(forks.NEEDED, forks.nothing) | {
+        signal.SIGTERM: drain,
+        signal.SIGUSR1: lambda: reopen_log(job),
+    }
+    forks.handle(handlers, sender.fileno())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, forks.SIGNALS)
+    own = [*job.descriptors(), receiver.fileno(), sender.fileno()]
+    forks.keep(own)
+    born = os.getpid()
     try:
         application = job.application
         if application is None:
-            prepare(settings)
+            prepare(settings, job.folder)
             application = load(settings.application)
+            forks.stay(born)
+            if changed := forks.take_back(handlers, sender.fileno()):
+                _log.warning("%s", changed)
+            forks.keep(own)
+        refuse_patched_threads()
     except PoolsrvError as error:
+        forks.stay(born, error.__cause__)
         _say(channel, _core.WORD_FAILED, str(error))
         sys.exit(error.status)
     gc.collect()
@@ -102,6 +115,7 @@ def run(job: Job, slot: int) -> None:
         application=application,
         templates=tuple(_template(settings, site) for site in job.sites),
         on_error=_log_error,
+        on_left=forks.end,
         limits=_limits(settings),
         server_field=settings.server_header,
         date_field=settings.date_header,
@@ -119,8 +133,18 @@ def run(job: Job, slot: int) -> None:
         )
         for index in range(settings.threads)
     ]
-    for thread in threads:
-        thread.start()
+    try:
+        for thread in threads:
+            thread.start()
+    except RuntimeError:
+        ready = sum(thread.is_alive() for thread in threads)
+        words = (
+            f"the system let a worker start {ready} of {settings.threads} threads; raise the limit "
+            "of processes (ulimit -u, TasksMax= of systemd, pids of a container), or lower "
+            "--threads or --processes"
+        )
+        _say(channel, _core.WORD_FAILED, words)
+        os._exit(ApplicationError.status)  # the other threads wait for work
     if told:  # to drain, while it loaded
         reactor.drain()
     _say(channel, _core.WORD_READY, "")
@@ -130,9 +154,6 @@ def run(job: Job, slot: int) -> None:
     signal.set_wakeup_fd(-1)
     sender.close()
     receiver.close()
-    # Forked children of multiprocess end without them, but applications count on
-    # atexit to flush what they have gathered.
-    atexit._run_exitfuncs()
 
 
 def _watch(reactor: _core.Reactor, signals: socket.socket) -> None:

@@ -6,20 +6,22 @@ process of one thread from which forking is safe. The supervisor hears of their
 ends itself: they are its children.
 """
 
-import atexit
 import functools
 import gc
 import importlib
+import logging
 import os
 import select
 import signal
 import socket
 import time
 
-from poolsrv import messages, processes
+from poolsrv import _core, forks, messages, processes
 from poolsrv.errors import PoolsrvError
 from poolsrv.worker.loader import load, prepare
 from poolsrv.worker.main import Job, reopen_log, run
+
+_log = logging.getLogger("poolsrv")
 
 # After the supervisor's death workers finish within 1.5 s (ORPHAN_GRACE in
 # watch.c); one that does not is stuck where its main thread cannot act.
@@ -29,21 +31,28 @@ _ORPHANS = 1.75
 def template(control: socket.socket, job: Job, generation: int) -> None:
     """The whole life of a template."""
     control.setblocking(True)
-    atexit._clear()  # what is registered so far is for the supervisor's end
+    forks.begin()
+    forks.keep([control.fileno(), *job.descriptors()])
     if job.settings.preload and job.application is None:
+        born = os.getpid()
         importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
-            prepare(job.settings)
+            prepare(job.settings, job.folder)
             job.application = load(job.settings.application)
+            forks.stay(born)
         except PoolsrvError as error:
+            forks.stay(born, error.__cause__)
             text = str(error)[: messages.LONGEST_TEXT]
             messages.send(control, messages.LoadFailed(generation, text))
             return
         gc.collect()
         gc.freeze()  # the collector would write to pages that workers share
+        if changed := forks.take_back(dict.fromkeys(forks.NEEDED, forks.nothing)):
+            _log.warning("%s", changed)
     messages.send(control, messages.Loaded(generation))
     _Template(control, job, generation).serve()
-    atexit._run_exitfuncs()  # what the application has registered here
+    job.application = None
+    forks.finish()
 
 
 class _Template:
@@ -55,6 +64,11 @@ class _Template:
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
         self._poll.register(job.lifeline, select.POLLIN)
+        self._keep()
+
+    def _keep(self) -> None:
+        """What a child must not have, should the application fork one here."""
+        forks.keep([self._control.fileno(), *self._job.descriptors(), *self._workers])
 
     def serve(self) -> None:
         open_ = True
@@ -99,9 +113,15 @@ class _Template:
         with ours:
             try:
                 with theirs:
-                    between = os.fork()
-                    if between == 0:
-                        self._between(slot, ours, theirs)
+                    # A signal waits until the worker has its own handlers.
+                    mask = signal.pthread_sigmask(signal.SIG_BLOCK, forks.SIGNALS)
+                    try:
+                        _core.forks_ours()
+                        between = os.fork()
+                        if between == 0:
+                            self._between(slot, ours, theirs)
+                    finally:
+                        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
                 os.waitpid(between, 0)
                 ours.setblocking(False)  # it has spoken, or never will
                 message, pidfd = messages.receive(ours)
@@ -115,6 +135,7 @@ class _Template:
             if pidfd is None:
                 return
             self._workers.add(pidfd)
+            self._keep()
             self._poll.register(pidfd, select.POLLIN)
             # The worker waits until the supervisor is told of it: no word of its own comes
             # before, and if we die before, it ends with us rather than be nobody's.
@@ -131,7 +152,7 @@ class _Template:
             try:
                 life = functools.partial(self._child, slot, ours, theirs)
                 process = processes.start(f"worker-{slot}", life)
-                pidfd = os.pidfd_open(process.pid)
+                pidfd = process.sentinel
                 message = messages.Spawned(self._generation, slot, process.pid)
             except OSError as error:
                 message = messages.SpawnFailed(self._generation, slot, str(error))
@@ -155,11 +176,14 @@ class _Template:
             told = theirs.recv(1)
         if told:
             run(self._job, slot)
+            self._job.application = None
+            forks.finish()
 
     def _ended(self, pidfd: int) -> None:
         self._workers.remove(pidfd)
         self._poll.unregister(pidfd)
         os.close(pidfd)
+        self._keep()
 
     def _orphaned(self) -> None:
         end = time.monotonic() + _ORPHANS

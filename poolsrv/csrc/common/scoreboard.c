@@ -72,6 +72,14 @@ scoreboard_create(uint32_t slots, uint32_t threads)
     return fd;
 }
 
+void
+scoreboard_leave(void *argument)
+{
+    const Scoreboard *board = argument;
+    mmap(board->base, board->size, PROT_READ | PROT_WRITE,
+         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+}
+
 int
 scoreboard_attach(Scoreboard *board, int fd)
 {

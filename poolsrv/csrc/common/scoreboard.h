@@ -133,6 +133,10 @@ int scoreboard_create(uint32_t slots, uint32_t threads);
  * cut short: touching it would be a SIGBUS later). */
 int scoreboard_attach(Scoreboard *board, int fd);
 void scoreboard_detach(Scoreboard *board);
+/* A ForkLeave. In a child that the application forks: what is on its way to the
+ * scoreboard must end, and must not arrive. From now on it is memory that
+ * nobody shares. */
+void scoreboard_leave(void *board);
 
 /* The process of a slot has ended and its supervisor speaks for it: fold the
  * time of requests that ran into busy_time, zero its gauges and its load. */

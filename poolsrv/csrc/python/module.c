@@ -5,6 +5,7 @@
 #include <sys/prctl.h>
 
 #include "common/channel.h"
+#include "common/forks.h"
 
 int
 core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
@@ -66,6 +67,85 @@ core_dump_coverage(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 }
 #endif
 
+/* The ints of a sequence in memory of ours; NULL and exception. */
+static int *
+numbers(PyObject *sequence, Py_ssize_t *count)
+{
+    PyObject *fast = PySequence_Fast(sequence, "a sequence of ints");
+    int *items = NULL;
+    Py_ssize_t i;
+
+    if (fast == NULL) {
+        return NULL;
+    }
+    *count = PySequence_Fast_GET_SIZE(fast);
+    items = PyMem_Calloc((size_t)*count + 1, sizeof *items);
+    if (items == NULL) {
+        PyErr_NoMemory();
+    }
+    for (i = 0; items && i < *count; i++) {
+        const long number = PyLong_AsLong(PySequence_Fast_GET_ITEM(fast, i));
+        if (number == -1 && PyErr_Occurred()) {
+            PyMem_Free(items);
+            items = NULL;
+            break;
+        }
+        items[i] = (int)number;
+    }
+    Py_DECREF(fast);
+    return items;
+}
+
+static PyObject *
+core_forks_keep(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *fds, *signals, *result = NULL;
+    Py_ssize_t fd_count = 0, signal_count = 0;
+    int *fd_items = NULL, *signal_items = NULL;
+
+    if (!PyArg_ParseTuple(args, "OO:forks_keep", &fds, &signals)) {
+        return NULL;
+    }
+    fd_items = numbers(fds, &fd_count);
+    signal_items = fd_items ? numbers(signals, &signal_count) : NULL;
+    if (signal_items == NULL) {
+        goto done;
+    }
+    if (forks_keep(fd_items, (size_t)fd_count, signal_items,
+                   (size_t)signal_count) < 0) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = Py_NewRef(Py_None);
+done:
+    PyMem_Free(fd_items);
+    PyMem_Free(signal_items);
+    return result;
+}
+
+static PyObject *
+core_forks_ours(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    forks_ours();
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_exit(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    int status;
+    if (!PyArg_ParseTuple(args, "i:exit", &status)) {
+        return NULL;
+    }
+    Py_Exit(status);
+}
+
+static PyObject *
+core_forks_left(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    return PyBool_FromLong(forks_left());
+}
+
 static PyObject *
 core_adopt_orphans(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
 {
@@ -79,6 +159,16 @@ static PyMethodDef core_methods[] = {
     {"adopt_orphans", core_adopt_orphans, METH_NOARGS,
      "adopt_orphans(): processes whose parent ends become this one's children, "
      "if it descends from us (PR_SET_CHILD_SUBREAPER)."},
+    {"exit", core_exit, METH_VARARGS,
+     "exit(status): end the interpreter in an orderly way, then the process, "
+     "wherever it is called."},
+    {"forks_keep", core_forks_keep, METH_VARARGS,
+     "forks_keep(descriptors, signals): what a child that the application "
+     "forks closes, and handles by default."},
+    {"forks_ours", core_forks_ours, METH_NOARGS,
+     "forks_ours(): the next fork of this thread is the server's own."},
+    {"forks_left", core_forks_left, METH_NOARGS,
+     "forks_left(): is this process a child that the application has forked?"},
     {"say", core_say, METH_VARARGS,
      "say(channel, word, text): tell the supervisor; text beyond 16000 bytes "
      "is cut."},

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/forks.h"
 
 typedef enum { ROW_SUPERVISOR, ROW_SLOT, ROW_WORKER, ROW_THREAD } Row;
 
@@ -59,6 +60,7 @@ row_words(Row row)
 
 typedef struct {
     PyObject_HEAD Scoreboard board;
+    ForkGuard guard;
 } ScoreboardObject;
 
 Scoreboard *
@@ -89,6 +91,7 @@ scoreboard_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return NULL;
     }
+    forks_guard(&self->guard, scoreboard_leave, &self->board);
     return (PyObject *)self;
 }
 
@@ -96,6 +99,9 @@ static void
 scoreboard_dealloc(ScoreboardObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
+    if (self->guard.leave) {
+        forks_unguard(&self->guard);
+    }
     scoreboard_detach(&self->board);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);

@@ -2,6 +2,8 @@
 #include "python/core.h"
 
 #include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "protocol/status.h"
@@ -143,6 +145,28 @@ enter_variables(Context *x)
                                                               : NULL;
 }
 
+/* The process that has arrived here was forked by the application: it answers
+ * nobody, and ends as if it were its own program that had come to its end. */
+static void
+end_process(const App *app)
+{
+    PyObject *type, *value, *traceback;
+    PyErr_Fetch(&type, &value, &traceback);
+    PyErr_NormalizeException(&type, &value, &traceback);
+    if (traceback && value)
+        PyException_SetTraceback(value, traceback);
+    PyObject_CallOneArg(app->on_left, value ? value : Py_None);
+    _exit(1); /* it does not return: this is for one that raises */
+}
+
+void
+context_stay(const Context *x)
+{
+    if (worker_left(x->thread->worker)) {
+        end_process(x->app);
+    }
+}
+
 static void
 call(Context *x)
 {
@@ -159,6 +183,7 @@ call(Context *x)
     if (sr) {
         result = PyObject_Vectorcall(x->app->callable, arguments + 1,
                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        context_stay(x);
     }
     if (result) {
         outcome = response_send(x, sr, result);
@@ -345,6 +370,9 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
     PyObject *notes;
     void *garbage;
 
+    if (worker_left(self->worker)) {
+        end_process(&self->app);
+    }
     Py_BEGIN_ALLOW_THREADS result = watch_wait(self->worker);
     Py_END_ALLOW_THREADS while ((garbage = output_garbage_pop(self->worker)) !=
                                 NULL) Py_DECREF((PyObject *)garbage);
@@ -358,7 +386,9 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
 static PyObject *
 reactor_drain(ReactorObject *self, PyObject *Py_UNUSED(none))
 {
-    watch_drain(self->worker);
+    if (!worker_left(self->worker)) {
+        watch_drain(self->worker);
+    }
     Py_RETURN_NONE;
 }
 
@@ -485,26 +515,28 @@ parse_networks(PyObject *tuple, Networks *networks)
 static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",       "slot",         "channel",
-                            "bell",        "lifeline",     "signals",
-                            "application", "templates",    "on_error",
-                            "limits",      "server_field", "date_field",
-                            "forwarded",   "trusted",      "proxy_protocol",
-                            "access_log",  "access_json",  NULL};
+    static char *names[] = {
+        "board",      "slot",        "channel",     "bell",
+        "lifeline",   "signals",     "application", "templates",
+        "on_error",   "on_left",     "limits",      "server_field",
+        "date_field", "forwarded",   "trusted",     "proxy_protocol",
+        "access_log", "access_json", NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
-    PyObject *board, *application, *templates, *on_error, *limits, *trusted;
+    PyObject *board, *application, *templates, *on_error, *on_left, *limits,
+        *trusted;
     const char *forwarded;
     int server_field, date_field, proxy_protocol, access_log_fd, access_json;
+    struct stat log_file;
     ReactorObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiOO!OO!ppsO!pip:Reactor", names, &board,
+            args, keywords, "OI$iiiiOO!OOO!ppsO!pip:Reactor", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &application, &PyTuple_Type, &templates,
-            &on_error, &PyDict_Type, &limits, &server_field, &date_field,
-            &forwarded, &PyTuple_Type, &trusted, &proxy_protocol,
+            &on_error, &on_left, &PyDict_Type, &limits, &server_field,
+            &date_field, &forwarded, &PyTuple_Type, &trusted, &proxy_protocol,
             &access_log_fd, &access_json))
         return NULL;
     options.board = core_scoreboard(state, board);
@@ -526,9 +558,12 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->app.callable = Py_NewRef(application);
     self->app.templates = Py_NewRef(templates);
     self->app.on_error = Py_NewRef(on_error);
+    self->app.on_left = Py_NewRef(on_left);
     self->app.server_field = server_field;
     self->app.date_field = date_field;
     self->app.access_log = access_log_fd;
+    self->app.access_socket =
+        fstat(access_log_fd, &log_file) == 0 && S_ISSOCK(log_file.st_mode);
     self->app.access_json = access_json;
     if (getrandom(&self->app.id_prefix, sizeof self->app.id_prefix, 0) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -566,6 +601,7 @@ reactor_traverse(ReactorObject *self, visitproc visit, void *arg)
     Py_VISIT(self->app.callable);
     Py_VISIT(self->app.templates);
     Py_VISIT(self->app.on_error);
+    Py_VISIT(self->app.on_left);
     return 0;
 }
 
@@ -575,6 +611,7 @@ reactor_clear(ReactorObject *self)
     Py_CLEAR(self->app.callable);
     Py_CLEAR(self->app.templates);
     Py_CLEAR(self->app.on_error);
+    Py_CLEAR(self->app.on_left);
     return 0;
 }
 
@@ -615,12 +652,13 @@ static PyMethodDef reactor_methods[] = {
 };
 
 static PyType_Slot reactor_slots[] = {
-    {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
-                "application, templates, on_error, limits, server_field, "
-                "date_field, forwarded, trusted, proxy_protocol, access_log, "
-                "access_json)\n\n"
-                "A worker: reads requests, calls the application on threads, "
-                "writes answers. Descriptors stay the caller's."},
+    {Py_tp_doc,
+     "Reactor(board, slot, *, channel, bell, lifeline, signals, "
+     "application, templates, on_error, on_left, limits, server_field, "
+     "date_field, forwarded, trusted, proxy_protocol, access_log, "
+     "access_json)\n\n"
+     "A worker: reads requests, calls the application on threads, "
+     "writes answers. Descriptors stay the caller's."},
     {Py_tp_new, reactor_new},
     {Py_tp_traverse, reactor_traverse},
     {Py_tp_clear, reactor_clear},

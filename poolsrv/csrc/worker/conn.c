@@ -144,8 +144,11 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     conn_set_state(w, t, c, CONN_FREE);
     conn_uncount(w, c);
     atomic_fetch_sub(&w->line->held, 1);
-    close(c->fd);
+    /* First: a child that is forked meanwhile must not close what has got the
+     * number since. */
+    const int fd = c->fd;
     c->fd = -1;
+    close(fd);
     /* A new generation, still owned: events on their way are for nobody. */
     atomic_store(&c->word, ((word >> CONN_BITS) + 1) << CONN_BITS | CONN_OWNED);
     pthread_mutex_lock(&w->lock);

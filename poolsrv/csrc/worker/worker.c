@@ -33,6 +33,43 @@ worker_schedule(Worker *w)
     return &w->schedule;
 }
 
+static void
+close_once(int *fd)
+{
+    if (*fd >= 0) {
+        close(*fd);
+        *fd = -1;
+    }
+}
+
+bool
+worker_left(const Worker *w)
+{
+    return w->left;
+}
+
+/* In a child that the application has forked: a connection, above all, that is
+ * open here is open for its client. Bodies that are spooled and files on their
+ * way stay open: what names them may be half written. */
+static void
+leave(void *argument)
+{
+    Worker *w = argument;
+    int *own[] = {&w->epoll, &w->watch, &w->nudge, &w->bell, &w->timer};
+    const uint32_t places = atomic_load(&w->conn_count);
+    uint32_t i;
+
+    w->left = true;
+    for (i = 0; i < places; i++) {
+        Conn *c = conn_at(w, i);
+        c->gone = true;
+        close_once(&c->fd);
+    }
+    for (i = 0; i < sizeof own / sizeof own[0]; i++) {
+        close_once(own[i]);
+    }
+}
+
 static int
 watch_fd(int epoll, int fd, uint32_t events, uint64_t data)
 {
@@ -96,6 +133,7 @@ worker_new(const WorkerOptions *options)
     word_set(options->board->workers[options->slot].threads, threads);
     atomic_store(&w->line->width, (int32_t)threads);
     atomic_store(&w->line->limit, (int32_t)threads);
+    forks_guard(&w->guard, leave, w);
     return w;
 failed:
     i = (uint32_t)errno;
@@ -115,30 +153,26 @@ thread_free(Thread *t)
     request_clear(&t->request);
 }
 
-static void
-close_if_open(int fd)
-{
-    if (fd >= 0)
-        close(fd);
-}
-
 void
 worker_free(Worker *w)
 {
     const uint32_t places = atomic_load(&w->conn_count);
     uint32_t i;
+    if (w->guard.leave) {
+        forks_unguard(&w->guard);
+    }
     for (i = 0; i < places; i++)
-        close_if_open(conn_at(w, i)->fd);
+        close_once(&conn_at(w, i)->fd);
     for (i = 0; i < places; i += CONN_BLOCK)
         free(w->blocks[i / CONN_BLOCK]);
     for (i = 0; w->threads && i < w->o.thread_count; i++)
         thread_free(&w->threads[i]);
     thread_free(&w->main);
-    close_if_open(w->epoll);
-    close_if_open(w->watch);
-    close_if_open(w->nudge);
-    close_if_open(w->bell);
-    close_if_open(w->timer);
+    close_once(&w->epoll);
+    close_once(&w->watch);
+    close_once(&w->nudge);
+    close_once(&w->bell);
+    close_once(&w->timer);
     pthread_mutex_destroy(&w->lock);
     pthread_mutex_destroy(&w->side);
     free(w->threads);

@@ -71,6 +71,11 @@ Worker *worker_new(const WorkerOptions *options);
 /* Only when no thread is in threads_serve any more. */
 void worker_free(Worker *w);
 
+/* Is this process a child that the application has forked? It has none of our
+ * descriptors, and locks in `w` may be held for ever: it must end, or do
+ * something else. */
+bool worker_left(const Worker *w);
+
 const WorkerLimits *worker_limits(const Worker *w);
 Schedule *worker_schedule(Worker *w);
 

@@ -3,6 +3,7 @@
 #define POOLSRV_WORKER_INTERNAL_H
 
 #include "common/clock.h"
+#include "common/forks.h"
 #include "worker/conn.h"
 #include "worker/stream.h"
 #include "worker/notes.h"
@@ -50,6 +51,8 @@ struct Worker {
     _Atomic uint32_t live;       /* of those, in use */
     _Atomic uint32_t pace;
     _Atomic bool draining;
+    bool left; /* this process is a child that the application has forked */
+    ForkGuard guard;
     bool orphan;
     uint64_t orphan_end;
     uint64_t swept;

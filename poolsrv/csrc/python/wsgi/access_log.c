@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <time.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 /* A line is at most this long; what does not fit is cut, never the line end. */
@@ -122,9 +123,12 @@ access_log(Context *x, uint64_t took)
              (unsigned long long)(took / 1000u % 1000000u), x->request_id);
     add_text(&line, piece);
     line.text[line.size++] = '\n';
-    do
-        written = write(app->access_log, line.text, line.size);
-    while (written < 0 && errno == EINTR);
+    do {
+        written = app->access_socket
+                      ? send(app->access_log, line.text, line.size,
+                             MSG_DONTWAIT | MSG_NOSIGNAL)
+                      : write(app->access_log, line.text, line.size);
+    } while (written < 0 && errno == EINTR);
     /* Said once, until it works again: a full disk must not fill the log. */
     if (written < 0 && !x->access_lost)
         notes_add(x->thread->worker, NOTE_WARNING,

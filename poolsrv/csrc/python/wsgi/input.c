@@ -103,9 +103,17 @@ receive(Input *self, char *to, size_t room)
 {
     Context *x = self->context;
     const char *words = "";
+    PyThreadState *own;
+    ssize_t n;
+
     if (x == NULL) { /* it ended while we waited for the client */
         PyErr_SetString(PyExc_ValueError,
                         "wsgi.input was read after the end of its request");
+        return -1;
+    }
+    if (worker_left(x->thread->worker)) {
+        PyErr_SetString(PyExc_OSError,
+                        "wsgi.input: this process is a child of the worker");
         return -1;
     }
     if (!x->request->wanted) {
@@ -116,9 +124,8 @@ receive(Input *self, char *to, size_t room)
         gate_leave(x->writing);
     }
     /* Not the context's: the application may read on a thread of its own. */
-    PyThreadState *own = PyEval_SaveThread();
-    const ssize_t n =
-        body_streamed_read(x->thread, x->conn, x->request, to, room, &words);
+    own = PyEval_SaveThread();
+    n = body_streamed_read(x->thread, x->conn, x->request, to, room, &words);
     PyEval_RestoreThread(own);
     if (n < 0)
         PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);

@@ -187,6 +187,11 @@ response_write(PyObject *object, PyObject *data)
     StartResponse *sr = (StartResponse *)object;
     int failed = 0;
 
+    if (sr->context && worker_left(sr->context->thread->worker)) {
+        PyErr_SetString(PyExc_OSError,
+                        "write() was called in a child of the worker");
+        return NULL;
+    }
     switch (gate_enter(sr->gate, &sr->context)) {
     case GATE_FAILED:
         return NULL;
@@ -341,12 +346,14 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
     }
     while (!failed && !x->conn->gone &&
            (item = PyIter_Next(iterator)) != NULL) {
+        context_stay(x);
         failed = send_item(x, sr, item);
         Py_DECREF(item);
         if (x->request->head.is_head && head_sent(sr)) {
             break; /* nobody wants the rest */
         }
     }
+    context_stay(x);
     Py_DECREF(iterator);
     return failed || PyErr_Occurred() ? -1 : 0;
 }
@@ -425,7 +432,9 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
     }
     /* An answer that is complete is not taken back for a close() that failed.
      */
-    if (close_result(result) < 0) {
+    const int closed = close_result(result);
+    context_stay(x);
+    if (closed < 0) {
         return failed < 0 ? -1 : 1;
     }
     return failed;

@@ -69,6 +69,7 @@ typedef struct {
     PyObject
         *templates; /* tuple of dicts, one a listener, without wsgi.errors */
     PyObject *on_error; /* called with the exception and (id, method, path) */
+    PyObject *on_left;  /* called with the exception or None: never returns */
     EnvironKeys keys;
     FileTypes files;
     uint64_t id_prefix;        /* of request ids, random */
@@ -78,6 +79,7 @@ typedef struct {
     Networks trusted;          /* proxies; the items are ours */
     uint64_t believed;         /* fields of trusted peers, HTTP1_BIT each */
     int access_log;            /* descriptor, or -1 */
+    bool access_socket; /* it is a socket, which must be told not to wait */
     bool access_json;
 } App;
 
@@ -201,5 +203,9 @@ void response_fail(Context *x, StartResponse *sr);
 
 /* access_log.c: one line in the access log, if there is one. */
 void access_log(Context *x, uint64_t took);
+
+/* worker_object.c: whoever comes back from code of the application calls this.
+ * It returns only in the worker: a child that was forked there ends here. */
+void context_stay(const Context *x);
 
 #endif

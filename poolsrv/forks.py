@@ -1,0 +1,218 @@
+"""Signals that are ours to handle, and processes that the application forks.
+
+Such a process is neither a worker nor a template: it has none of our handlers,
+and none of our descriptors (common/forks.c). Where its code comes back to ours,
+it ends. Any process that runs code of the application.
+"""
+
+import atexit
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+from multiprocess import util
+from multiprocess.context import ForkProcess
+from multiprocess.popen_fork import Popen
+
+from poolsrv import _core
+
+# What the supervisor handles. Operators and tools send these by habit, often to a
+# whole group; by default most of them end a process.
+SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGCHLD,
+)
+
+# What a process that runs code of the application must keep for the server.
+NEEDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+def nothing() -> None:
+    """Of a signal that another process decides about. Unlike to be ignored, it is not
+    inherited by the programs that a process starts."""
+
+
+class _Handler:
+    """A handler of ours: no child has it."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        self._act = act
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        self._act()
+
+
+def handle(handlers: Mapping[signal.Signals, Callable[[], None]], wakeup: int = -1) -> int:
+    """Handle these signals from now on, and have `wakeup` told of each. Main thread only.
+
+    Returns the descriptor that was told before.
+    """
+    for number, act in handlers.items():
+        signal.signal(number, _Handler(act))
+        # The application's system calls go on.
+        signal.siginterrupt(number, False)
+    return signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+
+
+def take_back(handlers: Mapping[signal.Signals, Callable[[], None]], wakeup: int = -1) -> str:
+    """Handle the signals once more, after code of the application has run.
+
+    Returns what that has changed, in words, or nothing.
+    """
+    changed = [
+        f"{number.name} ({_place(found)})"
+        for number in handlers
+        if not isinstance(found := signal.getsignal(number), _Handler)
+    ]
+    if handle(handlers, wakeup) != wakeup:
+        changed.append("signal.set_wakeup_fd (asyncio does that)")
+    if not changed:
+        return ""
+    return (
+        f"the application has set {', '.join(changed)}; the server needs these signals to stop, "
+        "and has taken them back: use atexit for what is to be done at the end"
+    )
+
+
+def _place(handler: object) -> str:
+    if handler in (signal.SIG_DFL, signal.SIG_IGN):
+        return "the default action" if handler is signal.SIG_DFL else "ignored"
+    code = getattr(handler, "__code__", None)
+    if code is None:
+        return repr(handler)
+    return f"{handler.__qualname__}, {code.co_filename}:{code.co_firstlineno}"  # type: ignore[attr-defined]
+
+
+class _Fork(Popen):  # type: ignore[misc]
+    """A fork of ours. A pidfd tells of its end; the pipes that multiprocess has for that
+    would be inherited by all that is forked later."""
+
+    def _launch(self, process: Any) -> None:
+        # No signal reaches the child while it still has our handlers: it would be
+        # lost, or told to us by the wakeup descriptor that we share.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            _core.forks_ours()
+            self.pid = os.fork()
+            if self.pid == 0:
+                code = 1
+                try:
+                    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+                    code = process._bootstrap()
+                finally:
+                    os._exit(code)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        try:
+            self.sentinel = os.pidfd_open(self.pid)
+        except OSError:
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            raise
+
+    def close(self) -> None:
+        os.close(self.sentinel)
+
+
+class Process(ForkProcess):  # type: ignore[misc]
+    """One of the server's own. `sentinel` is its pidfd, which `close` closes."""
+
+    _Popen = _Fork
+
+
+# What the application may take to come to its end in a process that is done.
+_LAST_WORDS = 5.0
+
+
+def begin() -> None:
+    """In a process of ours that runs code of the application, before that does.
+
+    What was registered before the fork is for the process that did it: it might remove the
+    files of all workers at the end of one.
+    """
+    atexit._clear()
+    atexit.register(logging.shutdown)
+    atexit.register(util._exit_function)
+
+
+def finish() -> NoReturn:
+    """End this process as a program ends, within some seconds.
+
+    Forked children of multiprocess do not: threads are not waited for, functions of atexit do
+    not run, and files that the application has open are not written out. The caller must hold
+    nothing of the application any more. One that hangs says where, and ends.
+    """
+    gc.unfreeze()  # what is in a cycle is released as well
+    # Not faulthandler's own timer: a child forked meanwhile would wait for its thread.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
+    signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
+    _core.exit(0)
+
+
+def keep(descriptors: Iterable[int]) -> None:
+    """From now on a child that the application forks has these no more, and default actions
+    for the signals that are ours now."""
+    _core.forks_keep(list(descriptors), _ours())
+
+
+def _ours() -> list[signal.Signals]:
+    return [number for number in SIGNALS if isinstance(signal.getsignal(number), _Handler)]
+
+
+def stay(born: int, error: BaseException | None = None) -> None:
+    """End this process if it is not the one with the pid `born`, by `error` if there is one."""
+    if os.getpid() != born:
+        end(error)
+
+
+def end(error: BaseException | None) -> NoReturn:
+    """End a process that the application has forked, as if its program had come to its end.
+
+    Nothing that was registered for the end of the worker runs: it is not its end.
+    """
+    status = 0
+    try:
+        match error:
+            case None | SystemExit(code=None):
+                pass
+            case SystemExit(code=int(code)):
+                status = code & 0xFF
+            case SystemExit(code=text):
+                status = 1
+                print(text, file=sys.stderr)
+            case _:
+                status = 1
+                traceback.print_exception(error)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def _leave() -> None:
+    """In the child of any fork."""
+    if not _core.forks_left():
+        return
+    signal.set_wakeup_fd(-1)
+    for number in _ours():
+        usual = signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, usual)
+
+
+os.register_at_fork(after_in_child=_leave)

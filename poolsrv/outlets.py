@@ -1,0 +1,106 @@
+"""Where lines go to that must never keep anybody waiting: logs.
+
+A pipe that nobody reads, a terminal that was stopped and a socket whose peer
+sleeps all block `write`. O_NONBLOCK is a property of the open file description,
+which other programs share with us: so we open one of our own where that can be,
+and ask for the single write not to wait where it cannot.
+"""
+
+import os
+import select
+import socket
+import stat
+import sys
+from collections.abc import Callable
+
+# What a pipe that poll calls writable takes at once (pipe(7)).
+_PIPE_BUF = 4096
+
+
+def open_standard() -> None:
+    """Have descriptors 0 to 2 open: what is opened later must not become standard output.
+
+    The streams that Python could not make of them lead nowhere.
+    """
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def unwaiting(fd: int) -> int:
+    """A descriptor for what `fd` writes to that does not block; `fd` if there is no such.
+
+    A new one is the caller's, and close-on-exec.
+    """
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_APPEND | os.O_CLOEXEC | os.O_NOCTTY
+            return os.open(f"/proc/self/fd/{fd}", flags)
+    except OSError:
+        return fd  # no /proc, or the pipe is another user's
+    return fd
+
+
+class Outlet:
+    """Writes whole lines to a descriptor, or drops and counts them."""
+
+    def __init__(self, fd: int) -> None:
+        self.dropped = 0
+        self._rest = b""  # of a line that was taken in part
+        self._send = _way(fd)
+
+    def put(self, line: bytes) -> bool:
+        """Write a line, unless that would have to wait: whether it was taken."""
+        if self._rest:
+            self._rest = self._rest[self._sent(self._rest) :]
+        if self._rest:
+            self.dropped += 1
+            return False
+        sent = self._sent(line)
+        if sent:
+            self._rest = line[sent:]
+        else:
+            self.dropped += 1
+        return sent > 0
+
+    def _sent(self, data: bytes) -> int:
+        try:
+            return self._send(data)
+        except OSError:
+            return 0  # full, or nobody is there any more: there is no place to say so
+
+
+def _way(fd: int) -> Callable[[bytes], int]:
+    own = unwaiting(fd)
+    if own != fd:
+        return lambda data: os.write(own, data)
+    try:
+        mode = os.fstat(fd).st_mode
+    except OSError:
+        return lambda data: os.write(fd, data)
+    if stat.S_ISSOCK(mode):
+        # A descriptor of its own, because this object closes what it has.
+        stream = socket.socket(fileno=os.dup(fd))
+        return lambda data: stream.send(data, socket.MSG_DONTWAIT)
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        return lambda data: _write_if_writable(fd, data)
+    return lambda data: os.write(fd, data)
+
+
+def _write_if_writable(fd: int, data: bytes) -> int:
+    """Between the question and the write another may take the room: for a pipe, the kernel
+    can be asked (from Linux 6.4 on) not to wait in that case."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    if not poll.poll(0):
+        return 0
+    try:
+        return os.pwritev(fd, [data[:_PIPE_BUF]], -1, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return 0
+    except OSError:
+        return os.write(fd, data[:_PIPE_BUF])

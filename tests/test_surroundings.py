@@ -1,0 +1,288 @@
+"""What the application does for itself, and what the machine does to us."""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from poolsrv.settings.addresses import UnixAddress
+from poolsrv.sockets import open_listener
+from tests.client import Client
+from tests.server import ROOT, Server, run_to_end
+from tests.waiting import wait_until
+
+Start = Callable[..., Server]
+
+APP = "tests.apps.habits:app"
+
+
+def get(address: tuple[str, int], target: str = "/") -> tuple[int, bytes]:
+    with Client(address) as client:
+        answer = client.get(target, "Connection: close")
+    return answer.status, answer.body
+
+
+# The application's logging
+
+
+@pytest.mark.parametrize("when", ["import", "request"])
+def test_the_applications_logging_does_not_silence_ours(server: Start, when: str) -> None:
+    env = {"HABIT": "configure_logging"} if when == "import" else {}
+    running = server(APP, processes=1, env=env, allow_errors="application failed|one")
+    if when == "request":
+        assert get(running.address, "/configure")[0] == 200
+    assert get(running.address, "/fail")[0] == 500
+    running.wait_for_log("ValueError: as asked")
+    get(running.address, "/errors")
+    running.wait_for_log("ERROR .* one request=\\S+\n      and two\n")
+
+
+def test_a_message_of_the_application_is_one_record_with_its_level(server: Start) -> None:
+    running = server(APP, processes=1)
+    get(running.address, "/logging")
+    running.wait_for_log("INFO .* said request=\\S+\n    more\n")
+
+
+# Signals
+
+
+@pytest.mark.parametrize("habit", ["handle_signals", "handle_by_asyncio", "reset_wakeup"])
+@pytest.mark.parametrize("preload", [True, False])
+def test_a_server_stops_whatever_the_application_does_with_signals(
+    server: Start, habit: str, preload: bool
+) -> None:
+    running = server(
+        APP, processes=1, preload=preload, env={"HABIT": habit}, graceful_timeout="60s"
+    )
+    place = {
+        "handle_signals": r"SIGTERM \(handle_signals\.<locals>\.<lambda>, \S+habits\.py:\d+\)",
+        "handle_by_asyncio": r"SIGTERM \(the default action\)",
+        "reset_wakeup": "signal.set_wakeup_fd",
+    }[habit]
+    if not (preload and habit == "reset_wakeup"):  # a template needs none
+        running.wait_for_log(f"WARNING .* the application has set .*{place}")
+    assert get(running.address)[0] == 200
+    assert running.stop() == 0
+
+
+# Threads
+
+
+def test_threads_that_are_none_are_refused_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HABIT", "patch_threads")
+    status, log = run_to_end(APP, tmp_path, processes=1)
+    assert status == 3
+    assert "take out gevent's monkey patching" in log
+
+
+def test_threads_that_cannot_be_started_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HABIT", "start_no_threads")
+    status, log = run_to_end(APP, tmp_path, processes=1, threads=4, startup_timeout="60s")
+    assert status == 3
+    assert "let a worker start 2 of 4 threads; raise the limit" in log
+
+
+# The end of a worker
+
+
+def test_what_the_application_has_written_is_there_when_a_worker_has_ended(
+    server: Start, tmp_path: Path
+) -> None:
+    running = server(APP, processes=1, env={"HABIT": "keep_open"})
+    assert get(running.address, "/keep")[0] == 200
+    assert running.stop() == 0
+    assert (tmp_path / "written").read_text() == "kept"
+
+
+def test_a_thread_that_does_not_end_keeps_no_worker(server: Start) -> None:
+    running = server(
+        APP,
+        processes=1,
+        env={"HABIT": "leave_a_thread"},
+        graceful_timeout="60s",
+        allow_errors="ended by SIGALRM",
+    )
+    assert running.stop(deadline=30) == 0
+    assert "_shutdown" in running.log()  # where it hung
+
+
+# Standard streams
+
+
+@contextmanager
+def piped(tmp_path: Path, *options: str, **streams: int) -> Iterator["subprocess.Popen[bytes]"]:
+    """A server on a Unix socket in `tmp_path`, with standard streams of the test's own."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolsrv", "serve", APP, f"--bind=unix:{tmp_path}/s", *options],
+        cwd=ROOT,
+        env=os.environ | {"PROBE_DIR": str(tmp_path)},
+        start_new_session=True,
+        **({"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | streams),
+    )
+    try:
+        yield process
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def ask(path: Path, target: str = "/") -> bytes:
+    """The body of an answer on a Unix socket; nothing until somebody listens there."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return b""
+        client.sendall(f"GET {target} HTTP/1.0\r\n\r\n".encode())
+        answer = b""
+        while piece := client.recv(65536):
+            answer += piece
+    return answer.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket"])
+def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path, kind: str) -> None:
+    if kind == "pipe":
+        reader, writer = os.pipe()
+    else:
+        reader, writer = (end.detach() for end in socket.socketpair())
+    with piped(
+        tmp_path, "--access-log=-", "--admin=off", "--processes=1", stdout=writer, stderr=writer
+    ):
+        pid = int(wait_until(lambda: ask(tmp_path / "s"), 20))
+        for _ in range(5):
+            assert int(ask(tmp_path / "s", "/much")) == pid
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: int(ask(tmp_path / "s", "/much") or pid) != pid, 20)
+        # Who reads again is told what is missing.
+        os.set_blocking(reader, False)
+        seen = b""
+
+        def told() -> bool:
+            nonlocal seen
+            try:
+                seen += os.read(reader, 1 << 20)
+            except BlockingIOError:
+                ask(tmp_path / "s", "/errors")
+            return re.search(rb"WARNING .* \d+ lines of this log were dropped", seen) is not None
+
+        wait_until(told, 20)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_the_address_is_on_standard_output_at_once(tmp_path: Path) -> None:
+    with piped(tmp_path, "--admin=off", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"application unix:{tmp_path}/s\n".encode()
+        process.stdout.close()
+
+
+def test_a_server_without_a_reader_of_its_output_serves(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with piped(tmp_path, "--admin=off", stdout=writer, stderr=writer):
+        assert wait_until(lambda: ask(tmp_path / "s"), 20)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_standard_streams_may_be_closed(tmp_path: Path, closed: str) -> None:
+    command = f"exec {sys.executable} -m poolsrv serve {APP} --bind=unix:s --admin=off {closed}"
+    env = os.environ | {"PROBE_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=env, start_new_session=True)
+    try:
+        pid = int(wait_until(lambda: ask(tmp_path / "s"), 20))
+        for fd in range(3):
+            assert "socket" not in str(Path(f"/proc/{pid}/fd/{fd}").readlink())
+        process.terminate()
+        assert process.wait(20) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_an_address_that_standard_output_cannot_encode(tmp_path: Path) -> None:
+    path = tmp_path / "prüfung"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "poolsrv", "serve", APP, f"--bind=unix:{path}", "--admin=off"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "PROBE_DIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert os.fsencode(path) in process.stdout.readline()
+    process.terminate()
+    assert process.wait(20) == 0
+    process.stdout.close()
+
+
+def test_an_access_log_that_nobody_reads_is_refused(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    status, log = run_to_end(APP, tmp_path, access_log=fifo)
+    assert status == 2
+    assert "nobody reads this FIFO" in log
+    assert "start its reader first" in log
+
+
+# Files
+
+
+def test_the_socket_of_a_successor_stays(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    first = open_listener(UnixAddress(str(path)), 8)
+    path.unlink()
+    second = open_listener(UnixAddress(str(path)), 8)
+    first.close()
+    assert path.is_socket()
+    second.close()
+    assert not path.exists()
+    third = open_listener(UnixAddress(str(path)), 8)
+    second.close()
+    assert path.is_socket()
+    third.close()
+
+
+def test_a_folder_that_a_deploy_has_replaced(server: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "current"
+
+    def deploy(words: str) -> None:
+        folder.mkdir()
+        (folder / "site.wsgi").write_text(
+            "def application(environ, start):\n"
+            "    start('200 OK', [('Content-Type', 'text/plain')])\n"
+            f"    return [b'{words}']\n"
+        )
+
+    deploy("old")
+    running = server(
+        "./site.wsgi",
+        processes=1,
+        through=["env", "-C", str(folder)],
+        env={"PYTHONPATH": str(ROOT)},
+        allow_errors="ended by SIGKILL",
+    )
+    assert get(running.address)[1] == b"old"
+    shutil.move(folder, tmp_path / "previous")
+    shutil.rmtree(tmp_path / "previous")
+    deploy("new")
+    running.kill(running.workers()[0])
+    running.wait_until(lambda: get(running.address)[1] == b"new", deadline=20)
