@@ -1,10 +1,12 @@
 """The types of the C core; stubtest compares them with the module."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeAlias, final
 
 # (row, field, kind, index, words, unit, metric, label, help): the table of scoreboard_fields.h.
 FIELDS: Final[tuple[tuple[str, str, str, int, int, str, str, str, str], ...]]
+# Names of the options that Dispatcher and Reactor read, those of Settings' fields.
+OPTIONS: Final[frozenset[str]]
 # The longest time in each bucket of a histogram, in nanoseconds; one without follows.
 UPPERS: Final[tuple[int, ...]]
 # Those of UPPERS that are upper bounds of the exported buckets.
@@ -63,12 +65,7 @@ class Dispatcher:
         cls,
         board: Scoreboard,
         listeners: Sequence[int],
-        *,
-        header_timeout: float,
-        keep_alive_timeout: float,
-        queue_timeout: float,
-        queue_size: int,
-        overtaking: int,
+        options: Mapping[str, object],
     ) -> Dispatcher: ...
     @property
     def bell(self) -> int: ...
@@ -97,14 +94,9 @@ class Reactor:
         templates: tuple[dict[str, object], ...],
         on_error: Callable[[BaseException | None, str, str, str], object],
         on_left: Callable[[BaseException | None], object],
-        limits: dict[str, float],
-        server_field: bool,
-        date_field: bool,
-        forwarded: str,
+        options: Mapping[str, object],
         trusted: tuple[tuple[int, int, bytes], ...],
-        proxy_protocol: bool,
         access_log: int,
-        access_json: bool,
     ) -> Reactor: ...
     def serve(self, index: int, errors: object, /) -> None: ...
     def watch(self) -> tuple[bool, list[tuple[int, str]]]: ...

@@ -23,6 +23,7 @@ from poolsrv.errors import ApplicationError, ListenError
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
+from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings
 from poolsrv.settings.sources import from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
@@ -91,11 +92,7 @@ def launch(
         dispatcher = _core.Dispatcher(
             board,
             [listener.socket.fileno() for listener in listeners],
-            header_timeout=settings.header_timeout,
-            keep_alive_timeout=settings.keep_alive_timeout,
-            queue_timeout=settings.queue_timeout,
-            queue_size=settings.queue_size,
-            overtaking=settings.queue_overtaking,
+            core_options(settings),
         )
         stack.callback(dispatcher.close)
         job = Job(

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from poolsrv import _core
-from tests.test_core import TIMES, descriptors, options
+from tests.test_core import OPTIONS, descriptors, options
 
 # One success does not say that the end is reached: what is absorbed (a cache
 # that could not grow) is no failure.
@@ -79,9 +79,7 @@ def main() -> None:
     # Without a Python frame of their own, whose allocations would fail as well.
     constructors: dict[str, Callable[[], object]] = {
         "Scoreboard": partial(_core.Scoreboard, fd),
-        "Dispatcher": partial(
-            _core.Dispatcher, board, listeners, queue_size=10, overtaking=10, **TIMES
-        ),
+        "Dispatcher": partial(_core.Dispatcher, board, listeners, OPTIONS),
         "Reactor": partial(_core.Reactor, board, 0, **chosen),
         "FileWrapper": partial(_core.FileWrapper, listener, 100),
     }

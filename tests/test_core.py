@@ -19,11 +19,13 @@ from typing import Any
 import pytest
 
 from poolsrv import _core
+from poolsrv.settings.core import core_options
+from poolsrv.settings.rows import Settings
 from tests.client import Client
 from tests.waiting import wait_until
 
 SLOTS, THREADS = 2, 3
-TIMES = {"header_timeout": 60.0, "keep_alive_timeout": 60.0, "queue_timeout": 60.0}
+OPTIONS = core_options(Settings())
 
 
 @pytest.fixture(autouse=True)
@@ -206,7 +208,7 @@ def channel() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def new_dispatcher(board: _core.Scoreboard, listeners: Iterable[int] = ()) -> _core.Dispatcher:
-    return _core.Dispatcher(board, list(listeners), queue_size=10, overtaking=10, **TIMES)
+    return _core.Dispatcher(board, list(listeners), OPTIONS)
 
 
 def test_a_dispatcher_is_made_of_a_board_and_listeners(listener: socket.socket) -> None:
@@ -214,15 +216,13 @@ def test_a_dispatcher_is_made_of_a_board_and_listeners(listener: socket.socket) 
     with pytest.raises(TypeError, match="a Scoreboard is needed, not object"):
         new_dispatcher(object())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="listeners must be a sequence"):
-        _core.Dispatcher(board, 3, queue_size=10, overtaking=10, **TIMES)  # type: ignore[arg-type]
+        _core.Dispatcher(board, 3, OPTIONS)  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         new_dispatcher(board, [listener.fileno(), "a file"])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="negative"):
         new_dispatcher(board, [-1])
     with pytest.raises(TypeError, match="queue_timeout"):
-        _core.Dispatcher(  # type: ignore[call-arg]
-            board, [], header_timeout=1.0, keep_alive_timeout=1.0, queue_size=10, overtaking=10
-        )
+        _core.Dispatcher(board, [], {**OPTIONS, "queue_timeout": "1s"})
     with tempfile.TemporaryFile() as file, pytest.raises(PermissionError):
         new_dispatcher(board, [listener.fileno(), file.fileno()])  # files are always readable
 
@@ -338,30 +338,9 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
         "on_error": print,
         "on_left": print,
-        "limits": {
-            "request_line": 8190,
-            "request_fields": 100,
-            "request_field_size": 8190,
-            "request_head": 65535,
-            "request_body": 0,
-            "body_buffer": 1 << 20,
-            "response_buffer": 1 << 20,
-            "keep_alive_requests": 0,
-            "header_timeout": 60.0,
-            "body_timeout": 60.0,
-            "send_timeout": 60.0,
-            "keep_alive_timeout": 60.0,
-            "body_rate": 0,
-            "send_rate": 0,
-            "buffering": True,
-        },
-        "server_field": True,
-        "date_field": True,
-        "forwarded": "off",
+        "options": OPTIONS,
         "trusted": (),
-        "proxy_protocol": False,
         "access_log": -1,
-        "access_json": False,
     } | others
 
 
@@ -377,12 +356,11 @@ def quiet() -> Iterator[tuple[int, int]]:
     ("wrong", "error"),
     [
         ({"templates": []}, TypeError),
-        ({"limits": {}}, TypeError),
-        ({"limits": None}, TypeError),
+        ({"options": {}}, TypeError),
+        ({"options": None}, TypeError),
         ({"channel": "fd"}, TypeError),
         ({"channel": -1}, OSError),
         ({"lifeline": -1}, OSError),
-        ({"forwarded": "sometimes"}, ValueError),
         ({"trusted": ((socket.AF_INET, 33, bytes(4)),)}, ValueError),
         ({"trusted": ((socket.AF_INET, 8, bytes(16)),)}, ValueError),
         ({"unheard_of": 1}, TypeError),
@@ -399,16 +377,51 @@ def test_what_a_reactor_is_not_made_of(
         _core.Reactor(new_board(), 0, **options(channel[1], quiet, **wrong))
 
 
-def test_the_limits_are_named_one_by_one(
+def test_each_option_is_read_by_its_name(
     channel: tuple[socket.socket, socket.socket], quiet: tuple[int, int]
 ) -> None:
-    right = options(channel[1], quiet)
-    for name in right["limits"]:
-        limits = {other: value for other, value in right["limits"].items() if other != name}
-        with pytest.raises(TypeError, match=name):
-            _core.Reactor(new_board(), 0, **(right | {"limits": limits}))
-    with pytest.raises(TypeError, match="limits"):
-        _core.Reactor(new_board(), 0, **(right | {"limits": right["limits"] | {"typo": 1}}))
+
+    def make_both(given: dict[str, object]) -> None:
+        _core.Reactor(new_board(), 0, **options(channel[1], quiet, options=given))
+        _core.Dispatcher(new_board(), [], given)
+
+    make_both(OPTIONS)
+    for name in _core.OPTIONS:
+        with pytest.raises(TypeError, match=f"the option {name} must be"):
+            make_both(OPTIONS | {name: None})
+        with pytest.raises(TypeError, match=f"the option {name} is missing"):
+            make_both({other: value for other, value in OPTIONS.items() if other != name})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error"),
+    [
+        ("header_timeout", -0.1, ValueError),
+        ("header_timeout", float("nan"), ValueError),
+        ("header_timeout", float("inf"), ValueError),
+        ("header_timeout", 10**400, OverflowError),
+        ("body_buffer", -1, OverflowError),
+        ("body_buffer", 2**64, OverflowError),
+        ("body_buffer", 1.0, TypeError),
+        ("limit_request_body", -1, OverflowError),
+        ("limit_request_fields", 2**32, OverflowError),
+        ("request_buffering", 1, TypeError),
+        ("forwarded", "", ValueError),
+        ("forwarded", "of", ValueError),
+        ("forwarded", "off|x-forwarded", ValueError),
+        ("forwarded", "\ud800", UnicodeEncodeError),
+    ],
+)
+def test_values_that_no_option_has(
+    channel: tuple[socket.socket, socket.socket],
+    quiet: tuple[int, int],
+    name: str,
+    value: object,
+    error: type[Exception],
+) -> None:
+    given = OPTIONS | {name: value}
+    with pytest.raises(error):
+        _core.Reactor(new_board(), 0, **options(channel[1], quiet, options=given))
 
 
 def test_a_reactor_has_the_threads_and_the_slot_of_its_board(

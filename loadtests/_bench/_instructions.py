@@ -28,6 +28,8 @@ from loadtests._bench import _worker
 from loadtests._bench._cell import HOST, ROOT
 from loadtests._bench._servers import Failed, Missing
 from poolsrv import _core
+from poolsrv.settings.core import core_options
+from poolsrv.settings.rows import Settings
 from poolsrv.sockets import channel_pair
 
 BUILDS = ("release", "unobserved")
@@ -36,6 +38,9 @@ BUILDS = ("release", "unobserved")
 _FEW = 1000
 # Under callgrind, Python takes some ten seconds to start, and as long to end.
 _PATIENCE = 60.0
+_SETTINGS = Settings(
+    header_timeout=_PATIENCE, keep_alive_timeout=_PATIENCE, queue_timeout=_PATIENCE
+)
 
 
 @dataclass(frozen=True)
@@ -105,11 +110,7 @@ def worker(package: Path, runner: list[str]) -> Iterator[socket.socket]:
         dispatcher = _core.Dispatcher(
             _core.Scoreboard(board),
             [listener.fileno()],
-            header_timeout=_PATIENCE,
-            keep_alive_timeout=_PATIENCE,
-            queue_timeout=_PATIENCE,
-            queue_size=1,
-            overtaking=0,
+            core_options(_SETTINGS),
         )
         stack.callback(dispatcher.close)
         dispatcher.channel(0, *(end.fileno() for end in channel))

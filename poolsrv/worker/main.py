@@ -19,15 +19,13 @@ from typing import Any
 from poolsrv import _core, access_log, forks, log
 from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError, PoolsrvError
+from poolsrv.settings.core import core_options
 from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.loader import load, prepare, refuse_patched_threads
 
 _log = logging.getLogger("poolsrv")
-
-# All of a head, whatever the limits of its parts: what fits a thread's buffer.
-_LONGEST_HEAD = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +114,9 @@ def run(job: Job, slot: int) -> None:
         templates=tuple(_template(settings, site) for site in job.sites),
         on_error=_log_error,
         on_left=forks.end,
-        limits=_limits(settings),
-        server_field=settings.server_header,
-        date_field=settings.date_header,
-        forwarded=settings.forwarded,
+        options=core_options(settings),
         trusted=tuple(map(_network, settings.trust_proxy)),
-        proxy_protocol=settings.proxy_protocol == "on",
         access_log=job.access_log,
-        access_json=settings.log_format == "json",
     )
     threads = [
         threading.Thread(
@@ -189,26 +182,6 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
         if number != slot:
             theirs.close()
     return job.channels[slot][1]
-
-
-def _limits(settings: Settings) -> dict[str, float]:
-    return {
-        "request_line": settings.limit_request_line,
-        "request_fields": settings.limit_request_fields,
-        "request_field_size": settings.limit_request_field_size,
-        "request_head": _LONGEST_HEAD,
-        "request_body": settings.limit_request_body,
-        "body_buffer": settings.body_buffer,
-        "response_buffer": settings.response_buffer,
-        "keep_alive_requests": settings.keep_alive_requests,
-        "header_timeout": settings.header_timeout,
-        "body_timeout": settings.body_timeout,
-        "send_timeout": settings.send_timeout,
-        "keep_alive_timeout": settings.keep_alive_timeout,
-        "body_rate": settings.body_min_rate,
-        "send_rate": settings.send_min_rate,
-        "buffering": settings.request_buffering,
-    }
 
 
 def _network(peers: Peers) -> tuple[int, int, bytes]:

@@ -14,13 +14,8 @@
 #define POOLSRV_FORWARDED_H
 
 #include "common/address.h"
+#include "common/options.h"
 #include "protocol/http1.h"
-
-typedef enum {
-    FORWARDED_OFF,
-    FORWARDED_X,        /* X-Forwarded-For, -Proto, -Host, -Port and -Prefix */
-    FORWARDED_STANDARD, /* Forwarded */
-} ForwardedFamily;
 
 /* The fields of a family, HTTP1_BIT each. */
 uint64_t forwarded_fields(ForwardedFamily family);

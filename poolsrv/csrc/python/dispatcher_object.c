@@ -2,6 +2,7 @@
 #include "python/core.h"
 
 #include "common/clock.h"
+#include "python/options.h"
 #include "supervisor/dispatch.h"
 
 #define EVENT_ROOM 32
@@ -43,33 +44,35 @@ descriptors(PyObject *sequence, Py_ssize_t *count)
     return fds;
 }
 
+#define ROW(kind, name, values) OPTION_ROW(DispatchLimits, kind, name, values)
+static const Option option_rows[] = {SUPERVISOR_OPTIONS(ROW)};
+#undef ROW
+
 static PyObject *
 dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {
-        "board",         "listeners",  "header_timeout", "keep_alive_timeout",
-        "queue_timeout", "queue_size", "overtaking",     NULL};
+    static char *names[] = {"board", "listeners", "options", NULL};
     CoreState *state = core_state_of(type);
-    PyObject *board, *listeners;
-    double header, keep_alive, queue;
-    unsigned queue_size, overtaking;
-    Scoreboard *scoreboard;
-    DispatcherObject *self;
+    PyObject *board, *listeners, *options;
     DispatchLimits limits;
     Py_ssize_t count;
-    int *fds;
 
     if (state == NULL ||
-        !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OO$dddII:Dispatcher", names, &board, &listeners,
-            &header, &keep_alive, &queue, &queue_size, &overtaking))
+        !PyArg_ParseTupleAndKeywords(args, keywords, "OOO:Dispatcher", names,
+                                     &board, &listeners, &options)) {
         return NULL;
-    scoreboard = core_scoreboard(state, board);
-    if (scoreboard == NULL)
+    }
+    Scoreboard *scoreboard = core_scoreboard(state, board);
+    if (scoreboard == NULL ||
+        core_read_options(options, option_rows,
+                          sizeof option_rows / sizeof option_rows[0],
+                          &limits) < 0) {
         return NULL;
-    self = (DispatcherObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
+    }
+    DispatcherObject *self = (DispatcherObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
         return NULL;
+    }
     self->board = Py_NewRef(board);
     self->slot_count = scoreboard->slot_count;
     self->events = PyMem_New(DispatchEvent, EVENT_ROOM);
@@ -77,16 +80,11 @@ dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_DECREF(self);
         return PyErr_NoMemory();
     }
-    fds = descriptors(listeners, &count);
+    int *fds = descriptors(listeners, &count);
     if (fds == NULL) {
         Py_DECREF(self);
         return NULL;
     }
-    limits = (DispatchLimits){.header_timeout = nanoseconds(header),
-                              .keep_alive_timeout = nanoseconds(keep_alive),
-                              .queue_timeout = nanoseconds(queue),
-                              .queue_size = queue_size,
-                              .overtaking = overtaking};
     self->dispatch = dispatch_new(scoreboard, &limits, fds, (uint32_t)count);
     PyMem_Free(fds);
     if (self->dispatch == NULL) {
@@ -318,9 +316,9 @@ static PyMethodDef dispatcher_methods[] = {
 
 static PyType_Slot dispatcher_slots[] = {
     {Py_tp_doc,
-     "Dispatcher(board, listeners, *, header_timeout, keep_alive_timeout, "
-     "queue_timeout, queue_size, overtaking)\n\n"
-     "Accepts, parks and dispatches connections; times in seconds."},
+     "Dispatcher(board, listeners, options)\n\n"
+     "Accepts, parks and dispatches connections. `options` maps the names in "
+     "OPTIONS to values."},
     {Py_tp_new, dispatcher_new},
     {Py_tp_dealloc, dispatcher_dealloc},
     {Py_tp_methods, dispatcher_methods},

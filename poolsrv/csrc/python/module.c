@@ -1,5 +1,5 @@
 /* The module poolsrv._core: its types, in the order they need each other. */
-#include "python/core.h"
+#include "python/options.h"
 
 #include <errno.h>
 #include <sys/prctl.h>
@@ -185,7 +185,8 @@ static int
 core_exec(PyObject *module)
 {
     CoreState *state = PyModule_GetState(module);
-    if (core_add_scoreboard(module, state) < 0 ||
+    if (core_add_options(module) < 0 ||
+        core_add_scoreboard(module, state) < 0 ||
         core_add_dispatcher(module, state) < 0 ||
         core_add_request(module, state) < 0 ||
         core_add_reactor(module, state) < 0)

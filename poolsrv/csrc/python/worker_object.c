@@ -7,6 +7,7 @@
 
 #include "common/clock.h"
 #include "protocol/status.h"
+#include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/body_streamed.h"
 #include "worker/notes.h"
@@ -419,66 +420,38 @@ reactor_line_open(ReactorObject *self, PyObject *value)
 /* ------------------------------------------------------------------------
  * Making it */
 
-static uint64_t
-nanoseconds(double seconds)
-{
-    return (uint64_t)(seconds * 1e9);
-}
+typedef struct {
+    APPLICATION_OPTIONS(OPTION_MEMBER)
+} ApplicationOptions;
+
+#define WORKER_ROW(kind, name, values) \
+    OPTION_ROW(WorkerLimits, kind, name, values)
+#define APPLICATION_ROW(kind, name, values) \
+    OPTION_ROW(ApplicationOptions, kind, name, values)
+
+static const Option worker_rows[] = {WORKER_OPTIONS(WORKER_ROW)};
+static const Option application_rows[] = {APPLICATION_OPTIONS(APPLICATION_ROW)};
+
+#undef WORKER_ROW
+#undef APPLICATION_ROW
 
 static int
-parse_limits(PyObject *dict, WorkerLimits *limits)
+read_options(PyObject *given, WorkerLimits *limits, App *app)
 {
-    static char *names[] = {"request_line",       "request_fields",
-                            "request_field_size", "request_head",
-                            "request_body",       "body_buffer",
-                            "response_buffer",    "keep_alive_requests",
-                            "header_timeout",     "body_timeout",
-                            "send_timeout",       "keep_alive_timeout",
-                            "body_rate",          "send_rate",
-                            "buffering",          NULL};
-    PyObject *none = PyTuple_New(0);
-    unsigned long long body, body_buffer, response_buffer;
-    unsigned long long body_rate, send_rate;
-    double header, body_time, send, keep_alive;
-    int good, buffering;
-
-    if (none == NULL)
-        return -1;
-    good = PyArg_ParseTupleAndKeywords(
-        none, dict, "$IIIIKKKIddddKKp:limits", names, &limits->head.line,
-        &limits->head.fields, &limits->head.field_size, &limits->head.head,
-        &body, &body_buffer, &response_buffer, &limits->keep_alive_requests,
-        &header, &body_time, &send, &keep_alive, &body_rate, &send_rate,
-        &buffering);
-    Py_DECREF(none);
-    if (!good)
-        return -1;
-    limits->body_limit = body ? body : UINT64_MAX;
-    limits->body_buffer = body_buffer;
-    limits->response_buffer = response_buffer;
-    limits->header_timeout = nanoseconds(header);
-    limits->body_timeout = nanoseconds(body_time);
-    limits->send_timeout = nanoseconds(send);
-    limits->keep_alive_timeout = nanoseconds(keep_alive);
-    limits->body_rate = body_rate;
-    limits->send_rate = send_rate;
-    limits->buffering = buffering;
-    return 0;
-}
-
-static int
-parse_forwarded(const char *name, ForwardedFamily *family)
-{
-    if (strcmp(name, "x-forwarded") == 0)
-        *family = FORWARDED_X;
-    else if (strcmp(name, "forwarded") == 0)
-        *family = FORWARDED_STANDARD;
-    else if (strcmp(name, "off") == 0)
-        *family = FORWARDED_OFF;
-    else {
-        PyErr_Format(PyExc_ValueError, "no such family of fields: %s", name);
+    ApplicationOptions options;
+    if (core_read_options(given, worker_rows,
+                          sizeof worker_rows / sizeof worker_rows[0],
+                          limits) < 0 ||
+        core_read_options(given, application_rows,
+                          sizeof application_rows / sizeof application_rows[0],
+                          &options) < 0) {
         return -1;
     }
+    app->server_field = options.server_header;
+    app->date_field = options.date_header;
+    app->access_json = options.log_format == LOG_JSON;
+    app->forwarded = (ForwardedFamily)options.forwarded;
+    app->believed = forwarded_fields(app->forwarded);
     return 0;
 }
 
@@ -515,33 +488,31 @@ parse_networks(PyObject *tuple, Networks *networks)
 static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {
-        "board",      "slot",        "channel",     "bell",
-        "lifeline",   "signals",     "application", "templates",
-        "on_error",   "on_left",     "limits",      "server_field",
-        "date_field", "forwarded",   "trusted",     "proxy_protocol",
-        "access_log", "access_json", NULL};
+    static char *names[] = {"board",      "slot",    "channel",     "bell",
+                            "lifeline",   "signals", "application", "templates",
+                            "on_error",   "on_left", "options",     "trusted",
+                            "access_log", NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
-    PyObject *board, *application, *templates, *on_error, *on_left, *limits,
+    PyObject *board, *application, *templates, *on_error, *on_left, *given,
         *trusted;
-    const char *forwarded;
-    int server_field, date_field, proxy_protocol, access_log_fd, access_json;
+    int access_log_fd;
     struct stat log_file;
     ReactorObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiOO!OOO!ppsO!pip:Reactor", names, &board,
+            args, keywords, "OI$iiiiOO!OOOO!i:Reactor", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &application, &PyTuple_Type, &templates,
-            &on_error, &on_left, &PyDict_Type, &limits, &server_field,
-            &date_field, &forwarded, &PyTuple_Type, &trusted, &proxy_protocol,
-            &access_log_fd, &access_json))
+            &on_error, &on_left, &given, &PyTuple_Type, &trusted,
+            &access_log_fd)) {
         return NULL;
+    }
     options.board = core_scoreboard(state, board);
-    if (options.board == NULL || parse_limits(limits, &options.limits) < 0)
+    if (options.board == NULL) {
         return NULL;
+    }
     if (options.slot >= options.board->slot_count) {
         PyErr_SetString(PyExc_IndexError, "no such slot");
         return NULL;
@@ -559,12 +530,9 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->app.templates = Py_NewRef(templates);
     self->app.on_error = Py_NewRef(on_error);
     self->app.on_left = Py_NewRef(on_left);
-    self->app.server_field = server_field;
-    self->app.date_field = date_field;
     self->app.access_log = access_log_fd;
     self->app.access_socket =
         fstat(access_log_fd, &log_file) == 0 && S_ISSOCK(log_file.st_mode);
-    self->app.access_json = access_json;
     if (getrandom(&self->app.id_prefix, sizeof self->app.id_prefix, 0) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
@@ -576,12 +544,10 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     if (environ_keys_init(&self->app.keys) < 0 ||
         file_types_init(&self->app.files) < 0 ||
-        parse_forwarded(forwarded, &self->app.forwarded) < 0 ||
+        read_options(given, &options.limits, &self->app) < 0 ||
         parse_networks(trusted, &self->app.trusted) < 0)
         goto failed;
-    self->app.believed = forwarded_fields(self->app.forwarded);
     options.trusted = self->app.trusted;
-    options.proxy_protocol = proxy_protocol;
     self->worker = worker_new(&options);
     if (self->worker == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -652,13 +618,12 @@ static PyMethodDef reactor_methods[] = {
 };
 
 static PyType_Slot reactor_slots[] = {
-    {Py_tp_doc,
-     "Reactor(board, slot, *, channel, bell, lifeline, signals, "
-     "application, templates, on_error, on_left, limits, server_field, "
-     "date_field, forwarded, trusted, proxy_protocol, access_log, "
-     "access_json)\n\n"
-     "A worker: reads requests, calls the application on threads, "
-     "writes answers. Descriptors stay the caller's."},
+    {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
+                "application, templates, on_error, on_left, options, trusted, "
+                "access_log)\n\n"
+                "A worker: reads requests, calls the application on threads, "
+                "writes answers. `options` maps the names in OPTIONS to "
+                "values. Descriptors stay the caller's."},
     {Py_tp_new, reactor_new},
     {Py_tp_traverse, reactor_traverse},
     {Py_tp_clear, reactor_clear},

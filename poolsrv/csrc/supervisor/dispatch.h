@@ -13,16 +13,11 @@
 #include <stdint.h>
 
 #include "common/channel.h"
+#include "common/options.h"
 #include "common/scoreboard.h"
 
 typedef struct {
-    uint64_t header_timeout; /* nanoseconds, like all times here */
-    uint64_t keep_alive_timeout;
-    uint64_t queue_timeout;
-    uint32_t queue_size;
-    /* By how many times its own usual duration a queued request may be
-     * overtaken by shorter ones; 0: by none. */
-    uint32_t overtaking;
+    SUPERVISOR_OPTIONS(OPTION_MEMBER)
 } DispatchLimits;
 
 typedef enum {

@@ -86,7 +86,7 @@ add(Worker *w, Request *r, const char *data, size_t size)
     const uint64_t total = r->body_size + size;
     if (size == 0) /* and perhaps no memory yet, which memcpy must not see */
         return 0;
-    if (total > w->o.limits.body_limit)
+    if (total > w->o.limits.limit_request_body)
         return 413;
     if (r->spool < 0 && total > w->o.limits.body_buffer) {
         r->spool = spool_open();

@@ -147,7 +147,7 @@ body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
     n = r->head.chunked ? read_chunked(t, c, r, to, room, words)
                         : read_sized(t, c, r, to, room, words);
     r->body_size += n;
-    if (r->body_size > t->worker->o.limits.body_limit) {
+    if (r->body_size > t->worker->o.limits.limit_request_body) {
         *words = request_too_large;
         r->refusal = 413;
     }

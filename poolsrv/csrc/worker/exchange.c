@@ -246,13 +246,13 @@ framed(Worker *w, Thread *t, Conn *c, Request *r)
     r->next = body;
     if (!r->head.chunked && length <= 0)
         return exchange_serve(w, t, c, r, c->ready);
-    if (!r->head.chunked && (uint64_t)length > w->o.limits.body_limit)
+    if (!r->head.chunked && (uint64_t)length > w->o.limits.limit_request_body)
         return refuse_request(w, t, c, 413, request_too_large);
     if (r->head.chunked || (uint64_t)length > r->size - body) {
         /* Chunks are spooled in either mode: an application may be told no
          * length that is not known, and without one most take a body for
          * empty (RFC 3875 section 4.1.2). */
-        if (w->o.limits.buffering || r->head.chunked)
+        if (w->o.limits.request_buffering || r->head.chunked)
             return body_kept_start(w, t, c, r);
         /* Beyond REQUEST_BUFFER only in a Request of its own: what one thread
          * received must fit any other's buffer. */
@@ -284,7 +284,7 @@ static Step
 parse(Worker *w, Thread *t, Conn *c, Request *r)
 {
     const Http1Result result = http1_head_parse(
-        &r->head, &w->o.limits.head, r->buffer + r->start, r->size - r->start);
+        &r->head, &w->head_limits, r->buffer + r->start, r->size - r->start);
     if (result == HTTP1_DONE)
         return framed(w, t, c, r);
     if (result != HTTP1_PARTIAL)
@@ -333,7 +333,7 @@ begin(Worker *w, Thread *t, Conn *c)
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
     }
-    if (w->o.proxy_protocol && !c->item.prefaced)
+    if (w->o.limits.proxy_protocol == OPTION_ON && !c->item.prefaced)
         return preface_read(w, t, c);
     n = stream_receive(c, r->buffer, r->capacity);
     if (n == STREAM_AGAIN) {

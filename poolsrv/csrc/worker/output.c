@@ -291,8 +291,9 @@ patience(const WorkerLimits *limits, uint64_t had, uint64_t waited,
 {
     const uint64_t most = UINT64_MAX / 2 / CLOCK_SECOND; /* that fits */
     uint64_t has = had;
-    if (limits->send_rate)
-        has += (taken < most ? taken : most) * CLOCK_SECOND / limits->send_rate;
+    if (limits->send_min_rate)
+        has += (taken < most ? taken : most) * CLOCK_SECOND /
+               limits->send_min_rate;
     else if (taken)
         has += limits->send_timeout;
     has = has > waited ? has - waited : 0;

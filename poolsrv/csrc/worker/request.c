@@ -85,7 +85,7 @@ request_adopt(Worker *w, Conn *c, Request *r)
 {
     const uint32_t size = r->size - r->start;
     /* The parser may be inside one more. */
-    const uint32_t fields = r->head.count < w->o.limits.head.fields
+    const uint32_t fields = r->head.count < w->head_limits.fields
                                 ? r->head.count + 1
                                 : r->head.count;
     Request *own;
@@ -94,7 +94,7 @@ request_adopt(Worker *w, Conn *c, Request *r)
     own = malloc(sizeof *own);
     if (own == NULL)
         return NULL;
-    if (request_init(own, &w->o.limits.head, request_larger(size))) {
+    if (request_init(own, &w->head_limits, request_larger(size))) {
         free(own);
         return NULL;
     }
@@ -114,9 +114,9 @@ request_body_deadline(const Worker *w, const Request *r, uint64_t now)
 {
     const WorkerLimits *limits = &w->o.limits;
     uint64_t all, earned;
-    if (limits->body_rate == 0)
+    if (limits->body_min_rate == 0)
         return now + limits->body_timeout;
-    earned = r->body_size / limits->body_rate;
+    earned = r->body_size / limits->body_min_rate;
     if (earned > LONGEST_BODY)
         earned = LONGEST_BODY;
     all = r->body_began + limits->body_timeout + earned * CLOCK_SECOND;

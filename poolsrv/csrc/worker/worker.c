@@ -86,7 +86,7 @@ thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
     if (pthread_cond_init(&t->wake, NULL) != 0 ||
         pthread_mutex_init(&t->pieces.lock, NULL) != 0)
         return -1;
-    return request_init(&t->request, &w->o.limits.head, REQUEST_BUFFER);
+    return request_init(&t->request, &w->head_limits, REQUEST_BUFFER);
 }
 
 Worker *
@@ -99,6 +99,12 @@ worker_new(const WorkerOptions *options)
     if (w == NULL)
         return NULL;
     w->o = *options;
+    w->head_limits = (Http1Limits){
+        .line = options->limits.limit_request_line,
+        .fields = options->limits.limit_request_fields,
+        .field_size = options->limits.limit_request_field_size,
+        .head = REQUEST_BUFFER - 1,
+    };
     w->line = &options->board->loads[options->slot];
     w->leader = LEADER_NONE;
     pthread_mutex_init(&w->lock, NULL);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "common/address.h"
+#include "common/options.h"
 #include "common/scoreboard.h"
 #include "protocol/http1.h"
 #include "worker/schedule.h"
@@ -29,19 +30,7 @@ typedef struct Conn Conn;
 typedef struct Request Request;
 
 typedef struct {
-    Http1Limits head;
-    uint64_t header_timeout; /* nanoseconds, like all times */
-    uint64_t body_timeout;   /* between two reads */
-    uint64_t body_rate; /* bytes a second that a body must come at; 0: any */
-    uint64_t send_timeout;
-    uint64_t send_rate; /* bytes a second that a client must take while a
-                         * thread waits for it; 0: any */
-    uint64_t keep_alive_timeout; /* 0: a connection serves one request */
-    uint64_t body_limit;         /* bytes; UINT64_MAX: none */
-    uint64_t body_buffer;        /* bytes kept in memory; more is spooled */
-    bool buffering; /* bodies are complete before the application runs */
-    uint64_t response_buffer;
-    uint32_t keep_alive_requests; /* on one connection; 0: any number */
+    WORKER_OPTIONS(OPTION_MEMBER)
 } WorkerLimits;
 
 /* Serve a complete request: fill in the answer through output_send and its
@@ -55,12 +44,11 @@ typedef struct {
     uint32_t slot;
     uint32_t thread_count;
     bool parallel;
-    int channel;         /* the worker's end */
-    int bell;            /* the supervisor's eventfd */
-    int lifeline;        /* a pidfd of the supervisor */
-    int signals;         /* readable when a signal came in */
-    bool proxy_protocol; /* each connection begins with a PROXY header */
-    Networks trusted;    /* of proxies */
+    int channel;      /* the worker's end */
+    int bell;         /* the supervisor's eventfd */
+    int lifeline;     /* a pidfd of the supervisor */
+    int signals;      /* readable when a signal came in */
+    Networks trusted; /* of proxies */
     WorkerLimits limits;
     WorkerApplication *application;
     void *argument;

@@ -25,6 +25,7 @@ typedef enum {
 
 struct Worker {
     WorkerOptions o;
+    Http1Limits head_limits; /* of `o`, as the parser takes them */
     LoadLine *line;
     int epoll; /* connections, the channel, `nudge` */
     int nudge; /* eventfd: each ring gets the leader out of its wait */

@@ -36,7 +36,7 @@ static const DispatchLimits patient = {.header_timeout = LONG_TIME,
                                        .keep_alive_timeout = LONG_TIME,
                                        .queue_timeout = LONG_TIME,
                                        .queue_size = 1000,
-                                       .overtaking = 10};
+                                       .queue_overtaking = 10};
 
 static Server *
 server_open(const DispatchLimits *limits)
@@ -606,9 +606,9 @@ static void
 test_nobody_is_overtaken_for_ever(void)
 {
     DispatchLimits strict = patient, hasty = patient, generous = patient;
-    strict.overtaking = 0;
+    strict.queue_overtaking = 0;
     hasty.queue_timeout = CLOCK_SECOND;
-    generous.overtaking = hasty.overtaking = 1000000;
+    generous.queue_overtaking = hasty.queue_overtaking = 1000000;
     CHECK(is_overtaken(&generous, CLOCK_SECOND));
     CHECK(!is_overtaken(&patient, CLOCK_SECOND));
     CHECK(!is_overtaken(&strict, 0));
