@@ -5,7 +5,7 @@ form is the classic one: Grafana's file provisioning refuses the newer schema.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from panels import ROWS, Panel
@@ -32,7 +32,7 @@ def dashboard() -> dict[str, Any]:
         "refresh": "10s",
         "time": {"from": "now-1h", "to": "now"},
         "timezone": "browser",
-        "annotations": {"list": [reloads()]},
+        "annotations": {"list": [reloads(), deaths()]},
         "templating": {"list": variables()},
         "panels": list(panels()),
     }
@@ -84,6 +84,21 @@ def reloads() -> dict[str, Any]:
     }
 
 
+def deaths() -> dict[str, Any]:
+    return {
+        "name": "Deaths of workers",
+        "datasource": DATASOURCE,
+        "enable": True,
+        "iconColor": "red",
+        "expr": expression(
+            "sum by (instance, reason)"
+            ' (increase(poolsrv_worker_restarts_total{@, reason!="recycle"}[$__rate_interval])) > 0'
+        ),
+        "titleFormat": "Worker died",
+        "textFormat": "{{instance}}: {{reason}}",
+    }
+
+
 def panels() -> Iterator[dict[str, Any]]:
     top = 0
     number = 1
@@ -111,10 +126,16 @@ def grafana(panel: Panel) -> dict[str, Any]:
         "title": panel.title,
         "description": panel.description,
         "datasource": DATASOURCE,
-        "targets": list(targets(panel.queries)),
+        "targets": list(targets(panel)),
         "fieldConfig": {"defaults": defaults(panel), "overrides": []},
-        "options": OPTIONS[panel.kind],
+        "options": options(panel),
     }
+
+
+def options(panel: Panel) -> dict[str, Any]:
+    if panel.names:
+        return OPTIONS[panel.kind] | {"textMode": "name", "graphMode": "none"}
+    return OPTIONS[panel.kind]
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -127,6 +148,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "graphMode": "area",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     },
+    "heatmap": {
+        "calculate": False,
+        "yAxis": {"unit": "s"},
+        "cellGap": 1,
+        "color": {"mode": "scheme", "scheme": "Oranges", "steps": 64},
+        "tooltip": {"mode": "single", "yHistogram": True},
+    },
     "state-timeline": {
         "mergeValues": True,
         "showValue": "never",
@@ -135,9 +163,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def targets(queries: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
-    for letter, (legend, query) in zip("ABCDEFGH", queries, strict=False):
-        yield {
+def targets(panel: Panel) -> Iterator[dict[str, Any]]:
+    for letter, (legend, query) in zip("ABCDEFGH", panel.queries, strict=False):
+        # Buckets of a heat map are cumulative in Prometheus; so Grafana subtracts them.
+        form = {"format": "heatmap"} if panel.kind == "heatmap" else {}
+        yield form | {
             "refId": letter,
             "datasource": DATASOURCE,
             "expr": expression(query),

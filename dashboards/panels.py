@@ -21,6 +21,7 @@ class Panel:
     queries: tuple[tuple[str, str], ...]
     kind: str = "timeseries"
     stacked: bool = False
+    names: bool = False  # a stat that shows the legend and not the number
     top: float | None = None
     warn: float | None = None
     alarm: float | None = None
@@ -40,23 +41,26 @@ def mean(seconds: str) -> str:
     return f"sum({rate(seconds)}) / sum({rate('request_duration_seconds_count')})"
 
 
-REQUESTS = f"sum({rate('requests_total')})"
-SERVER_ERRORS = rate("requests_total", '@, status_class="5xx"')
+REFUSED = f"(sum({rate('requests_refused_total')}) or vector(0))"
+REQUESTS = f"(sum({rate('requests_total')}) + {REFUSED})"
+FAILED = rate("requests_total", '@, status_class="5xx"')
+ERRORS = f"(sum({FAILED}) + {REFUSED})"
 UTILIZATION = f"sum({rate('thread_busy_seconds_total')}) / sum(poolsrv_threads{{@}})"
 
 OVERVIEW = (
     Panel(
         "Requests",
         "reqps",
-        "Requests answered by the application, per second.",
+        "Requests per second, those that the server refused included.",
         (("", REQUESTS),),
         kind="stat",
     ),
     Panel(
         "Errors",
         "percentunit",
-        "Share of the answers with a 5xx status.",
-        (("", f"sum({SERVER_ERRORS}) / {REQUESTS}"),),
+        "Share of the requests that the application answered with 5xx, or that the server refused"
+        " itself.",
+        (("", f"{ERRORS} / {REQUESTS}"),),
         kind="stat",
         warn=0.01,
         alarm=0.05,
@@ -94,6 +98,21 @@ OVERVIEW = (
         kind="stat",
         alarm=1,
     ),
+    Panel(
+        "Up for",
+        "s",
+        "Since the start of the supervisor; a reload does not begin it anew.",
+        (("{{instance}}", "time() - poolsrv_start_time_seconds{@}"),),
+        kind="stat",
+    ),
+    Panel(
+        "Version",
+        "none",
+        "What runs: poolsrv and Python.",
+        (("{{version}} on Python {{python}}", "sum by (version, python) (poolsrv_build_info{@})"),),
+        kind="stat",
+        names=True,
+    ),
 )
 
 TRAFFIC = (
@@ -102,6 +121,14 @@ TRAFFIC = (
         "reqps",
         "Requests answered by the application, by class of status.",
         (("{{status_class}}", f"sum by (status_class) ({rate('requests_total')})"),),
+        stacked=True,
+    ),
+    Panel(
+        "Refused by status",
+        "reqps",
+        "Requests that the server answered itself: 503 when no thread came free in time, 408 when"
+        " the client was too slow, others for what it sent.",
+        (("{{status}}", f"sum by (status) ({rate('requests_refused_total')})"),),
         stacked=True,
     ),
     Panel(
@@ -124,6 +151,20 @@ TRAFFIC = (
             (f"{share:.0%}", quantile(share, "request_duration_seconds"))
             for share in (0.5, 0.9, 0.99)
         ),
+    ),
+    Panel(
+        "Latency, all of it",
+        "s",
+        "How many requests took how long: two bands are two kinds of requests, of which a"
+        " quantile shows one.",
+        (
+            (
+                "{{le}}",
+                "sum by (le)"
+                " (increase(poolsrv_request_duration_seconds_bucket{@}[$__rate_interval]))",
+            ),
+        ),
+        kind="heatmap",
     ),
     Panel(
         "Where the time goes",
@@ -210,6 +251,13 @@ CONNECTIONS = (
         "Idle or waiting connections that ended, by reason. Anything for queue means that"
         " requests were refused with 503.",
         (("{{reason}}", f"sum by (reason) ({rate('connections_closed_total')})"),),
+    ),
+    Panel(
+        "Accept errors",
+        "ops",
+        "Times accepting failed for want of descriptors or memory. Raise the limit of open files"
+        " (LimitNOFILE in systemd), or keep fewer idle connections (keep-alive-timeout).",
+        (("{{instance}}", f"sum by (instance) ({rate('accept_errors_total')})"),),
     ),
     Panel(
         "Bytes",

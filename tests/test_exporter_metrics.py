@@ -21,7 +21,7 @@ from poolsrv.exporter.processes import CpuTime, Usage, usage
 from poolsrv.exporter.reading import Reading
 from poolsrv.lifecycle import State
 from poolsrv.scoreboard import BOUNDS, FIELDS, LAYOUTS, THREAD, UPPERS, Kind, Reader, Row, total
-from tests.board import SECOND, Board
+from tests.board import SECOND, Board, label_values
 
 # prometheus_client gives it no types.
 parse_openmetrics: Callable[[str], Iterable[Family]] = (
@@ -162,10 +162,38 @@ def test_utilization_is_over_the_time_since_an_earlier_reading(board: Board) -> 
     # 20 of the 40 thread-seconds since the start.
     assert board.read(10).utilization == 0.5
     board.count(0, "busy_time", 20 * SECOND)
-    assert board.read(15).utilization == 1.0
+    assert board.read(20).utilization == 0.5
     # A reading just before does not shorten the window: it still begins at 10.
-    assert board.read(16).utilization == pytest.approx(20 / 24)
+    assert board.read(21).utilization == pytest.approx(20 / 44)
     assert board.read(30).utilization == 0.0
+
+
+def test_what_nobody_has_looked_at_for_long_is_no_window(board: Board) -> None:
+    board.spawn(0)
+    board.read(10)
+    board.count(0, "busy_time", 100 * SECOND)
+    assert not board.read(1000).is_recent
+    board.count(0, "busy_time", 2 * SECOND)
+    assert not board.read(1000.5).is_recent
+    reading = board.read(1001)
+    assert (reading.is_recent, reading.utilization) == (True, 0.5)
+    assert board.read(1009).elapsed == 9
+    assert board.read(1015).elapsed == 14
+
+
+def test_fields_of_one_metric_are_added_up(board: Board) -> None:
+    board.spawn(0)
+    board.spawn(1)
+    for slot in (0, 1):
+        board.count(slot, "refused", 2, "503")
+    board.count(1, "refused", 3, "400")
+    refused = label_values("supervisor", "refused")
+    board.core.add("supervisor", 0, "refused", 5, word=refused.index("503"))
+    numbers = samples("poolsrv_requests_refused_total", board.read())
+    assert {labels: number for labels, number in numbers.items() if number} == {
+        ("400",): 3,
+        ("503",): 9,
+    }
 
 
 def test_utilization_is_never_more_than_one(board: Board) -> None:

@@ -18,7 +18,7 @@ from poolsrv.exporter.reading import Reading
 from poolsrv.exporter.status import Status, Verdict, deployable, ready, status
 from poolsrv.lifecycle import ServerState, State
 from poolsrv.scoreboard import UPPERS, Running, ThreadState, quantile
-from tests.board import SECOND, Board
+from tests.board import SECOND, Board, label_values
 
 
 @pytest.fixture
@@ -99,11 +99,33 @@ def test_deployable_means_that_nothing_is_under_way(board: Board) -> None:
 def test_rates_are_over_the_window(board: Board) -> None:
     board.spawn(0)
     board.count(0, "requests", 100, "2xx")
-    board.read(10)
-    board.count(0, "requests", 45, "2xx")
+    board.read(20)
+    board.count(0, "requests", 95, "2xx")
     board.count(0, "requests", 5, "5xx")
-    requests = status(board.read(15)).requests
-    assert (requests.total, requests.per_second, requests.errors_per_second) == (150, 10, 1)
+    requests = status(board.read(30)).requests
+    assert (requests.total, requests.per_second, requests.errors_per_second) == (200, 10, 0.5)
+
+
+def test_a_refusal_is_an_error(board: Board) -> None:
+    board.spawn(0)
+    board.count(0, "requests", 10, "5xx")
+    board.count(0, "refused", 20, "408")
+    board.core.add(
+        "supervisor", 0, "refused", 70, word=label_values("supervisor", "refused").index("503")
+    )
+    shown = status(board.read(10))
+    requests = shown.requests
+    assert (requests.total, requests.errors) == (100, 100)
+    assert requests.refused == {"408": 20, "503": 70}
+    assert (requests.per_second, requests.errors_per_second) == (10, 10)
+    assert '<dd class="bad">20 x 408, 70 x 503</dd>' in page(shown).decode()
+
+
+def test_no_rate_is_shown_without_a_window(board: Board) -> None:
+    board.spawn(0)
+    board.count(0, "requests", 100, "2xx")
+    requests = status(board.read(1000)).requests
+    assert (requests.total, requests.per_second, requests.p99_seconds) == (100, None, None)
 
 
 @pytest.mark.parametrize(

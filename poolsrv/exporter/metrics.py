@@ -6,7 +6,7 @@ those that need a word more are listed here. Knows no exposition format.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -74,16 +74,28 @@ def _by_worker(field: Field) -> bool:
     return field.name == "busy_time"
 
 
-def _of_field(field: Field) -> Metric:
+def _of_fields(fields: Sequence[Field]) -> Metric:
+    """Of the fields with one metric's name, in rows of several kinds: their sum."""
+    field = fields[0]
     labels = ("worker",) if _by_worker(field) else ()
+    samples = partial(_samples, field) if len(fields) == 1 else partial(_sums, fields)
     return Metric(
         PREFIX + field.metric + ("_total" if field.kind is Kind.COUNTER else ""),
         field.kind,
         (*labels, field.label) if field.label else labels,
         field.unit,
         field.help,
-        partial(_samples, field),
+        samples,
     )
+
+
+def _sums(fields: Sequence[Field], reading: Reading) -> Iterator[Sample]:
+    sums: Counter[tuple[str, ...]] = Counter()
+    for field in fields:
+        for labels, value in _samples(field, reading):
+            assert isinstance(value, int), "histograms and times stand in one row"
+            sums[labels] += value
+    yield from sums.items()
 
 
 def _samples(field: Field, reading: Reading) -> Iterator[Sample]:
@@ -160,7 +172,8 @@ _DERIVED = (
         Kind.GAUGE,
         (),
         "",
-        "Busy share of all request threads, 0 to 1, since the reading before (5 seconds at least)",
+        "Busy share of all request threads, 0 to 1, since an earlier reading"
+        " (of 10 seconds ago, if there was one)",
         _one(lambda reading: reading.utilization),
     ),
     Metric(
@@ -250,10 +263,12 @@ _DERIVED = (
     ),
 )
 
-METRICS: tuple[Metric, ...] = (
-    *(_of_field(field) for field in FIELDS if field.metric),
-    *_DERIVED,
-)
+_BY_METRIC: dict[str, list[Field]] = {}
+for _field in FIELDS:
+    if _field.metric:
+        _BY_METRIC.setdefault(_field.metric, []).append(_field)
+
+METRICS: tuple[Metric, ...] = (*map(_of_fields, _BY_METRIC.values()), *_DERIVED)
 
 # What people ask first, and the query that answers it.
 QUESTIONS = (
@@ -271,9 +286,15 @@ QUESTIONS = (
         " / sum(rate(poolsrv_request_queue_seconds_count[5m]))",
     ),
     (
-        "Which share of the answers are errors of the server?",
-        'sum(rate(poolsrv_requests_total{status_class="5xx"}[5m]))'
-        " / sum(rate(poolsrv_requests_total[5m]))",
+        "Which share of the answers are errors, of the application (5xx) or of the server itself?",
+        '(sum(rate(poolsrv_requests_total{status_class="5xx"}[5m]))'
+        " + sum(rate(poolsrv_requests_refused_total[5m])))"
+        " / (sum(rate(poolsrv_requests_total[5m]))"
+        " + sum(rate(poolsrv_requests_refused_total[5m])))",
+    ),
+    (
+        "How many requests does the server refuse, and with which status?",
+        "sum by (status) (rate(poolsrv_requests_refused_total[5m])) > 0",
     ),
     (
         "Alert: fewer workers serve than are wanted.",
@@ -313,8 +334,8 @@ def reference() -> str:
         )
     bounds = ", ".join(f"{seconds(bound):g}" for bound in BOUNDS)
     lines += ["", "## Values of labels", ""]
-    for field in FIELDS:
-        if field.metric and field.label:
+    for field, *_ in _BY_METRIC.values():
+        if field.label:
             values = ", ".join(f"`{value}`" for value in field.values)
             lines.append(f"- `{PREFIX}{field.metric}_total`, `{field.label}`: {values}")
     lines += [

@@ -50,7 +50,8 @@ POLICY = "; ".join(
 
 def page(status: Status) -> bytes:
     server = status.server
-    sections = [*_heading(status), *_full(status), *_hanging(status), *_deploying(status)]
+    parts = (_heading, _load, _requests, _connections, _running, _workers)
+    sections = [line for part in parts for line in part(status)]
     sections += [
         f"<footer>poolsrv {escape(server.version)}, Python {escape(server.python)},"
         f" supervisor {server.pid}, up {duration(server.uptime_seconds)}."
@@ -75,30 +76,101 @@ def _verdict(yes: str, no: str, verdict: Verdict) -> str:
     return f'<p class="{kind}">{word}: {escape(verdict.reason)}.</p>'
 
 
-def _full(status: Status) -> Iterable[str]:
-    threads, queue, requests = status.threads, status.queue, status.requests
-    yield "<h2>Is it full?</h2>"
+def _load(status: Status) -> Iterable[str]:
+    threads, queue = status.threads, status.queue
+    yield "<h2>Load</h2>"
     yield (
         f'<meter min="0" max="{max(threads.total, 1)}" high="{threads.total * 0.8:g}"'
-        f' value="{threads.busy}">{threads.busy} of {threads.total}</meter>'
+        f' value="{threads.busy}" aria-label="threads busy">{threads.busy} of'
+        f" {threads.total}</meter>"
     )
     yield from _facts(
-        ("threads busy", f"{threads.busy} of {threads.total}"),
-        ("utilization", f"{threads.utilization_ratio:.0%}"),
-        ("in the queue", f"{queue.length}"),
-        ("first waits", duration(queue.oldest_seconds) if queue.length else "-"),
-        ("requests/s", f"{requests.per_second:,.1f}"),
-        ("errors/s", f"{requests.errors_per_second:,.1f}"),
-        ("median", _quantile(requests.median_seconds)),
-        ("99 % within", _quantile(requests.p99_seconds)),
+        Fact("threads busy", f"{threads.busy} of {threads.total}", "In a request at this moment"),
+        Fact(
+            "utilization",
+            f"{threads.utilization_ratio:.0%}",
+            "Busy share of all threads; near 100 % the next request has to wait",
+        ),
+        Fact(
+            "in the queue",
+            f"{queue.length:,}",
+            "Requests that wait for a free thread",
+            bad=queue.length > 0,
+        ),
+        Fact(
+            "first waits",
+            duration(queue.oldest_seconds) if queue.length else "-",
+            "How long the first of the queue has waited",
+        ),
     )
-    yield f"<small>Rates and times over the last {duration(status.window_seconds)}.</small>"
+
+
+def _requests(status: Status) -> Iterable[str]:
+    requests = status.requests
+    refused = ", ".join(f"{number:,} x {code}" for code, number in requests.refused.items())
+    yield "<h2>Requests</h2>"
+    yield from _facts(
+        Fact("per second", _rate(requests.per_second), "Answered, refused ones included"),
+        Fact(
+            "errors per second",
+            _rate(requests.errors_per_second),
+            "5xx of the application, and all that the server refused itself",
+            bad=bool(requests.errors_per_second),
+        ),
+        Fact("median", _quantile(requests.median_seconds), "Half of the requests took less"),
+        Fact("99 % within", _quantile(requests.p99_seconds), "One of a hundred took longer"),
+    )
+    if status.window_seconds:
+        yield f"<small>Over the last {duration(status.window_seconds)}.</small>"
+    else:
+        yield "<small>Rates need a second look, which the page takes in a moment.</small>"
+    yield from _facts(
+        Fact("in all", f"{requests.total:,}", "Requests since the start of the server"),
+        Fact(
+            "errors",
+            f"{requests.errors:,}",
+            "5xx of the application, and all that the server refused itself",
+            bad=requests.errors > 0,
+        ),
+        Fact(
+            "refused",
+            refused or "0",
+            "Answered by the server itself, by status: 503 when no thread came free in time,"
+            " 408 when the client was too slow, others for what it sent",
+            bad=bool(refused),
+        ),
+        Fact(
+            "workers died",
+            f"{status.deaths:,}",
+            "Workers that ended unasked; the log says why",
+            bad=status.deaths > 0,
+        ),
+    )
+    yield "<small>Since the start of the server.</small>"
+
+
+_STATES = {
+    "parked": "Idle, held by the supervisor without a thread or a buffer",
+    "queued": "With a request that waits for a free thread",
+    "idle": "In a worker, between two requests",
+    "reading": "In a worker, sending a request",
+    "running": "In a worker, with a request in the application",
+    "writing": "In a worker, reading an answer slowly",
+}
+
+
+def _connections(status: Status) -> Iterable[str]:
     yield "<h2>Connections</h2>"
-    yield from _facts(*((state, f"{number:,}") for state, number in status.connections.items()))
+    yield from _facts(
+        *(
+            Fact(state, f"{number:,}", _STATES[state])
+            for state, number in status.connections.items()
+        )
+    )
 
 
-def _hanging(status: Status) -> Iterable[str]:
-    yield "<h2>What hangs?</h2>"
+def _running(status: Status) -> Iterable[str]:
+    yield "<h2>Running now</h2>"
     if not status.running:
         yield "<p>No request is running.</p>"
         return
@@ -107,10 +179,16 @@ def _hanging(status: Status) -> Iterable[str]:
         yield f"<p>And {len(status.running) - SHOWN} younger ones.</p>"
 
 
-def _deploying(status: Status) -> Iterable[str]:
-    yield "<h2>May I deploy?</h2>"
-    yield _verdict("Yes", "Not now", status.deployable)
+def _workers(status: Status) -> Iterable[str]:
+    yield "<h2>Workers</h2>"
+    yield _verdict("May be deployed", "Not to be deployed now", status.deployable)
     yield from _table(_WORKERS, status.workers)
+
+
+def _rate(per_second: float | None) -> str:
+    if per_second is None:
+        return "-"
+    return f"{per_second:,.1f}" if per_second >= 1 or not per_second else f"{per_second:.2g}"
 
 
 def _replaced(worker: Worker) -> str:
@@ -124,43 +202,94 @@ def _age(request: RunningRequest) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Column(Generic[T]):
-    """`kind` is the cells' class in the style sheet."""
+    """`kind` is the cells' class in the style sheet, `title` explains the head."""
 
     head: str
     kind: str
     text: Callable[[T], object]
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """`title` explains the name; what is bad stands in red."""
+
+    name: str
+    value: str
+    title: str
+    bad: bool = False
 
 
 _RUNNING: tuple[Column[RunningRequest], ...] = (
-    Column("age", "number", _age),
-    Column("queued", "number", lambda request: duration(request.queue_seconds)),
-    Column("slot", "number", lambda request: request.slot),
-    Column("pid", "number", lambda request: request.pid),
-    Column("method", "literal", lambda request: request.method),
-    Column("path", "literal", lambda request: request.path),
-    Column("request", "literal", lambda request: request.request_id),
-    Column("in", "words", lambda request: request.state),
+    Column("age", "number", _age, "Since a thread took the request"),
+    Column(
+        "queued",
+        "number",
+        lambda request: duration(request.queue_seconds),
+        "How long it had waited for the thread",
+    ),
+    Column("slot", "number", lambda request: request.slot, "The worker's place in the pool"),
+    Column("pid", "number", lambda request: request.pid, "The worker's process"),
+    Column("method", "literal", lambda request: request.method, "As the client sent it"),
+    Column("path", "literal path", lambda request: request.path, "As sent, without the query"),
+    Column(
+        "request",
+        "literal",
+        lambda request: request.request_id,
+        "Its id in the logs and in environ",
+    ),
+    Column("in", "words", lambda request: request.state, "What the thread does at this moment"),
 )
 
 _WORKERS: tuple[Column[Worker], ...] = (
-    Column("slot", "number", lambda worker: worker.slot),
-    Column("pid", "number", lambda worker: worker.pid or "-"),
-    Column("state", "words", lambda worker: worker.state),
-    Column("generation", "number", lambda worker: worker.generation),
-    Column("age", "number", lambda worker: duration(worker.age_seconds)),
-    Column("busy", "number", lambda worker: f"{worker.busy} of {worker.threads}"),
-    Column("load", "number", lambda worker: f"{worker.load} of {worker.limit}"),
-    Column("requests", "number", lambda worker: f"{worker.requests:,}"),
-    Column("memory", "number", lambda worker: f"{worker.resident_bytes / 2**20:,.0f} MiB"),
-    Column("CPU", "number", lambda worker: duration(worker.cpu_seconds)),
-    Column("replaced", "words", _replaced),
+    Column("slot", "number", lambda worker: worker.slot, "The worker's place in the pool"),
+    Column("pid", "number", lambda worker: worker.pid or "-", "The process in the slot"),
+    Column("state", "words", lambda worker: worker.state, "Only ready ones get requests"),
+    Column(
+        "generation",
+        "number",
+        lambda worker: worker.generation,
+        "Workers of one load of the application have one number",
+    ),
+    Column("age", "number", lambda worker: duration(worker.age_seconds), "Since its start"),
+    Column(
+        "busy",
+        "number",
+        lambda worker: f"{worker.busy} of {worker.threads}",
+        "Threads that are in a request",
+    ),
+    Column(
+        "load",
+        "number",
+        lambda worker: f"{worker.load} of {worker.limit}",
+        "Requests that it has, and how many the supervisor gives it at most",
+    ),
+    Column(
+        "requests",
+        "number",
+        lambda worker: f"{worker.requests:,}",
+        "Of all processes that have been in the slot",
+    ),
+    Column(
+        "memory",
+        "number",
+        lambda worker: f"{worker.resident_bytes / 2**20:,.0f} MiB",
+        "Resident, pages that it shares with others included",
+    ),
+    Column(
+        "CPU",
+        "number",
+        lambda worker: duration(worker.cpu_seconds),
+        "Time of all processes that have been in the slot",
+    ),
+    Column("replaced", "words", _replaced, "How often, and why"),
 )
 
 
 def _table(columns: Sequence[Column[T]], rows: Iterable[T]) -> Iterable[str]:
-    yield '<div class="table"><table><thead><tr>'
+    yield '<div class="table" tabindex="0"><table><thead><tr>'
     for column in columns:
-        yield f'<th class="{column.kind}">{column.head}</th>'
+        yield f'<th class="{column.kind}" title="{escape(column.title)}">{column.head}</th>'
     yield "</tr></thead><tbody>"
     for row in rows:
         cells = (
@@ -170,15 +299,22 @@ def _table(columns: Sequence[Column[T]], rows: Iterable[T]) -> Iterable[str]:
     yield "</tbody></table></div>"
 
 
-def _facts(*facts: tuple[str, str]) -> Iterable[str]:
+def _facts(*facts: Fact) -> Iterable[str]:
     yield "<dl>"
-    for name, value in facts:
-        yield f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>"
+    for fact in facts:
+        kind = ' class="bad"' if fact.bad else ""
+        yield (
+            f'<div title="{escape(fact.title)}"><dt>{escape(fact.name)}</dt>'
+            f"<dd{kind}>{escape(fact.value)}</dd></div>"
+        )
     yield "</dl>"
 
 
 def _quantile(seconds: float | None) -> str:
-    return "-" if seconds is None else duration(seconds)
+    """Two figures: a third would be beyond what a bucket knows."""
+    if seconds is None:
+        return "-"
+    return duration(float(f"{seconds:.1e}")).replace(".0 ", " ")
 
 
 def duration(seconds: float) -> str:

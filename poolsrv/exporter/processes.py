@@ -9,15 +9,22 @@ _TICK = 1 / os.sysconf("SC_CLK_TCK")
 
 # proc_pid_stat(5), counted from the field after the command's name, which may
 # hold spaces and parentheses itself: utime, stime and, in pages, rss.
-_UTIME, _STIME, _RSS = 11, 12, 21
+_STATE, _UTIME, _STIME, _RSS = 0, 11, 12, 21
+
+# Stopped by a signal or a debugger, or dead and not yet reaped.
+_STILL = ("T", "t", "Z", "X")
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """`resident` in bytes, shared pages included; `cpu` in seconds."""
+    """`resident` in bytes, shared pages included; `cpu` in seconds.
+
+    `runs` is false for a process that is stopped or dead.
+    """
 
     resident: int
     cpu: float
+    runs: bool = True
 
 
 def usage(pid: int, proc: Path = Path("/proc")) -> Usage | None:
@@ -30,6 +37,7 @@ def usage(pid: int, proc: Path = Path("/proc")) -> Usage | None:
     return Usage(
         int(values[_RSS]) * _PAGE,
         (int(values[_UTIME]) + int(values[_STIME])) * _TICK,
+        values[_STATE] not in _STILL,
     )
 
 

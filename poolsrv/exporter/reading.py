@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from poolsrv.exporter import About
 from poolsrv.exporter.processes import CpuTime, Usage, usage
 from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import THREAD, Reader, Row, Slot, Snapshot
+from poolsrv.scoreboard import SUPERVISOR, THREAD, Reader, Row, Slot, Snapshot
 
 PYTHON = platform.python_version()
 
 # Ratios and rates that are shown ready-made cover at least this time, so that
 # a second reader just before does not leave one a window of nothing.
-WINDOW = 5_000_000_000
+WINDOW = 10_000_000_000
+
+# What is older is no window of now: as soon as there is anything newer, that counts.
+STALE = 60_000_000_000
 
 # Readings closer together than this are not worth keeping.
 _SPACING = 1_000_000_000
@@ -31,10 +34,29 @@ def seconds(nanoseconds: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """What all threads had done at `now` (monotonic nanoseconds)."""
+    """What all had done at `now` (monotonic nanoseconds)."""
 
     now: int
+    supervisor: Row
     threads: Row
+
+    @property
+    def requests(self) -> int:
+        """Requests that the application got."""
+        return sum(self.threads.all("requests"))
+
+    @property
+    def refused(self) -> dict[str, int]:
+        """Requests that the server answered itself, by status."""
+        return {
+            status: number + self.supervisor.by_value("refused")[status]
+            for status, number in self.threads.by_value("refused").items()
+        }
+
+    @property
+    def errors(self) -> int:
+        """Requests that got no good answer: 5xx of the application, or refused."""
+        return self.threads.by_value("requests")["5xx"] + sum(self.refused.values())
 
 
 class History:
@@ -50,8 +72,11 @@ class History:
         """
         past = self._past
         if not past:
-            past.append(Totals(started_at, THREAD.zero()))
-        while len(past) > 1 and past[1].now <= present.now - WINDOW:
+            past.append(Totals(started_at, SUPERVISOR.zero(), THREAD.zero()))
+        while len(past) > 1 and (
+            past[1].now <= present.now - WINDOW
+            or (past[0].now < present.now - STALE and past[1].now <= present.now - _SPACING)
+        ):
             past.popleft()
         if present.now - past[-1].now >= _SPACING:
             past.append(present)
@@ -64,6 +89,7 @@ class Reading:
 
     about: About
     snapshot: Snapshot
+    present: Totals
     baseline: Totals
     usage: Mapping[int, Usage]
     cpu: Mapping[int, float]
@@ -88,6 +114,11 @@ class Reading:
     def elapsed(self) -> float:
         """Seconds since the baseline."""
         return seconds(self.snapshot.now - self.baseline.now)
+
+    @property
+    def is_recent(self) -> bool:
+        """Whether the time since the baseline says how it is now."""
+        return self.snapshot.now - self.baseline.now <= STALE
 
     def since_baseline(self, field: str) -> tuple[int, ...]:
         """How much each word of a thread's counter has grown since the baseline."""
@@ -147,16 +178,16 @@ class Source:
         used: dict[int, Usage] = {}
         for slot in snapshot.slots:
             pid = slot.slot["pid"]
-            present = usage(pid) if pid else None
-            if present:
-                used[slot.number] = present
-                self._cpu[slot.number].advance(pid, present.cpu)
+            used_now = usage(pid) if pid else None
+            if used_now:
+                used[slot.number] = used_now
+                self._cpu[slot.number].advance(pid, used_now.cpu)
+        present = Totals(now, snapshot.supervisor, snapshot.threads)
         return Reading(
             self._about,
             snapshot,
-            self._history.baseline(
-                Totals(now, snapshot.threads), snapshot.supervisor["started_at"]
-            ),
+            present,
+            self._history.baseline(present, snapshot.supervisor["started_at"]),
             used,
             {slot.number: self._cpu[slot.number].seconds for slot in snapshot.slots},
         )

@@ -49,14 +49,18 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Rates and quantiles over `window_seconds`; a quantile is None without requests.
+    """Counts since the start of the server; rates and quantiles over `window_seconds`.
 
-    `total` counts since the start of the server.
+    `errors` are answers of the application with 5xx and all that the server
+    `refused`, which is by status, those that never were left out. A rate is None
+    until there is a window to take it from, a quantile also without requests.
     """
 
     total: int
-    per_second: float
-    errors_per_second: float
+    errors: int
+    refused: dict[str, int]
+    per_second: float | None
+    errors_per_second: float | None
     median_seconds: float | None
     p99_seconds: float | None
 
@@ -98,12 +102,15 @@ class Status:
     """`running` is sorted, oldest first. Methods and paths are the clients' words.
 
     `workers` has a row for each slot that has a process or is about to get one.
+    `deaths` counts workers that ended unasked since the start of the server.
+    `window_seconds` is 0 until there is a window.
     """
 
     server: Server
     ready: Verdict
     deployable: Verdict
     window_seconds: float
+    deaths: int
     threads: Threads
     queue: Queue
     requests: Requests
@@ -116,11 +123,20 @@ def ready(reading: Reading) -> Verdict:
     """Does the server take requests?"""
     if reading.state is ServerState.DRAINING:
         return Verdict(False, "the server drains and will stop")
-    count = workers(reading)
     wanted = reading.snapshot.supervisor["wanted"]
-    if count[State.READY]:
-        return Verdict(True, f"{count[State.READY]} of {wanted} workers are ready")
+    slots = reading.slots_in(State.READY)
+    running = [slot for slot in slots if _runs(reading, slot)]
+    if running:
+        return Verdict(True, f"{len(running)} of {wanted} workers are ready")
+    if slots:
+        return Verdict(False, "no worker runs: they are stopped, or have just died")
     return Verdict(False, f"no worker is ready ({_others(reading) or 'none has started'})")
+
+
+def _runs(reading: Reading, slot: Slot) -> bool:
+    """Whether its process is not stopped, as far as anybody knows."""
+    usage = reading.usage.get(slot.number)
+    return usage is None or usage.runs
 
 
 def deployable(reading: Reading) -> Verdict:
@@ -159,7 +175,8 @@ def status(reading: Reading) -> Status:
         ),
         ready=ready(reading),
         deployable=deployable(reading),
-        window_seconds=reading.elapsed,
+        window_seconds=reading.elapsed if reading.is_recent else 0.0,
+        deaths=sum(map(_deaths, slots)),
         threads=Threads(reading.threads, reading.busy, reading.utilization),
         queue=Queue(reading.queue_length, reading.queue_age),
         requests=_requests(reading),
@@ -174,14 +191,17 @@ def status(reading: Reading) -> Status:
 
 
 def _requests(reading: Reading) -> Requests:
-    answered = reading.since_baseline("requests")
-    errors = reading.snapshot.threads.layout.fields["requests"].values.index("5xx")
-    counts = reading.since_baseline("duration")[:-1]
-    elapsed = max(reading.elapsed, 1e-9)
+    before, now = reading.baseline, reading.present
+    refused = now.refused
+    elapsed = reading.elapsed if reading.is_recent else 0.0
+    counts = reading.since_baseline("duration")[:-1] if elapsed else ()
+    asked = [totals.requests + sum(totals.refused.values()) for totals in (before, now)]
     return Requests(
-        total=sum(reading.snapshot.threads.all("requests")),
-        per_second=sum(answered) / elapsed,
-        errors_per_second=answered[errors] / elapsed,
+        total=asked[1],
+        errors=now.errors,
+        refused={status: number for status, number in refused.items() if number},
+        per_second=(asked[1] - asked[0]) / elapsed if elapsed else None,
+        errors_per_second=(now.errors - before.errors) / elapsed if elapsed else None,
         median_seconds=_quantile(0.5, counts),
         p99_seconds=_quantile(0.99, counts),
     )
@@ -190,6 +210,12 @@ def _requests(reading: Reading) -> Requests:
 def _quantile(share: float, counts: tuple[int, ...]) -> float | None:
     time = quantile(share, counts)
     return None if time is None else seconds(time)
+
+
+def _deaths(slot: Slot) -> int:
+    """Workers of the slot that ended unasked."""
+    restarts = slot.slot.by_value("restarts")
+    return sum(restarts.values()) - restarts["recycle"]
 
 
 def _worker(reading: Reading, slot: Slot) -> Worker:

@@ -176,6 +176,21 @@ word_get(const Word *word)
     return atomic_load_explicit((Word *)word, memory_order_relaxed);
 }
 
+/* The word of `refused` that counts a status, which is one of ours. */
+static inline Refused
+scoreboard_refused(int status)
+{
+    switch (status) {
+#define X(number, phrase) \
+    case number:          \
+        return REFUSED_##number;
+        STATUS_PHRASES(X)
+#undef X
+    default:
+        return REFUSED_500;
+    }
+}
+
 static inline void
 histogram_add(Word *histogram, uint64_t nanoseconds)
 {

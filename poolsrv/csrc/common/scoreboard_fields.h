@@ -10,6 +10,7 @@
 #define POOLSRV_SCOREBOARD_FIELDS_H
 
 #include "common/histogram.h"
+#include "common/status.h"
 
 /* ------------------------------------------------------------------------
  * Values of labels: X(name, text) */
@@ -46,16 +47,6 @@
     X(STATUS_4XX, "4xx")  \
     X(STATUS_5XX, "5xx")
 
-/* What the server answers with itself. */
-#define REFUSED_STATUSES(X) \
-    X(REFUSED_400, "400")   \
-    X(REFUSED_408, "408")   \
-    X(REFUSED_413, "413")   \
-    X(REFUSED_414, "414")   \
-    X(REFUSED_417, "417")   \
-    X(REFUSED_431, "431")   \
-    X(REFUSED_OTHER, "other")
-
 /* Which limit made a worker close a connection. */
 #define LIMITS(X)                     \
     X(LIMIT_HEADER, "header_timeout") \
@@ -85,12 +76,19 @@ typedef enum {
     RELOAD_OUTCOMES(SCOREBOARD_ENUM) RELOAD_OUTCOME_COUNT
 } ReloadOutcome;
 typedef enum { STATUS_CLASSES(SCOREBOARD_ENUM) STATUS_CLASS_COUNT } StatusClass;
-typedef enum { REFUSED_STATUSES(SCOREBOARD_ENUM) REFUSED_COUNT } Refused;
+
+/* Requests that the server answers itself, by status: REFUSED_400 and so on. */
+#define REFUSED_ENUM(status, phrase) REFUSED_##status,
+#define REFUSED_TEXT(status, phrase) "|" #status
+
+typedef enum { STATUS_PHRASES(REFUSED_ENUM) REFUSED_COUNT } Refused;
+
 typedef enum { LIMITS(SCOREBOARD_ENUM) LIMIT_COUNT } Limit;
 typedef enum { UNPROXIED_REASONS(SCOREBOARD_ENUM) UNPROXIED_COUNT } Unproxied;
 typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 
 #undef SCOREBOARD_ENUM
+#undef REFUSED_ENUM
 
 /* ------------------------------------------------------------------------
  * Fields: F(field, kind, words, unit, metric, label, help)
@@ -101,6 +99,12 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
  * metric  the name without the prefix poolsrv_ and without _total; "" if the
  *         field is not exported under a name of its own.
  * label   "name|a|b|c" for a field of several words: one value a word. */
+
+/* The supervisor refuses those that wait in vain, threads those that they
+ * cannot read. Fields of one metric are one metric. */
+#define REFUSED_HELP                                                       \
+    "Requests that the server answered itself, by status: those that the " \
+    "application never saw, or whose body could not be read"
 
 #define SCOREBOARD_SUPERVISOR_FIELDS(F)                                        \
     F(accepted, COUNTER, 1, "", "connections_accepted", "",                    \
@@ -116,6 +120,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Connections that the supervisor closed, or lost with a worker in "      \
       "which "                                                                 \
       "they waited for a thread, by reason")                                   \
+    F(refused, COUNTER, REFUSED_COUNT, "", "requests_refused",                 \
+      "status" STATUS_PHRASES(REFUSED_TEXT), REFUSED_HELP)                     \
     F(accept_errors, COUNTER, 1, "", "accept_errors", "",                      \
       "Times accepting failed for want of descriptors or memory")              \
     F(parked, GAUGE, 1, "", "", "", "Idle connections held by the supervisor") \
@@ -171,7 +177,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 #define SCOREBOARD_THREAD_FIELDS(F)                                           \
     F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \
       "status_class" STATUS_CLASSES(SCOREBOARD_TEXT),                         \
-      "Requests answered by the application, by class of status")             \
+      "Requests that the application answered, or failed to, by class of "    \
+      "status")                                                               \
     F(duration, HISTOGRAM, HISTOGRAM_WORDS, "seconds",                        \
       "request_duration_seconds", "",                                         \
       "From the first byte of a request to the last byte of its answer")      \
@@ -191,8 +198,7 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                       \
       "Bytes written to clients")                                             \
     F(refused, COUNTER, REFUSED_COUNT, "", "requests_refused",                \
-      "status" REFUSED_STATUSES(SCOREBOARD_TEXT),                             \
-      "Requests that the server answered with an error itself")               \
+      "status" STATUS_PHRASES(REFUSED_TEXT), REFUSED_HELP)                    \
     F(failed, COUNTER, 1, "", "application_errors", "",                       \
       "Requests in which the application raised an exception")                \
     F(disconnected, COUNTER, 1, "", "client_disconnects", "",                 \

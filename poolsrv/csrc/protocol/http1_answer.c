@@ -5,7 +5,7 @@
 
 #include "common/calendar.h"
 #include "protocol/lex.h"
-#include "protocol/status.h"
+#include "common/status.h"
 
 void
 http1_date_write(Http1Date *date, time_t now)

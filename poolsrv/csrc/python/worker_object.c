@@ -6,7 +6,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
-#include "protocol/status.h"
+#include "common/status.h"
 #include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/body_streamed.h"

@@ -77,6 +77,7 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
         held_remove(&d->held, index);
         return;
     }
+    word_add(&d->board->supervisor->refused[REFUSED_503], 1);
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }
 

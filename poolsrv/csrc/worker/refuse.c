@@ -4,24 +4,10 @@
 
 #include <stdio.h>
 
-#include "protocol/status.h"
+#include "common/status.h"
 #include "worker/ending.h"
 #include "worker/output.h"
 #include "worker/worker_internal.h"
-
-static void
-count_refusal(Thread *t, int status)
-{
-    static const int statuses[REFUSED_OTHER] = {
-        [REFUSED_400] = 400, [REFUSED_408] = 408, [REFUSED_413] = 413,
-        [REFUSED_414] = 414, [REFUSED_417] = 417, [REFUSED_431] = 431,
-    };
-    size_t i = 0;
-    while (i < REFUSED_OTHER && statuses[i] != status) {
-        i++;
-    }
-    word_add(&t->row->refused[i], 1);
-}
 
 Step
 refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
@@ -38,7 +24,7 @@ refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
                               "\r\n"
                               "%s",
                               status, status_phrase(status), body_size, body);
-    count_refusal(t, status);
+    word_add(&t->row->refused[scoreboard_refused(status)], 1);
     notes_add(w, NOTE_DEBUG, "refused a request: %d, %s", status, words);
     if (output_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL,
                     STREAM_MORE) < 0 ||

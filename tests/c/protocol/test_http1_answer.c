@@ -4,7 +4,7 @@
 
 #include "check.h"
 #include "protocol/http1_answer.h"
-#include "protocol/status.h"
+#include "common/status.h"
 
 #define DATE "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 

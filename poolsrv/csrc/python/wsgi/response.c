@@ -11,7 +11,7 @@
 #include "worker/pieces.h"
 
 #include "common/clock.h"
-#include "protocol/status.h"
+#include "common/status.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -456,6 +456,9 @@ response_fail(Context *x, StartResponse *sr)
     const Http1Asker who = asker(x);
     char text[64];
     snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
+    if (x->request->refusal) {
+        word_add(&x->thread->row->refused[scoreboard_refused(status)], 1);
+    }
     x->conn->status = (uint16_t)status;
     x->conn->ending = http1_answer_own(&x->out, &who, status, "", text)
                           ? ENDING_KEEP

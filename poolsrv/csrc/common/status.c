@@ -1,5 +1,5 @@
 /* Phrases of statuses: see status.h. */
-#include "protocol/status.h"
+#include "common/status.h"
 
 const char *
 status_phrase(int status)
