@@ -120,12 +120,11 @@ def launch(
 
             def run() -> None:
                 close_supervisors_own()
-                os.close(job.bell)
                 for pair in channels:
                     for end in pair:
                         end.close()
                 log.setup(settings.log_level, settings.log_format, "exporter")
-                exporter.run(admin.socket, board_fd, job.lifeline, about)
+                exporter.run(admin.socket, board_fd, job.lifeline, job.bell, about)
 
             return Child.start("exporter", run, ends_by=END_EXPORTER)
 

@@ -4,9 +4,11 @@ import gzip
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from multiprocessing import get_context
@@ -34,8 +36,13 @@ class Exporter:
         # It waits for ever for the end of its input.
         self.supervisor = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
         pidfd = os.pidfd_open(self.supervisor.pid)
-        self.process = get_context("fork").Process(target=run, args=(listener, fd, pidfd, ABOUT))
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK)
+        arguments = (listener, fd, pidfd, self.bell, ABOUT)
+        self.process = get_context("fork").Process(target=run, args=arguments)
         self.process.start()
+        self.stop = os.eventfd(0)
+        self.loop = threading.Thread(target=_empty, args=(self.bell, self.stop))
+        self.loop.start()
         listener.close()
         os.close(pidfd)
         os.close(fd)
@@ -62,12 +69,32 @@ class Exporter:
         lines = [f"{method} {target} HTTP/1.1", "Host: localhost", *fields, "", ""]
         return self.send("\r\n".join(lines).encode())
 
+    def hang(self) -> None:
+        """From now on the supervisor's loop empties its bell no more."""
+        os.eventfd_write(self.stop, 1)
+        self.loop.join()
+
     def end(self) -> None:
         """Whatever it does, it is over."""
+        self.hang()
+        os.close(self.bell)
+        os.close(self.stop)
         self.supervisor.kill()
         self.supervisor.communicate()
         self.process.kill()
         self.process.join()
+
+
+def _empty(bell: int, stop: int) -> None:
+    """What the supervisor's loop does with its bell."""
+    poll = select.poll()
+    poll.register(bell, select.POLLIN)
+    poll.register(stop, select.POLLIN)
+    while True:
+        for fd, _ in poll.poll():
+            if fd == stop:
+                return
+            os.eventfd_read(bell)
 
 
 @contextmanager
@@ -227,9 +254,45 @@ def test_signals_that_the_supervisor_has_blocked_reach_it() -> None:
         assert exporter.process.exitcode == 0
 
 
+def test_a_supervisor_that_hangs_is_neither_alive_nor_ready(exporter: Exporter) -> None:
+    exporter.hang()
+    for path in ("/livez", "/readyz"):
+        status, _, body = exporter.get(path)
+        assert (status, b"does not answer" in body) == (503, True)
+    assert exporter.get("/metrics")[0] == 200
+    assert exporter.get("/")[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/status.json"])
+@pytest.mark.parametrize(
+    ("host", "wanted"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:9464", 200),
+        ("app.localhost:9464", 200),
+        ("127.0.0.1:9464", 200),
+        ("[::1]:9464", 200),
+        ("[::1]", 200),
+        ("poolsrv:9464", 200),  # as in a network of Docker's
+        (socket.gethostname(), 200),
+        ("rebound.example:9464", 421),
+        ("127.0.0.1.rebound.example", 421),
+        ("localhost.rebound.example", 421),
+        ("rebound.example.", 421),
+    ],
+)
+def test_pages_with_requests_are_shown_to_no_strangers_name(
+    exporter: Exporter, path: str, host: str, wanted: int
+) -> None:
+    request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert exporter.send(request)[0] == wanted
+
+
 def test_it_serves_a_unix_socket(tmp_path: Path) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(tmp_path / "admin"))
     listener.listen()
     with exporting(listener) as exporter:
         assert exporter.get("/livez")[0] == 200
+        # No browser gets there, so any name will do.
+        assert exporter.send(b"GET / HTTP/1.1\r\nHost: any.example\r\n\r\n")[0] == 200

@@ -1,5 +1,10 @@
 """What the exporter tells of a real server with real requests inside."""
 
+import signal
+import socket
+import stat
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -81,3 +86,56 @@ def test_an_idle_connection_is_held_somewhere(server: Callable[..., Server]) -> 
 
         running.wait_until(held)
     running.wait_until(lambda: running.metric("poolsrv_connections") == 0)
+
+
+def probe(server: Server, path: str) -> int:
+    """The status of a probe."""
+    try:
+        with urllib.request.urlopen(server.admin_url + path, timeout=10) as response:
+            status: int = response.status
+    except urllib.error.HTTPError as error:
+        return error.code
+    return status
+
+
+def test_probes_see_that_the_supervisor_is_stopped(server: Callable[..., Server]) -> None:
+    running = server(processes=2)
+    assert [probe(running, path) for path in ("/livez", "/readyz")] == [200, 200]
+    running.kill(running.process.pid, signal.SIGSTOP)
+    try:
+        assert [probe(running, path) for path in ("/livez", "/readyz")] == [503, 503]
+    finally:
+        running.kill(running.process.pid, signal.SIGCONT)
+    running.wait_until(lambda: probe(running, "/readyz") == 200)
+    assert probe(running, "/livez") == 200
+
+
+def test_a_server_whose_workers_are_all_stopped_is_not_ready(
+    server: Callable[..., Server],
+) -> None:
+    running = server(processes=2)
+    one, other = running.workers()
+    try:
+        running.kill(one, signal.SIGSTOP)
+        assert running.wait_until(lambda: running.admin("/readyz") == b"1 of 2 workers are ready\n")
+        running.kill(other, signal.SIGSTOP)
+        running.wait_until(lambda: probe(running, "/readyz") == 503)
+        assert probe(running, "/livez") == 200
+    finally:
+        for worker in (one, other):
+            running.kill(worker, signal.SIGCONT)
+    running.wait_until(lambda: probe(running, "/readyz") == 200)
+
+
+def test_the_admin_address_may_be_a_unix_socket(
+    server: Callable[..., Server], tmp_path: Path
+) -> None:
+    path = tmp_path / "admin.sock"
+    running = server(admin=f"unix:{path}")
+    assert running.printed("status") == [f"unix:{path}/"]
+    with closing(socket.socket(socket.AF_UNIX)) as connection:
+        connection.connect(str(path))
+        connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+        answer = b"".join(iter(lambda: connection.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0

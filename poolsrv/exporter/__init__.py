@@ -24,15 +24,17 @@ class About:
     started_at: float
 
 
-def run(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:
+def run(
+    listener: socket.socket, board_fd: int, supervisor_pidfd: int, bell: int, about: About
+) -> None:
     """Body of the exporter process; returns when told (END_EXPORTER) or orphaned.
 
-    `listener` is bound and listens (TCP or Unix). The descriptors stay the
-    caller's. Expects a process of its own with one thread: it takes over the
-    signals.
+    `listener` is bound and listens (TCP or Unix); `bell` is the eventfd that the
+    supervisor's loop empties. The descriptors stay the caller's. Expects a
+    process of its own with one thread: it takes over the signals.
     """
     # Not above, where the supervisor would pay for it: prometheus_client costs
     # 100 ms and 143 modules.
     from poolsrv.exporter.main import serve
 
-    serve(listener, board_fd, supervisor_pidfd, about)
+    serve(listener, board_fd, supervisor_pidfd, bell, about)

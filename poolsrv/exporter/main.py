@@ -6,13 +6,16 @@ import json
 import signal
 import socket
 import time
+from dataclasses import dataclass
 from http import HTTPStatus
+from ipaddress import ip_address
 
 from prometheus_client import CollectorRegistry
 
 from poolsrv.exporter import About
 from poolsrv.exporter.collector import PoolCollector, encode
 from poolsrv.exporter.page import POLICY, page
+from poolsrv.exporter.pulse import beats
 from poolsrv.exporter.reading import Reading, Source
 from poolsrv.exporter.server import Handler, Request, Response, Server
 from poolsrv.exporter.status import ready, status
@@ -21,14 +24,16 @@ from poolsrv.messages import END_EXPORTER
 from poolsrv.scoreboard import Reader
 
 
-def serve(listener: socket.socket, board_fd: int, supervisor_pidfd: int, about: About) -> None:
+def serve(
+    listener: socket.socket, board_fd: int, supervisor_pidfd: int, bell: int, about: About
+) -> None:
     """See poolsrv.exporter.run."""
     # The supervisor decides what these mean; a terminal sends them to all.
     for number in set(SIGNALS) - {END_EXPORTER, signal.SIGCHLD}:
         signal.signal(number, signal.SIG_IGN)
     # What the supervisor reads from a descriptor it has blocked, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    routes = Routes(Source(Reader(board_fd), about))
+    routes = Routes(Source(Reader(board_fd), about), bell, Hosts.of(listener))
     asyncio.run(_serve(listener, supervisor_pidfd, Server(routes.table())))
 
 
@@ -46,11 +51,55 @@ def _ended(loop: asyncio.AbstractEventLoop, supervisor_pidfd: int, over: asyncio
     over.set()
 
 
+UNAVAILABLE = Response(
+    b"the supervisor does not answer: it is stopped, or gets no CPU\n",
+    status=HTTPStatus.SERVICE_UNAVAILABLE,
+)
+
+MISDIRECTED = Response(
+    b"This name is not known here. Use the IP address or the name of the machine; a proxy in"
+    b" front should set Host to localhost.\n",
+    status=HTTPStatus.MISDIRECTED_REQUEST,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosts:
+    """By which names the pages that show requests may be asked for.
+
+    A page of anybody's can have its own name resolved to this address (DNS
+    rebinding), and a browser then takes our pages for its own. It cannot do so
+    with an address, nor with a name that no public server can resolve: so these
+    are allowed, and the machine's own.
+    """
+
+    any: bool  # a Unix socket is out of a browser's reach
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, listener: socket.socket) -> "Hosts":
+        own = {name.lower() for name in (socket.gethostname(), socket.getfqdn())}
+        return cls(listener.family == socket.AF_UNIX, frozenset(own))
+
+    def allow(self, request: Request) -> bool:
+        if self.any:
+            return True
+        host = request.fields.get("host", "").lower()
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        try:
+            ip_address(name.strip("[]"))
+        except ValueError:
+            return "." not in name or name.endswith(".localhost") or name in self.names
+        return True
+
+
 class Routes:
     """The paths of the admin address."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, bell: int, hosts: Hosts) -> None:
         self._source = source
+        self._bell = bell
+        self._hosts = hosts
         # Further collectors, such as one for the application's own metrics, go
         # into the same registry.
         self._registry = CollectorRegistry()
@@ -68,25 +117,34 @@ class Routes:
     def _read(self) -> Reading:
         return self._source.read(time.monotonic_ns())
 
-    def status_page(self, _: Request) -> Response:
+    async def status_page(self, request: Request) -> Response:
+        if not self._hosts.allow(request):
+            return MISDIRECTED
         return Response(
             page(status(self._read())),
             "text/html; charset=utf-8",
             fields={"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"},
         )
 
-    def status_json(self, _: Request) -> Response:
+    async def status_json(self, request: Request) -> Response:
+        if not self._hosts.allow(request):
+            return MISDIRECTED
         body = json.dumps(dataclasses.asdict(status(self._read())), indent=1).encode()
         return Response(body, "application/json")
 
-    def metrics(self, request: Request) -> Response:
+    async def metrics(self, request: Request) -> Response:
         return Response(*encode(self._registry, request.fields.get("accept", "")))
 
-    def alive(self, _: Request) -> Response:
-        """The supervisor lives: else this process would not."""
-        return Response(b"ok\n")
+    async def alive(self, _: Request) -> Response:
+        """The supervisor is at work; that it lives is clear, or this process would not."""
+        if await beats(self._bell):
+            return Response(b"ok\n")
+        return UNAVAILABLE
 
-    def ready(self, _: Request) -> Response:
+    async def ready(self, _: Request) -> Response:
         verdict = ready(self._read())
-        code = HTTPStatus.OK if verdict.yes else HTTPStatus.SERVICE_UNAVAILABLE
-        return Response(f"{verdict.reason}\n".encode(), status=code)
+        if not verdict.yes:
+            return Response(f"{verdict.reason}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
+        if not await beats(self._bell):
+            return UNAVAILABLE
+        return Response(f"{verdict.reason}\n".encode())

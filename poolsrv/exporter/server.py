@@ -12,7 +12,7 @@ import asyncio
 import gzip
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
@@ -55,7 +55,7 @@ def refusal(status: HTTPStatus, **fields: str) -> Response:
     return Response(f"{status.phrase}\n".encode(), status=status, fields=fields)
 
 
-Handler = Callable[[Request], Response]
+Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Server:
@@ -105,18 +105,18 @@ class Server:
         request = parse(head)
         if request is None:
             return _message(refusal(HTTPStatus.BAD_REQUEST), body=True)
-        response = self._respond(request)
+        response = await self._respond(request)
         if accepts_gzip(request) and len(response.body) >= GZIP_FROM:
             response = _compressed(response)
         return _message(response, body=request.method != "HEAD")
 
-    def _respond(self, request: Request) -> Response:
+    async def _respond(self, request: Request) -> Response:
         handler = self._routes.get(request.path)
         if handler is None:
             return refusal(HTTPStatus.NOT_FOUND)
         if request.method not in ("GET", "HEAD"):
             return refusal(HTTPStatus.METHOD_NOT_ALLOWED, Allow="GET, HEAD")
-        return handler(request)
+        return await handler(request)
 
 
 def parse(head: bytes) -> Request | None:
