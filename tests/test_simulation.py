@@ -2,25 +2,23 @@
 
 import math
 import random
-import re
 from itertools import pairwise
 from statistics import fmean
 
 import pytest
 
-from loadtests._bench import _curves, _model
+from loadtests._bench import _curves
 from loadtests._bench._model import (
     DISTRIBUTIONS,
     OVERTAKING,
     POLICIES,
-    MostFree,
+    OneQueue,
     Pool,
     Request,
     simulate,
     trace,
 )
 from poolsrv.settings.rows import Settings
-from tests.server import ROOT
 
 pytestmark = pytest.mark.once
 
@@ -132,17 +130,7 @@ def test_ours_spreads_the_work_where_shared_accept_gives_it_to_the_last_who_wait
     assert busiest("shared accept") > 1.3 * len(requests) / 8
 
 
-def defined(source: str, name: str) -> int:
-    text = (ROOT / "poolsrv" / "csrc" / source).read_text()
-    found = re.search(rf"^#define {name} (?:UINT64_C\()?(\d+)\)?$", text, re.MULTILINE)
-    assert found is not None, name
-    return int(found[1])
-
-
-def test_the_model_of_ours_has_the_numbers_of_the_c_core() -> None:
-    assert round(_model.TICK_SECONDS * 1e9) == defined("common/choice.h", "CHOICE_TICK")
-    assert defined("worker/schedule.c", "AHEAD_MOST") == _model.AHEAD_MOST
-    assert round(_model.SLOW_SECONDS * 1e9) == defined("common/choice.h", "CHOICE_SLOW")
+def test_the_model_has_the_default_of_the_option() -> None:
     assert Settings().queue_overtaking == OVERTAKING
 
 
@@ -196,24 +184,50 @@ def test_no_request_waits_where_nothing_runs() -> None:
     assert pool.now == pytest.approx(sum(request.service for request in requests))
 
 
-def test_a_fast_application_gets_a_backlog_and_gives_it_back_when_it_is_stuck() -> None:
-    # Two threads learn that requests take 10 us; then all are in one of a
-    # second, and three more come.
-    quick = [Request(i * 0.001, 0.00001) for i in range(100)]
-    slow = [Request(0.2, 1.0), Request(0.2, 1.0)]
-    behind = [Request(0.2005, 0.00001) for _ in range(3)]
+def test_a_fast_application_is_sent_more_and_gives_it_back_where_there_is_room() -> None:
+    """Two workers of one thread learn that requests take 10 us; then one is in a request of a
+    second, and so is the other, for 10 ms."""
+    quick = [Request(i * 0.001, 0.00001) for i in range(200)]
+    slow = [Request(0.3, 1.0), Request(0.3, 0.01)]
+    behind = [Request(0.3005, 0.00001) for _ in range(4)]
+    pool = Pool(2, 1)
+    pool.run([*quick, *slow, *behind], OneQueue(pool))
+    late = [r for r in pool.ended if r.arrival == 0.3005]
+    # Within a tick of the end of the 10 ms, all of them in the worker that is free again.
+    assert all(0.01 < r.ended - 0.3 < 0.01 + 2 * 0.002 for r in late)
+    assert len({r.worker for r in late}) == 1
+
+
+def test_a_kept_connection_does_not_travel_where_it_is_as_well_off() -> None:
+    """One worker: what comes on kept connections waits in it, and in order."""
     pool = Pool(1, 2)
-    policy = MostFree(pool)
-    queued: list[tuple[int, int]] = []
+    policy = OneQueue(pool, kept=8)
+    requests = coming(1, 2, 0.95, count=2000)
+    pool.run(requests, policy)
+    started = sorted(pool.ended, key=lambda r: r.arrival)[100:]
+    assert all(before.started <= after.started for before, after in pairwise(started))
 
-    def look() -> None:
-        queued.append((len(pool.workers[0].queue), len(policy.queue)))
 
-    pool.at(0.201, 0, look)
-    pool.at(0.21, 0, look)
-    pool.run([*quick, *slow, *behind], policy)
-    in_the_worker, in_the_common_queue = (3, 0), (0, 3)
-    assert queued == [in_the_worker, in_the_common_queue]
+@pytest.mark.parametrize(("workers", "threads"), SHAPES)
+def test_kept_connections_wait_little_longer_than_in_one_queue(workers: int, threads: int) -> None:
+    requests = coming(workers, threads, 0.8, of="exponential")
+    kept = mean_wait(simulate(requests, workers, threads, "kept"))
+    one = mean_wait(simulate(requests, workers, threads, "poolsrv"))
+    apart = mean_wait(simulate(requests, workers, threads, "random"))
+    # At most a tick for each that waits beside a free thread elsewhere.
+    assert kept <= one + 0.002
+    assert kept < apart
+
+
+def test_nobody_behind_a_pinned_worker_waits_for_longer_than_a_tick() -> None:
+    """Kept connections of two workers; one is pinned for good."""
+    pool = Pool(2, 1)
+    warm = [Request(i * 0.002, 0.0005) for i in range(100)]
+    pinned = Request(0.3, 2.0)
+    later = [Request(0.31 + i * 0.005, 0.0005) for i in range(200)]
+    pool.run([*warm, pinned, *later], OneQueue(pool, kept=16))
+    late = [r for r in pool.ended if 0.31 <= r.arrival < 1.3]
+    assert max(r.wait for r in late) <= 0.002 + 1e-9
 
 
 def test_threads_that_compute_share_the_gil_in_equal_parts() -> None:
@@ -239,9 +253,9 @@ def test_table_and_curves_show_every_policy(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(_curves, "SHAPES", _curves.SHAPES[:2])
     told: list[str] = []
     points = list(_curves.curves(["computing"], 200, 1, told.append))
-    assert len(told) == len(_model.DISTRIBUTIONS) * 2
+    assert len(told) == len(DISTRIBUTIONS) * 2
     assert len(points) == len(told) * len(_curves.LOADS) * len(POLICIES)
     table = _curves.markdown(points, 200, 1)
-    assert table.count("| 2x4 | 0.9 |") == len(_model.DISTRIBUTIONS)
+    assert table.count("| 2x4 | 0.9 |") == len(DISTRIBUTIONS)
     drawing = _curves.plot(points, "computing")
     assert all(f">{policy}<" in drawing for policy in POLICIES)

@@ -10,11 +10,9 @@ do side by side.
 
 What is compared is where a request goes:
 
-- `MostFree` is poolsrv: poolsrv/csrc/common/choice.c for the supervisor, schedule.c
-  (schedule_limit, schedule_tick) for the worker. Left out: how long it takes to
-  wake a thread and to learn what a path usually takes, that a worker whose calls
-  only compute gets two at a time, connections that are kept alive, and the limits
-  of the queue.
+- `OneQueue` is poolsrv: it calls the rules of the server itself (_rules.py). Left
+  out: how long it takes to wake a thread, to pass a connection on and to learn
+  what a path usually takes, and the limits of the queue.
 - `Sent`: random, or in turn. A request is sent on when it comes, without
   looking, and waits in the worker it was sent to.
 - `SharedAccept`: all workers wait at one listening socket, and accept only
@@ -26,11 +24,14 @@ import heapq
 import itertools
 import math
 import random
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Protocol
+
+from loadtests._bench._rules import NONE, Patience, Schedule, View, library
 
 # ---------------------------------------------------------------------------
 # What comes
@@ -239,107 +240,174 @@ class Pool:
 # ---------------------------------------------------------------------------
 # Where requests go
 
-# As in poolsrv/csrc/worker/schedule.c and schedule.h; a test compares them.
-TICK_SECONDS = 0.002
-AHEAD_MOST = 64
-_MEAN_WEIGHT = 1 / 16
-
-
-# The default of --queue-overtaking.
+# The default of --queue-overtaking; and the default of half of --queue-timeout.
 OVERTAKING = 10
-SLOW_SECONDS = 0.00025
+_PATIENCE_SECONDS = 15.0
 
 
-class MostFree:
-    """poolsrv: one queue, first come, first served, but that those who will be
-    done soon may overtake those who take long. The next goes to the worker with
-    the most free threads, if any has less than its limit: its threads, and as many
-    more as it serves within a tick. A worker
-    whose threads are all in requests that do not end gives back what it has not
-    begun."""
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
 
-    def __init__(self, pool: Pool, overtaking: float = OVERTAKING) -> None:
+
+@dataclass(slots=True, order=True)
+class _Waiting:
+    """One that waits, in a lane: in order of arrival."""
+
+    since: int
+    order: int
+    rank: int = field(compare=False)
+    request: Request = field(compare=False)
+
+
+class _Here:
+    """What the policy knows of one worker."""
+
+    def __init__(self, threads: int) -> None:
+        self.schedule = Schedule(threads)
+        self.width = self.limit = threads
+        # What the supervisor sent, then what came on kept connections: fast, slow.
+        self.lanes: tuple[list[_Waiting], ...] = ([], [], [])
+        self.began: dict[int, float] = {}  # requests that run, by their identity
+        self.begun = 0  # in this tick
+        self.ticking = False
+        self.ticked = 0.0
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self.lanes))
+
+
+class OneQueue:
+    """poolsrv, by its own rules (_rules.py): a new request waits in the supervisor,
+    one that comes on a kept connection in the worker that has kept it, and together
+    they are one queue. `kept`: so many connections, each asks again and again, on
+    whichever the seed says; 0: each request has a connection of its own."""
+
+    def __init__(
+        self, pool: Pool, overtaking: int = OVERTAKING, *, kept: int = 0, seed: int = 0
+    ) -> None:
+        self._rules = library()
         self._pool = pool
-        self._overtaking = overtaking
-        self.queue: list[tuple[float, int, Request]] = []  # a heap
+        self._patience = Patience(overtaking, _nanoseconds(_PATIENCE_SECONDS) if overtaking else 0)
+        self._tick_seconds = self._rules.rules_tick() / 1e9
+        self.lanes: tuple[list[_Waiting], list[_Waiting]] = ([], [])
+        self.here = [_Here(pool.threads) for _ in pool.workers]
+        self._views = (View * len(pool.workers))()
+        self._first = 0
+        self._mean = 0
         self._order = itertools.count()
-        self._limits = [pool.threads] * len(pool.workers)
-        self._means = [0.0] * len(pool.workers)
-        self._turn = 0
-        self._ticking = [False] * len(pool.workers)
-        self._seen = [0] * len(pool.workers)  # worker.starts at the last tick
+        self._source = random.Random(seed)
+        self._kept = kept
+        self._homes: dict[int, int] = {}  # of connections: the worker that has kept it
+        self._connection: dict[int, int] = {}  # of requests that are inside
 
     def arrived(self, request: Request) -> None:
-        self._enqueue(request)
+        waiting = _Waiting(_nanoseconds(request.arrival), next(self._order), 0, request)
+        if self._kept:
+            connection = self._source.randrange(self._kept)
+            self._connection[id(request)] = connection
+            if connection in self._homes:
+                self._arrived_in(self._pool.workers[self._homes[connection]], waiting)
+                return
+        self._enqueue(waiting)
         self._dispatch()
 
     def freed(self, worker: Worker) -> None:
-        request = self._pool.ended[-1]
-        mean = self._means[worker.index]
-        sample = request.ended - request.started
-        self._means[worker.index] = mean + (sample - mean) * _MEAN_WEIGHT
-        if worker.queue:
-            self._start(worker, worker.queue.popleft())
+        request, here = self._pool.ended[-1], self.here[worker.index]
+        del here.began[id(request)]
+        if self._kept:
+            self._homes[self._connection.pop(id(request))] = worker.index
+        assert request.ended >= request.started
+        took = _nanoseconds(request.ended - request.started)
+        here.schedule.ran(took)
+        self._mean = self._rules.rules_mean(self._mean, took)
+        if not self._leaves_its_place(here):
+            self._take(worker)
         self._dispatch()
+        self._take(worker)
 
-    def _enqueue(self, request: Request) -> None:
-        rank = request.arrival
-        if self.queue and self._overtaking and _is_slow(request):
-            rank += self._overtaking * request.usual
-        heapq.heappush(self.queue, (rank, next(self._order), request))
+    # --- Those that wait
+
+    def _judge(self, waiting: _Waiting, anybody: bool) -> int:
+        """Its lane; where nobody waits nobody is judged."""
+        delay = 0
+        if anybody:
+            usual = _nanoseconds(waiting.request.usual)
+            delay = self._rules.choice_delay(usual, self._mean, self._patience)
+        waiting.rank = waiting.since + delay
+        return int(delay > 0)
+
+    def _enqueue(self, waiting: _Waiting) -> None:
+        anybody = any(self.lanes) or any(here.waiting for here in self.here)
+        insort(self.lanes[self._judge(waiting, anybody)], waiting)
+
+    def _turn(self) -> int:
+        return min((lane[0].rank for lane in self.lanes if lane), default=0)
+
+    def _leaves_its_place(self, here: _Here) -> bool:
+        heads = [lane[0].rank for lane in here.lanes if lane]
+        if not heads or (here.lanes[0] and here.lanes[0][0].rank == min(heads)):
+            return False
+        return bool(self._rules.rules_lets_go(min(heads), self._turn()))
+
+    # --- In the supervisor
+
+    def _view(self, index: int) -> View:
+        worker, here = self._pool.workers[index], self.here[index]
+        load = self._pool.threads - worker.free + len(here.lanes[0])
+        return View(load, here.limit, here.width, here.waiting, 0)
 
     def _dispatch(self) -> None:
-        while self.queue:
-            worker = self._choose()
-            if worker is None:
+        while any(self.lanes):
+            for index in range(len(self.here)):
+                self._views[index] = self._view(index)
+            best = self._rules.choice_worker(self._views, len(self.here), self._first)
+            if best == NONE:
                 return
-            _, _, request = heapq.heappop(self.queue)
-            if worker.free:
-                self._start(worker, request)
-            else:
-                worker.queue.append(request)
+            self._first = (best + 1) % len(self.here)
+            lane = min((lane for lane in self.lanes if lane), key=lambda lane: lane[0].rank)
+            waiting = lane.pop(0)
+            waiting.rank = waiting.since
+            self.here[best].lanes[0].append(waiting)
+            self._take(self._pool.workers[best])
 
-    def _choose(self) -> Worker | None:
-        best, most = None, -math.inf
-        workers = self._pool.workers
-        for place in range(self._turn, self._turn + len(workers)):
-            worker = workers[place % len(workers)]
-            # Of threads, less what it has: negative while a backlog waits in it.
-            free = worker.free - len(worker.queue)
-            room = self._limits[worker.index] - (self._pool.threads - free)
-            if free > most and room > 0:
-                best, most = worker, free
-        if best is not None:
-            self._turn = (best.index + 1) % len(workers)
-        return best
+    # --- In a worker
 
-    def _start(self, worker: Worker, request: Request) -> None:
-        self._pool.start(worker, request)
-        if not self._ticking[worker.index]:
-            self._ticking[worker.index] = True
-            self._tick_later(worker)
+    def _arrived_in(self, worker: Worker, waiting: _Waiting) -> None:
+        here = self.here[worker.index]
+        lane = self._judge(waiting, worker.free == 0 or here.waiting > 0)
+        here.lanes[1 + lane].append(waiting)
+        self._take(worker)
+
+    def _take(self, worker: Worker) -> None:
+        here = self.here[worker.index]
+        while worker.free and here.waiting:
+            lane = min((lane for lane in here.lanes if lane), key=lambda lane: lane[0].rank)
+            request = lane.pop(0).request
+            here.begun += 1
+            here.began[id(request)] = self._pool.now
+            self._pool.start(worker, request)
+            if not here.ticking:
+                here.ticking = True
+                self._tick_later(worker)
 
     def _tick_later(self, worker: Worker) -> None:
-        self._pool.at(self._pool.now + TICK_SECONDS, _TICK, lambda: self._tick(worker))
+        self._pool.at(self._pool.now + self._tick_seconds, _TICK, lambda: self._tick(worker))
 
     def _tick(self, worker: Worker) -> None:
-        index = worker.index
-        mean = self._means[index]
-        ahead = min(int(TICK_SECONDS / mean), AHEAD_MOST) if mean else 0
-        self._limits[index] = self._pool.threads + ahead
-        if worker.free == 0 and worker.starts == self._seen[index]:
-            self._limits[index] = self._pool.threads
-            while worker.queue:  # each keeps its time, hence its place
-                self._enqueue(worker.queue.popleft())
-        self._seen[index] = worker.starts
-        self._ticking[index] = worker.free < self._pool.threads
-        if self._ticking[index]:
+        here = self.here[worker.index]
+        stuck = sum(since <= here.ticked for since in here.began.values())
+        here.width, here.limit = here.schedule.width(stuck), here.schedule.limit(stuck)
+        others = [self._view(i) for i in range(len(self.here)) if i != worker.index]
+        room = sum(self._rules.choice_room(view) for view in others)
+        for _ in range(self._rules.choice_surplus(here.waiting, here.begun, room)):
+            lane = min((lane for lane in here.lanes if lane), key=lambda lane: lane[0].rank)
+            self._enqueue(lane.pop(0))
+        here.begun, here.ticked = 0, self._pool.now
+        here.ticking = bool(here.began)
+        if here.ticking:
             self._tick_later(worker)
         self._dispatch()
-
-
-def _is_slow(request: Request) -> bool:
-    return request.usual >= SLOW_SECONDS
 
 
 class Sent:
@@ -397,9 +465,18 @@ def _round_robin(pool: Pool, _seed: int) -> Policy:
     return Sent(pool, lambda: next(turns))
 
 
+# Of kept connections, for each thread.
+_KEPT_EACH = 4
+
+
+def _all_kept(pool: Pool, seed: int) -> Policy:
+    return OneQueue(pool, kept=_KEPT_EACH * pool.threads * len(pool.workers), seed=seed)
+
+
 POLICIES: dict[str, Callable[[Pool, int], Policy]] = {
-    "poolsrv": lambda pool, _seed: MostFree(pool),
-    "first come": lambda pool, _seed: MostFree(pool, overtaking=0),
+    "poolsrv": lambda pool, _seed: OneQueue(pool),
+    "kept": _all_kept,
+    "first come": lambda pool, _seed: OneQueue(pool, overtaking=0),
     "random": _shuffled,
     "round-robin": _round_robin,
     "shared accept": lambda pool, _seed: SharedAccept(pool),

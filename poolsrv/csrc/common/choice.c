@@ -2,24 +2,22 @@
 #include "common/choice.h"
 
 uint64_t
-choice_rank(uint64_t since, uint64_t usual, ChoicePatience patience)
+choice_delay(uint64_t usual, uint64_t mean, ChoicePatience patience)
 {
-    uint64_t later;
-    if (usual < CHOICE_SLOW) {
-        return since;
+    const uint64_t delay = patience.times * usual;
+    if (usual < CHOICE_SLOW || usual <= 2 * mean) {
+        return 0;
     }
-    later = patience.times * usual;
-    return since + (later < patience.most ? later : patience.most);
+    return delay < patience.most ? delay : patience.most;
 }
 
 int32_t
 choice_room(const ChoiceWorker *worker)
 {
-    const int32_t most =
-        worker->width < worker->limit ? worker->width : worker->limit;
     /* What waits there is about to be begun. */
-    return worker->waiting > 0 || worker->load >= most ? 0
-                                                       : most - worker->load;
+    const bool is_free = worker->waiting == 0 && worker->load < worker->width &&
+                         worker->load < worker->limit;
+    return is_free ? worker->limit - worker->load : 0;
 }
 
 uint32_t

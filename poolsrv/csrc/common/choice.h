@@ -19,20 +19,13 @@
  * come with it. A tick costs some 6 us, 0.3 % of a core. */
 #define CHOICE_TICK UINT64_C(2000000)
 
-/* Requests of a path that takes so long go in the slow lane, in nanoseconds.
- * Shorter ones hinder nobody: looking into the queue for them would cost more
- * than a tenth of what they take. */
-#define CHOICE_SLOW UINT64_C(250000)
-
-/* A request goes in one of two lanes, by what its path usually takes. In each
- * lane the order is that of arrival. */
+/* A request goes in one of two lanes. In each the order is that of arrival. */
 typedef enum { LANE_FAST, LANE_SLOW, LANE_COUNT } Lane;
 
-static inline Lane
-choice_lane(uint64_t usual)
-{
-    return usual < CHOICE_SLOW ? LANE_FAST : LANE_SLOW;
-}
+/* Requests that take less, in nanoseconds, are never slow: they hinder nobody,
+ * and looking into the queue for them would cost more than a tenth of what they
+ * take. */
+#define CHOICE_SLOW UINT64_C(250000)
 
 /* By how much a request of the slow lane may be overtaken: as if it had come
  * so many times its own usual duration later, but no more than `most`. */
@@ -41,9 +34,33 @@ typedef struct {
     uint64_t most;  /* nanoseconds */
 } ChoicePatience;
 
+/* By how many nanoseconds a request may be overtaken that usually takes
+ * `usual`; `mean` is what all take. 0: it is not slow. It is if it takes more
+ * than twice the mean: with one kind of requests none is, and their order is
+ * that of arrival, whatever they take. */
+uint64_t choice_delay(uint64_t usual, uint64_t mean, ChoicePatience patience);
+
+/* The mean after one more request. From 0 it rises slowly, so what comes first
+ * and takes long is slow at first. */
+static inline uint64_t
+choice_mean(uint64_t mean, uint64_t took)
+{
+    return took > mean ? mean + (took - mean) / 16 : mean - (mean - took) / 16;
+}
+
+static inline Lane
+choice_lane(uint64_t delay)
+{
+    return delay ? LANE_SLOW : LANE_FAST;
+}
+
 /* Of the firsts of both lanes, wherever they wait, the one with the lower rank
  * is served first. A rank is a time in nanoseconds. */
-uint64_t choice_rank(uint64_t since, uint64_t usual, ChoicePatience patience);
+static inline uint64_t
+choice_rank(uint64_t since, uint64_t delay)
+{
+    return since + delay;
+}
 
 /* A worker as the others see it. */
 typedef struct {
@@ -54,7 +71,7 @@ typedef struct {
     int32_t connections; /* in it, busy or not */
 } ChoiceWorker;
 
-/* Requests that the worker would begin at once. */
+/* Requests that a worker with a free thread would begin within a tick. */
 int32_t choice_room(const ChoiceWorker *worker);
 
 /* The worker that the next request goes to: the one with the most threads

@@ -53,6 +53,10 @@ forecast_learn(Forecast *f, const char *method, size_t method_size,
         took / 1000 > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)(took / 1000);
     uint32_t new = old;
 
+    atomic_store_explicit(
+        &f->mean,
+        choice_mean(atomic_load_explicit(&f->mean, memory_order_relaxed), took),
+        memory_order_relaxed);
     /* Steps towards the sample, each of the same size: that ends at the median.
      * A mean would believe one request of many that found the processor taken.
      * Near it nothing is written, so the cache line stays with its readers. */
@@ -89,4 +93,18 @@ forecast_of(const Forecast *f, int fd)
     at = place(f, head, (size_t)(space - head), path, (size_t)(end - path));
     return (uint64_t)atomic_load_explicit(&f->usual[at], memory_order_relaxed) *
            1000;
+}
+
+uint64_t
+forecast_delay(const Forecast *f, int fd)
+{
+    const ChoicePatience patience = {
+        atomic_load_explicit(&f->factor, memory_order_relaxed),
+        atomic_load_explicit(&f->patience, memory_order_relaxed)};
+    if (!forecast_knows(f)) {
+        return 0;
+    }
+    return choice_delay(forecast_of(f, fd),
+                        atomic_load_explicit(&f->mean, memory_order_relaxed),
+                        patience);
 }

@@ -33,20 +33,15 @@ typedef struct {
     _Atomic uint32_t factor;
     _Atomic uint64_t patience; /* and by how much at most, in nanoseconds */
     _Atomic uint32_t known;    /* is there anything to look up? */
+    /* Written with each request that is learned from, hence a line of its own:
+     * the mean of them all, in nanoseconds. */
+    _Alignas(64) _Atomic uint64_t mean;
     _Alignas(64) _Atomic uint32_t usual[FORECAST_PLACES]; /* microseconds */
 } __attribute__((aligned(64))) Forecast;
 
 /* A request has held its thread for `took` nanoseconds. */
 void forecast_learn(Forecast *f, const char *method, size_t method_size,
                     const char *path, size_t path_size, uint64_t took);
-
-static inline ChoicePatience
-forecast_patience(const Forecast *f)
-{
-    return (ChoicePatience){
-        atomic_load_explicit(&f->factor, memory_order_relaxed),
-        atomic_load_explicit(&f->patience, memory_order_relaxed)};
-}
 
 /* Is there anything to look up? */
 static inline bool
@@ -68,5 +63,10 @@ forecast_learns(const Forecast *f, uint64_t took)
 /* Nanoseconds that the request which waits on this socket, unread, will take;
  * 0 if it is short, or nothing is known of it. One system call. */
 uint64_t forecast_of(const Forecast *f, int fd);
+
+/* By how much the request which waits on this socket, unread, may be overtaken
+ * (choice_delay); 0 if it is not slow, or nothing is known of it. One system
+ * call, if anything is known. */
+uint64_t forecast_delay(const Forecast *f, int fd);
 
 #endif

@@ -26,7 +26,7 @@ typedef enum {
 
 typedef struct {
     ChannelItem item; /* item.since: in this state since then */
-    uint64_t usual;   /* of a slow one: how long it will hold its thread */
+    uint64_t delay;   /* of a slow one: by how much it may be overtaken */
     uint32_t next, previous;
     int fd;
     uint32_t stamp; /* tells it from earlier ones in the same place */

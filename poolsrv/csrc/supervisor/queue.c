@@ -25,29 +25,27 @@ wait_in_workers(const Dispatch *d)
     return waiting;
 }
 
-/* What the request that came with `fd` will take, in nanoseconds. Where nobody
+/* By how much the request that came with `fd` may be overtaken. Where nobody
  * waits nobody is overtaken, so nobody is judged. */
 static uint64_t
 judge(const Dispatch *d, int fd)
 {
-    const Forecast *forecast = d->board->forecast;
-    return forecast_knows(forecast) &&
-                   (atomic_load(&d->group.notice->turn) || wait_in_workers(d))
-               ? forecast_of(forecast, fd)
+    return atomic_load(&d->group.notice->turn) || wait_in_workers(d)
+               ? forecast_delay(d->board->forecast, fd)
                : 0;
 }
 
 void
 queue_add(Dispatch *d, int fd, const ChannelItem *item)
 {
-    const uint64_t usual = judge(d, fd);
+    const uint64_t delay = judge(d, fd);
     const uint32_t index =
-        held_add(&d->held, fd, item, lanes[choice_lane(usual)]);
+        held_add(&d->held, fd, item, lanes[choice_lane(delay)]);
     if (index == HELD_NONE) {
         close(fd);
         return;
     }
-    d->held.items[index].usual = usual;
+    d->held.items[index].delay = delay;
     if (d->drained) {
         parked_refuse(d, index, CLOSED_STOPPING);
     }
@@ -56,9 +54,9 @@ queue_add(Dispatch *d, int fd, const ChannelItem *item)
 void
 queue_move(Dispatch *d, uint32_t index, uint64_t now)
 {
-    const uint64_t usual = judge(d, d->held.items[index].fd);
-    held_move(&d->held, index, lanes[choice_lane(usual)], now);
-    d->held.items[index].usual = usual;
+    const uint64_t delay = judge(d, d->held.items[index].fd);
+    held_move(&d->held, index, lanes[choice_lane(delay)], now);
+    d->held.items[index].delay = delay;
     if (d->drained) {
         parked_refuse(d, index, CLOSED_STOPPING);
     }
@@ -68,8 +66,7 @@ static uint64_t
 rank_of(const Dispatch *d, uint32_t index)
 {
     const Held *h = &d->held.items[index];
-    return choice_rank(h->item.since, h->usual,
-                       forecast_patience(d->board->forecast));
+    return choice_rank(h->item.since, h->delay);
 }
 
 /* The first to be served; HELD_NONE: nobody waits. */

@@ -19,18 +19,15 @@ ready_chain(Chain *chain, Conn *c)
 void
 ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now)
 {
-    const Forecast *forecast = w->o.board->forecast;
-    uint64_t usual = 0;
+    uint64_t delay;
     if (!conn_may_move(c) || c->counted) {
         c->lane = READY_PLACED;
         c->rank = conn_may_move(c) ? c->ready : now;
         return;
     }
-    if (waits && forecast_knows(forecast)) {
-        usual = forecast_of(forecast, c->fd);
-    }
-    c->lane = (uint8_t)choice_lane(usual);
-    c->rank = choice_rank(c->ready, usual, forecast_patience(forecast));
+    delay = waits ? forecast_delay(w->o.board->forecast, c->fd) : 0;
+    c->lane = (uint8_t)choice_lane(delay);
+    c->rank = choice_rank(c->ready, delay);
 }
 
 void

@@ -9,16 +9,35 @@ static void
 test_a_slow_request_ranks_as_if_it_had_come_later(void)
 {
     const ChoicePatience patience = {.times = 10, .most = 50 * CHOICE_SLOW};
-    CHECK(choice_rank(7, CHOICE_SLOW - 1, patience) == 7);
-    CHECK(choice_rank(7, CHOICE_SLOW, patience) == 7 + 10 * CHOICE_SLOW);
-    CHECK(choice_rank(7, 6 * CHOICE_SLOW, patience) == 7 + 50 * CHOICE_SLOW);
-    CHECK(choice_rank(7, CHOICE_SLOW, (ChoicePatience){0, 1000}) == 7);
-    CHECK(choice_lane(CHOICE_SLOW - 1) == LANE_FAST);
-    CHECK(choice_lane(CHOICE_SLOW) == LANE_SLOW);
+    CHECK(choice_delay(CHOICE_SLOW - 1, 0, patience) == 0);
+    CHECK(choice_delay(CHOICE_SLOW, 0, patience) == 10 * CHOICE_SLOW);
+    CHECK(choice_delay(6 * CHOICE_SLOW, 0, patience) == 50 * CHOICE_SLOW);
+    CHECK(choice_delay(CHOICE_SLOW, 0, (ChoicePatience){0, 1000}) == 0);
+    CHECK(choice_rank(7, 3) == 10);
+    CHECK(choice_lane(0) == LANE_FAST && choice_lane(1) == LANE_SLOW);
+}
+
+/* Where all take the same none is slow, however long that is. */
+static void
+test_slow_is_more_than_twice_the_mean(void)
+{
+    const ChoicePatience patience = {.times = 1, .most = UINT64_MAX};
+    uint64_t mean = 0;
+    CHECK(choice_delay(8 * CHOICE_SLOW, 4 * CHOICE_SLOW, patience) == 0);
+    CHECK(choice_delay(9 * CHOICE_SLOW, 4 * CHOICE_SLOW, patience) != 0);
+    for (int i = 0; i < 20; i++) {
+        mean = choice_mean(mean, 9 * CHOICE_SLOW);
+    }
+    CHECK(choice_delay(9 * CHOICE_SLOW, mean, patience) == 0);
+    for (int i = 0; i < 40; i++) {
+        mean = choice_mean(mean, CHOICE_SLOW);
+    }
+    CHECK(choice_delay(9 * CHOICE_SLOW, mean, patience) != 0);
+    CHECK(choice_delay(CHOICE_SLOW, mean, patience) == 0);
 }
 
 static void
-test_room_is_for_what_would_begin_at_once(void)
+test_room_is_where_a_thread_is_free(void)
 {
     static const struct {
         ChoiceWorker worker;
@@ -27,7 +46,7 @@ test_room_is_for_what_would_begin_at_once(void)
         {{.load = 1, .limit = 4, .width = 4}, 3},
         {{.load = 4, .limit = 4, .width = 4}, 0},
         {{.load = 5, .limit = 9, .width = 4}, 0},
-        {{.load = 0, .limit = 2, .width = 1}, 1}, /* one more is no room */
+        {{.load = 0, .limit = 9, .width = 1}, 9}, /* within a tick */
         {{.load = 0, .limit = 0, .width = 4}, 0}, /* it drains */
         {{.load = 0, .limit = 4, .width = 4, .waiting = 1}, 0},
     };
@@ -91,7 +110,8 @@ int
 main(void)
 {
     test_a_slow_request_ranks_as_if_it_had_come_later();
-    test_room_is_for_what_would_begin_at_once();
+    test_slow_is_more_than_twice_the_mean();
+    test_room_is_where_a_thread_is_free();
     test_the_worker_with_the_most_room_is_next();
     test_a_place_is_left_to_who_came_a_tick_earlier();
     test_what_a_worker_will_not_begin_goes_where_there_is_room();

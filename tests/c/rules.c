@@ -1,0 +1,25 @@
+/* What choice.h says in line or by a macro, for the library that the simulation
+ * loads. */
+#include "common/choice.h"
+
+bool rules_lets_go(uint64_t own, uint64_t turn);
+uint64_t rules_mean(uint64_t mean, uint64_t took);
+uint64_t rules_tick(void);
+
+bool
+rules_lets_go(uint64_t own, uint64_t turn)
+{
+    return choice_lets_go(own, turn);
+}
+
+uint64_t
+rules_mean(uint64_t mean, uint64_t took)
+{
+    return choice_mean(mean, took);
+}
+
+uint64_t
+rules_tick(void)
+{
+    return CHOICE_TICK;
+}
