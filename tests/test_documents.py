@@ -19,7 +19,8 @@ pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md")
+    ROOT / f"{name}.md"
+    for name in ("README", "ARCHITECTURE", "SCHEDULING", "CHANGELOG", "CONTRIBUTING")
 ]
 # As in `csrc/worker/threads.c:take`, `tests/http/` or `lifecycle.py`.
 PATH = re.compile(r"`([\w.][\w./]*(?:/|\.(?:c|h|py|json|yml)))(?::(\w+))?`")

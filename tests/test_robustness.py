@@ -236,7 +236,10 @@ def test_a_kept_connection_waits_where_it_is_and_in_the_one_queue(
 def test_one_that_waits_on_a_kept_connection_is_refused_in_time(server: Start, gate: Gate) -> None:
     probe = server(PROBE, processes=1, threads=1, queue_timeout="0.3s")
     with ExitStack() as stack:
-        _, (late,) = wait_kept(stack, probe, gate, 1)
+        late = stack.enter_context(Client(probe.address))
+        assert late.get("/x").status == 200
+        held_requests(stack, probe, gate, 1)
+        late.send(head("GET", "/x"))
         assert late.receive().status == 503
         late.expect_end()
         gate.release(1)
@@ -268,6 +271,18 @@ def test_what_waits_on_kept_connections_is_served_to_the_end(server: Start, gate
         gate.release(1)
         assert pinned.receive().status == 200
         assert [client.receive().status for client in kept] == [200] * 3
+
+
+def test_a_stop_serves_what_waits_on_kept_connections(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=1)
+    with ExitStack() as stack:
+        pinned, kept = wait_kept(stack, probe, gate, 3)
+        os.kill(probe.pid, signal.SIGTERM)
+        probe.wait_for_log("SIGTERM: finishing what runs")
+        gate.release(1)
+        assert pinned.receive().status == 200
+        assert [client.receive().status for client in kept] == [200] * 3
+        probe.wait_until(lambda: probe.process.poll() is not None)
 
 
 def test_those_that_wait_in_a_killed_worker_are_counted(server: Start, gate: Gate) -> None:

@@ -21,5 +21,5 @@ rules_mean(uint64_t mean, uint64_t took)
 uint64_t
 rules_tick(void)
 {
-    return CHOICE_TICK;
+    return LADDER_TICK;
 }

@@ -34,12 +34,13 @@ typedef struct {
     uint8_t request_waits; /* unread bytes of a request are there */
     uint8_t prefaced;      /* its PROXY header has been read */
     Address client;        /* the peer, or who the PROXY header says */
-    uint8_t reserved[4];
+    uint16_t group;        /* of workers that serve it; there is one, 0 */
+    uint8_t reserved[2];
 } ChannelItem;
 
 typedef struct {
     uint16_t kind;
-    uint16_t group;
+    uint16_t reserved;
     uint32_t count; /* of items; bytes of text in a word */
 } ChannelHeader;
 

@@ -5,7 +5,7 @@ uint64_t
 choice_delay(uint64_t usual, uint64_t mean, ChoicePatience patience)
 {
     const uint64_t delay = patience.times * usual;
-    if (usual < CHOICE_SLOW || usual <= 2 * mean) {
+    if (usual < LADDER_SLOW || usual <= 2 * mean) {
         return 0;
     }
     return delay < patience.most ? delay : patience.most;

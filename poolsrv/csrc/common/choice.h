@@ -11,21 +11,12 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define CHOICE_NONE UINT32_MAX
+#include "common/ladder.h"
 
-/* The grain of all waiting, in nanoseconds: the main thread of a worker looks
- * after busy threads and waiting connections this often, nobody waits beside a
- * free thread for longer, and who came within one of another counts as having
- * come with it. A tick costs some 6 us, 0.3 % of a core. */
-#define CHOICE_TICK UINT64_C(2000000)
+#define CHOICE_NONE UINT32_MAX
 
 /* A request goes in one of two lanes. In each the order is that of arrival. */
 typedef enum { LANE_FAST, LANE_SLOW, LANE_COUNT } Lane;
-
-/* Requests that take less, in nanoseconds, are never slow: they hinder nobody,
- * and looking into the queue for them would cost more than a tenth of what they
- * take. */
-#define CHOICE_SLOW UINT64_C(250000)
 
 /* By how much a request of the slow lane may be overtaken: as if it had come
  * so many times its own usual duration later, but no more than `most`. */
@@ -88,7 +79,7 @@ uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
 static inline bool
 choice_lets_go(uint64_t own, uint64_t turn)
 {
-    return turn != 0 && own > turn + CHOICE_TICK;
+    return turn != 0 && own > turn + LADDER_TICK;
 }
 
 /* How many that wait in a worker should go where there is room for so many: the

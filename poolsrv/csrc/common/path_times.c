@@ -61,7 +61,7 @@ forecast_learn(Forecast *f, const char *method, size_t method_size,
      * A mean would believe one request of many that found the processor taken.
      * Near it nothing is written, so the cache line stays with its readers. */
     if (old == 0)
-        new = took < CHOICE_SLOW ? 0 : now;
+        new = took < LADDER_SLOW ? 0 : now;
     else if (now > old + old / 4)
         new = old + old / 8 + 1;
     else if (now < old - old / 4 && old > 1)

@@ -56,7 +56,7 @@ static inline bool
 forecast_learns(const Forecast *f, uint64_t took)
 {
     return forecast_knows(f) ||
-           (took >= CHOICE_SLOW &&
+           (took >= LADDER_SLOW &&
             atomic_load_explicit(&f->factor, memory_order_relaxed) != 0);
 }
 

@@ -56,7 +56,8 @@ is_draining_done(const Dispatch *d)
         return false;
     for (i = 0; i < d->board->slot_count; i++)
         if (atomic_load(&d->board->loads[i].load) >
-            (int32_t)d->board->thread_count)
+                (int32_t)d->board->thread_count ||
+            word_get(d->board->workers[i].waiting))
             return false;
     return true;
 }

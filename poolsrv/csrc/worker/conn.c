@@ -203,7 +203,7 @@ conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
          * that we forget meanwhile the supervisor will see for itself. */
         for (i = 0; i < n; i++) {
             conn_uncount(w, conns[i]);
-            word_set(&conns[i]->deadline, now + IDLE_GRACE / 16);
+            word_set(&conns[i]->deadline, now + LADDER_IDLE / 16);
             while (!conn_release(w, conns[i]))
                 ;
         }

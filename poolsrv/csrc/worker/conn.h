@@ -63,11 +63,6 @@
 #define CONN_ENDS UINT64_C(4) /* the client sends no more than is here */
 #define CONN_BITS 3           /* the generation stands above */
 
-/* A kept-alive connection that was silent for so long goes back to the
- * supervisor: its next request may find a better worker. Shorter would pass
- * clients to and fro that think for a moment. */
-#define IDLE_GRACE CLOCK_SECOND
-
 typedef enum {
     CONN_FREE,
     CONN_IDLE,    /* no byte of a request has been received */

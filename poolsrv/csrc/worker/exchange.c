@@ -20,9 +20,6 @@
 #include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
-/* A connection whose bytes come without a pause has a thread for so long; then
- * it is the others' turn. */
-#define SLICE CLOCK_MILLISECOND
 /* Behind the head, for the pieces of a chunked body that is streamed. */
 #define CHUNK_ROOM 8192
 
@@ -366,7 +363,7 @@ give_way(Worker *w, Thread *t, Conn *c)
 void
 exchange_run(Worker *w, Thread *t, Conn *c)
 {
-    const uint64_t slice_end = t->now + SLICE;
+    const uint64_t slice_end = t->now + LADDER_SLICE;
     for (;;) {
         Step step = STEP_GONE;
         switch ((ConnState)c->state) {

@@ -37,16 +37,9 @@ ready_push(Worker *w, Chain chain)
     for (c = chain.first; c; c = next) {
         next = c->next;
         ready_chain(&w->ready.lanes[c->lane], c);
+        w->ready.count++;
         w->ready.waiting += conn_may_move(c);
     }
-}
-
-bool
-ready_is_empty(const Worker *w)
-{
-    const Chain *lanes = w->ready.lanes;
-    return !lanes[READY_FAST].first && !lanes[READY_PLACED].first &&
-           !lanes[READY_SLOW].first;
 }
 
 /* Take out the one behind `before`, or the first if that is NULL. */
@@ -63,6 +56,7 @@ remove_behind(Worker *w, Chain *chain, Conn *before)
         chain->last = before;
     }
     c->next = NULL;
+    w->ready.count--;
     w->ready.waiting -= conn_may_move(c);
     return c;
 }
@@ -158,9 +152,6 @@ ready_tell(Worker *w)
     WorkerRow *row = &w->o.board->workers[w->o.slot];
     Ready *r = &w->ready;
     uint64_t since = 0;
-    if (r->waiting == 0 && r->told == 0) {
-        return;
-    }
     for (size_t i = 0; i < READY_LANES && r->waiting; i++) {
         const Conn *c = r->lanes[i].first;
         if (c && conn_may_move(c) && (since == 0 || c->ready < since)) {

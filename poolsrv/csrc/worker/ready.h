@@ -33,7 +33,8 @@ typedef struct {
 
 typedef struct {
     Chain lanes[READY_LANES];
-    uint32_t waiting; /* unread requests in all lanes */
+    uint32_t count;   /* connections in all lanes */
+    uint32_t waiting; /* of these, those with an unread request */
     uint32_t begun;   /* unread requests that threads took in this tick */
     uint64_t offered; /* rank of the one that a place was left to last */
     uint32_t told;    /* of `waiting`, to those who look */
@@ -47,7 +48,6 @@ void ready_chain(Chain *chain, Conn *c);
 void ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now);
 /* Add all of a chain. */
 void ready_push(Worker *w, Chain chain);
-bool ready_is_empty(const Worker *w);
 /* The one to serve next; NULL if there is none, or if its place is left, once,
  * to the one of rank `turn` (0: none) that waits in the supervisor. */
 Conn *ready_take(Worker *w, uint64_t turn);

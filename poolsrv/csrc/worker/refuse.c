@@ -61,7 +61,7 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
     switch ((ConnState)c->state) {
     case CONN_IDLE:
         c->ready = 0;
-        conn_hand_back(w, t, &c, 1, now - IDLE_GRACE);
+        conn_hand_back(w, t, &c, 1, now - LADDER_IDLE);
         return;
     case CONN_PREFACE:
     case CONN_HEAD:

@@ -1,22 +1,11 @@
 /* How many threads of a worker should be awake. Pure C; see schedule.h. */
 #include "worker/schedule.h"
 
-/* Shorter calls are not measured: they would not be worth a second thread,
- * whose waking alone takes some 10 us. */
-#define LONG_CALL UINT64_C(100000)
 /* After a long call, so many are measured. */
 #define MEASURED_CALLS 64
 /* While they do not block, one of so many: to measure a Flask page of 170 us
  * cost 1 to 2 % of it. */
 #define MEASURED_EACH 8
-/* A mean blocked time from which waking others pays. */
-#define BLOCKED_ENOUGH 50000
-/* And one below which they hardly do. */
-#define BLOCKED_LITTLE (BLOCKED_ENOUGH / 16)
-#define LEASE UINT64_C(1000000000)
-/* A computing thread keeps the GIL, which Python gives to another after 5 ms
- * at the earliest: after two such turns the others get their share. */
-#define COMPUTING_ENOUGH UINT64_C(10000000)
 /* Requests sent ahead, at most: as many as one message carries. */
 #define AHEAD_MOST 64
 
@@ -62,7 +51,7 @@ schedule_runs(Schedule *s, ScheduleMeter *meter)
     meter->alone = (uint32_t)before == 0;
     if (!meter->alone || meter->measure == 0 ||
         (meter->skipped++ % MEASURED_EACH != 0 &&
-         load32(&s->blocked) < BLOCKED_LITTLE))
+         load32(&s->blocked) < LADDER_BLOCKED_LITTLE))
         return false;
     return true;
 }
@@ -82,9 +71,9 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
 
     /* Beside another it may have waited for the GIL; but those that block are
      * never alone, and what they wait for is their length. */
-    if (schedule_wakes(s) || (alone && (measured || wall <= LONG_CALL)))
+    if (schedule_wakes(s) || (alone && (measured || wall <= LADDER_MEASURED)))
         mean_add(&s->mean, preempted ? cpu : wall);
-    if (wall > LONG_CALL) {
+    if (wall > LADDER_MEASURED) {
         if (meter->measure == 0)
             meter->skipped = 0;
         meter->measure = MEASURED_CALLS;
@@ -95,9 +84,9 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
         return; /* it may have waited for another's GIL */
     if (measured && switches > 0 && wall > cpu)
         blocked = wall - cpu;
-    if (!measured && (wall > LONG_CALL || load32(&s->blocked) == 0))
+    if (!measured && (wall > LADDER_MEASURED || load32(&s->blocked) == 0))
         return; /* it tells nothing, or nothing new */
-    if (mean_add(&s->blocked, blocked) > BLOCKED_ENOUGH)
+    if (mean_add(&s->blocked, blocked) > LADDER_BLOCKED)
         set_mode(s, SCHEDULE_MANY);
 }
 
@@ -111,7 +100,7 @@ schedule_wakes(const Schedule *s)
 static void
 renew(Schedule *s, const ScheduleView *view, uint64_t now)
 {
-    const bool idle = s->lease && (view->cpu - s->cpu) < LEASE / 3;
+    const bool idle = s->lease && (view->cpu - s->cpu) < LADDER_LEASE / 3;
     if (s->lease > now || view->cpu == 0) /* the mode is newer than the view */
         return;
     if (s->lease && !idle) {
@@ -120,7 +109,7 @@ renew(Schedule *s, const ScheduleView *view, uint64_t now)
         s->lease = 0;
         return;
     }
-    s->lease = now + LEASE;
+    s->lease = now + LADDER_LEASE;
     s->cpu = view->cpu;
 }
 
@@ -142,7 +131,7 @@ schedule_limit(const Schedule *s, int32_t stuck)
     const uint32_t mean = load32(&s->mean);
     uint64_t ahead = 0;
     if (mean && stuck < s->threads) {
-        ahead = CHOICE_TICK / mean;
+        ahead = LADDER_TICK / mean;
     }
     return schedule_width(s, stuck) +
            (int32_t)(ahead < AHEAD_MOST ? ahead : AHEAD_MOST);
@@ -161,7 +150,7 @@ schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
         set_mode(s, SCHEDULE_MANY);
     }
     if (!view->parked ||
-        (!view->asleep && view->longest < COMPUTING_ENOUGH && !s->parallel)) {
+        (!view->asleep && view->longest < LADDER_COMPUTING && !s->parallel)) {
         return TICK_NOTHING;
     }
     return TICK_WAKE;

@@ -9,11 +9,10 @@
 #include <unistd.h>
 
 #include "worker/exchange.h"
+#include "common/path_times.h"
 #include "worker/worker_internal.h"
 
 #define EVENT_BATCH 64
-/* While connections are ready, events wait so long at most. */
-#define POLL_EVERY CLOCK_MILLISECOND
 /* A place that was left to one in the supervisor is free for so long, in
  * milliseconds: the way there and back takes some 0.05. */
 #define LEFT_PLACE_WAITS 1
@@ -139,6 +138,15 @@ receive(Worker *w, Thread *t, Chain *chain)
         worker_ring(w->bell);
 }
 
+/* Requests that would find a thread at once. */
+static int32_t
+room_here(const Worker *w)
+{
+    return word_get(w->o.board->workers[w->o.slot].waiting)
+               ? 0
+               : atomic_load(&w->line->width) - atomic_load(&w->line->load);
+}
+
 /* Wait for events; the connections that became ready, owned. */
 Chain
 threads_poll(Worker *w, Thread *t, int timeout)
@@ -149,9 +157,7 @@ threads_poll(Worker *w, Thread *t, int timeout)
     int i, n;
     n = epoll_wait(w->epoll, events, EVENT_BATCH, timeout);
     t->now = clock_now();
-    room = word_get(w->o.board->workers[w->o.slot].waiting)
-               ? 0
-               : atomic_load(&w->line->width) - atomic_load(&w->line->load);
+    room = forecast_knows(w->o.board->forecast) ? room_here(w) : INT32_MAX;
     for (i = 0; i < n; i++) {
         Conn *c;
         switch ((uint32_t)events[i].data.u64) {
@@ -179,6 +185,13 @@ turn(const Worker *w)
                                 memory_order_relaxed);
 }
 
+static inline void
+tell(Worker *w)
+{
+    if (w->ready.waiting || w->ready.told)
+        ready_tell(w);
+}
+
 /* The next connection to serve; NULL: the worker is done. */
 static Conn *
 take(Worker *w, Thread *t)
@@ -200,8 +213,8 @@ take(Worker *w, Thread *t)
             continue;
         }
         /* The queue may never be empty: those who come must get into it. */
-        const bool looks = t->now > w->polled + POLL_EVERY && w->leader < 0;
-        const bool empty = ready_is_empty(w);
+        const bool looks = t->now > w->polled + LADDER_SLICE && w->leader < 0;
+        const bool empty = w->ready.count == 0;
         if (!empty && !looks) {
             /* Only a thread that would look for events leaves its place:
              * another that looks can take what the supervisor sends. */
@@ -209,7 +222,7 @@ take(Worker *w, Thread *t)
             if (c) {
                 t->active = true;
                 w->active++;
-                if (w->parked && (!ready_is_empty(w) || w->leader < 0) &&
+                if (w->parked && (w->ready.count || w->leader < 0) &&
                     schedule_wakes(&w->schedule))
                     wake = threads_unpark(w);
                 break;
@@ -221,7 +234,7 @@ take(Worker *w, Thread *t)
             const int timeout = empty ? -1 : looks ? 0 : LEFT_PLACE_WAITS;
             Chain chain;
             w->leader = (int32_t)t->index;
-            ready_tell(w);
+            tell(w);
             pthread_mutex_unlock(&w->lock);
             chain = threads_poll(w, t, timeout);
             pthread_mutex_lock(&w->lock);
@@ -232,7 +245,7 @@ take(Worker *w, Thread *t)
             park(w, t);
         }
     }
-    ready_tell(w);
+    tell(w);
     pthread_mutex_unlock(&w->lock);
     if (wake) {
         word_add(t->row->wakeups, 1);

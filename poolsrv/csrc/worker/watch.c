@@ -16,8 +16,6 @@
 #include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
-/* With connections but no busy thread, deadlines are looked at so often. */
-#define SWEEP_EVERY (200 * CLOCK_MILLISECOND)
 /* The supervisor is gone: what runs gets this long. */
 #define ORPHAN_GRACE (1500 * CLOCK_MILLISECOND)
 
@@ -41,7 +39,7 @@ watch_arm(Worker *w)
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) != WATCH_FAST &&
         atomic_exchange(&w->pace, WATCH_FAST) != WATCH_FAST)
-        set_timer(w, CHOICE_TICK);
+        set_timer(w, LADDER_TICK);
 }
 
 /* A connection waits, with a deadline: somebody must look at it. */
@@ -52,7 +50,7 @@ watch_attend(Worker *w)
     atomic_thread_fence(memory_order_seq_cst); /* as in watch_arm */
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) == WATCH_OFF &&
         atomic_compare_exchange_strong(&w->pace, &off, WATCH_SLOW))
-        set_timer(w, SWEEP_EVERY);
+        set_timer(w, LADDER_SWEEP);
 }
 
 static int32_t
@@ -72,7 +70,7 @@ pace_down(Worker *w)
     if (atomic_load(&w->pace) == pace)
         return;
     /* First: who sees the new pace and sets the timer has the last word. */
-    set_timer(w, pace == WATCH_SLOW ? SWEEP_EVERY : 0);
+    set_timer(w, pace == WATCH_SLOW ? LADDER_SWEEP : 0);
     atomic_store(&w->pace, pace);
     atomic_thread_fence(memory_order_seq_cst);
     if (busy_threads(w))
@@ -127,7 +125,7 @@ sweep(Worker *w, uint64_t now, bool all_idle)
             c->ready = 0;
             idle[n++] = c;
             if (n == CHANNEL_BATCH) {
-                conn_hand_back(w, &w->main, idle, n, now - IDLE_GRACE);
+                conn_hand_back(w, &w->main, idle, n, now - LADDER_IDLE);
                 n = 0;
             }
         } else if (word_get(&c->deadline) && word_get(&c->deadline) <= now) {
@@ -136,7 +134,7 @@ sweep(Worker *w, uint64_t now, bool all_idle)
             threads_call(w, c);
         }
     }
-    conn_hand_back(w, &w->main, idle, n, now - IDLE_GRACE);
+    conn_hand_back(w, &w->main, idle, n, now - LADDER_IDLE);
 }
 
 /* Does the thread sleep (in the application: it has let the GIL go), rather
@@ -198,7 +196,7 @@ look(Worker *w, uint64_t now, bool *unseen)
     view.polled = w->leader >= 0;
     w->begun = w->ready.begun;
     w->ready.begun = 0;
-    *unseen = !view.polled && now >= w->polled + CHOICE_TICK;
+    *unseen = !view.polled && now >= w->polled + LADDER_TICK;
     pthread_mutex_unlock(&w->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */
     if (view.polled || view.stuck == 0 || view.stuck < view.busy ||
@@ -216,7 +214,7 @@ wake_one(Worker *w)
 {
     Thread *wake;
     pthread_mutex_lock(&w->lock);
-    wake = w->leader < 0 || !ready_is_empty(w) ? threads_unpark(w) : NULL;
+    wake = w->leader < 0 || w->ready.count ? threads_unpark(w) : NULL;
     pthread_mutex_unlock(&w->lock);
     if (wake)
         pthread_cond_signal(&wake->wake);
@@ -369,7 +367,8 @@ share(Worker *w, uint32_t room)
     if (timeout && timeout < w->main.now) {
         give_back(w, ready_take_older, w->main.now - timeout, UINT32_MAX);
     }
-    give_back(w, take_newest, 0, too_many(w));
+    give_back(w, take_newest, 0,
+              choice_surplus(waiting, w->begun, too_many(w)));
     give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
 }
 
@@ -450,7 +449,7 @@ tick(Worker *w)
     share(w, room);
     if (room && unseen && view.stuck && view.stuck == view.busy)
         await_events(w);
-    if (now - w->swept >= SWEEP_EVERY) {
+    if (now - w->swept >= LADDER_SWEEP) {
         sweep(w, now, watch_hands_back(w));
         if (!w->draining) {
             even_out(w);

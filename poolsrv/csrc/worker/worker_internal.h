@@ -82,9 +82,9 @@ conn_time_limit(const Worker *w, const Conn *c, ConnState state, uint64_t now)
     const WorkerLimits *limits = &w->o.limits;
     switch (state) {
     case CONN_IDLE:
-        return now + (limits->keep_alive_timeout < IDLE_GRACE
+        return now + (limits->keep_alive_timeout < LADDER_IDLE
                           ? limits->keep_alive_timeout
-                          : IDLE_GRACE);
+                          : LADDER_IDLE);
     case CONN_PREFACE:
         return now + limits->header_timeout;
     case CONN_HEAD:

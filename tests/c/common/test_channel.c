@@ -33,8 +33,7 @@ channel_close(Channel c)
 static ChannelMessage
 batch(uint32_t count, int fd)
 {
-    ChannelMessage m = {
-        .header = {.kind = CHANNEL_DISPATCH, .group = 3, .count = count}};
+    ChannelMessage m = {.header = {.kind = CHANNEL_DISPATCH, .count = count}};
     for (uint32_t i = 0; i < count; i++) {
         m.items[i] = (ChannelItem){.since = 1000 + i,
                                    .requests = i,

@@ -8,11 +8,11 @@
 static void
 test_a_slow_request_ranks_as_if_it_had_come_later(void)
 {
-    const ChoicePatience patience = {.times = 10, .most = 50 * CHOICE_SLOW};
-    CHECK(choice_delay(CHOICE_SLOW - 1, 0, patience) == 0);
-    CHECK(choice_delay(CHOICE_SLOW, 0, patience) == 10 * CHOICE_SLOW);
-    CHECK(choice_delay(6 * CHOICE_SLOW, 0, patience) == 50 * CHOICE_SLOW);
-    CHECK(choice_delay(CHOICE_SLOW, 0, (ChoicePatience){0, 1000}) == 0);
+    const ChoicePatience patience = {.times = 10, .most = 50 * LADDER_SLOW};
+    CHECK(choice_delay(LADDER_SLOW - 1, 0, patience) == 0);
+    CHECK(choice_delay(LADDER_SLOW, 0, patience) == 10 * LADDER_SLOW);
+    CHECK(choice_delay(6 * LADDER_SLOW, 0, patience) == 50 * LADDER_SLOW);
+    CHECK(choice_delay(LADDER_SLOW, 0, (ChoicePatience){0, 1000}) == 0);
     CHECK(choice_rank(7, 3) == 10);
     CHECK(choice_lane(0) == LANE_FAST && choice_lane(1) == LANE_SLOW);
 }
@@ -23,17 +23,17 @@ test_slow_is_more_than_twice_the_mean(void)
 {
     const ChoicePatience patience = {.times = 1, .most = UINT64_MAX};
     uint64_t mean = 0;
-    CHECK(choice_delay(8 * CHOICE_SLOW, 4 * CHOICE_SLOW, patience) == 0);
-    CHECK(choice_delay(9 * CHOICE_SLOW, 4 * CHOICE_SLOW, patience) != 0);
+    CHECK(choice_delay(8 * LADDER_SLOW, 4 * LADDER_SLOW, patience) == 0);
+    CHECK(choice_delay(9 * LADDER_SLOW, 4 * LADDER_SLOW, patience) != 0);
     for (int i = 0; i < 20; i++) {
-        mean = choice_mean(mean, 9 * CHOICE_SLOW);
+        mean = choice_mean(mean, 9 * LADDER_SLOW);
     }
-    CHECK(choice_delay(9 * CHOICE_SLOW, mean, patience) == 0);
+    CHECK(choice_delay(9 * LADDER_SLOW, mean, patience) == 0);
     for (int i = 0; i < 40; i++) {
-        mean = choice_mean(mean, CHOICE_SLOW);
+        mean = choice_mean(mean, LADDER_SLOW);
     }
-    CHECK(choice_delay(9 * CHOICE_SLOW, mean, patience) != 0);
-    CHECK(choice_delay(CHOICE_SLOW, mean, patience) == 0);
+    CHECK(choice_delay(9 * LADDER_SLOW, mean, patience) != 0);
+    CHECK(choice_delay(LADDER_SLOW, mean, patience) == 0);
 }
 
 static void
@@ -81,10 +81,10 @@ test_the_worker_with_the_most_room_is_next(void)
 static void
 test_a_place_is_left_to_who_came_a_tick_earlier(void)
 {
-    CHECK(!choice_lets_go(5 * CHOICE_TICK, 0));
-    CHECK(!choice_lets_go(5 * CHOICE_TICK, 4 * CHOICE_TICK));
-    CHECK(choice_lets_go(5 * CHOICE_TICK + 1, 4 * CHOICE_TICK));
-    CHECK(!choice_lets_go(CHOICE_TICK, 5 * CHOICE_TICK));
+    CHECK(!choice_lets_go(5 * LADDER_TICK, 0));
+    CHECK(!choice_lets_go(5 * LADDER_TICK, 4 * LADDER_TICK));
+    CHECK(choice_lets_go(5 * LADDER_TICK + 1, 4 * LADDER_TICK));
+    CHECK(!choice_lets_go(LADDER_TICK, 5 * LADDER_TICK));
 }
 
 static void

@@ -59,9 +59,9 @@ static void
 test_short_requests_leave_no_trace(void)
 {
     Forecast f = new_forecast();
-    ran(&f, "GET", "/", CHOICE_SLOW - 1);
+    ran(&f, "GET", "/", LADDER_SLOW - 1);
     CHECK(!forecast_knows(&f));
-    ran(&f, "GET", "/", CHOICE_SLOW);
+    ran(&f, "GET", "/", LADDER_SLOW);
     CHECK(forecast_knows(&f));
 }
 
@@ -106,7 +106,7 @@ test_it_follows_a_change(void)
     Forecast f = new_forecast();
     ran(&f, "GET", "/a", MILLISECOND);
     CHECK(takes(&f, 100 * MILLISECOND, 70 * MILLISECOND, true) < 50);
-    CHECK(takes(&f, 50 * MICROSECOND, CHOICE_SLOW, false) < 60);
+    CHECK(takes(&f, 50 * MICROSECOND, LADDER_SLOW, false) < 60);
     CHECK(takes(&f, 0, 2 * MICROSECOND, false) < 100);
     ran(&f, "GET", "/a", 0);
     CHECK(forecast(&f, "GET /a HTTP/1.1\r\n") != 0); /* known to be short */

@@ -105,7 +105,7 @@ test_fast_requests_overtake_slow_ones_for_a_while(void)
     CHECK(taken(s, 0) == fast);
     CHECK(taken(s, 0) == slow);
     CHECK(taken(s, 0) == late);
-    CHECK(taken(s, 0) == NULL && ready_is_empty(s->worker));
+    CHECK(taken(s, 0) == NULL && s->worker->ready.count == 0);
     setup_close(s);
 }
 
@@ -141,7 +141,7 @@ static void
 test_a_place_is_left_once_to_one_that_has_waited_longer(void)
 {
     Setup *s = setup_open();
-    const uint64_t now = 100 * CHOICE_TICK;
+    const uint64_t now = 100 * LADDER_TICK;
     Conn *kept = comes(s, FAST, now, false);
     CHECK(taken(s, 1) == NULL && told(s) == 1);
     CHECK(taken(s, 1) == kept); /* it was sent elsewhere */
@@ -149,7 +149,7 @@ test_a_place_is_left_once_to_one_that_has_waited_longer(void)
     CHECK(taken(s, 2) == NULL); /* the next in the supervisor's queue */
     CHECK(taken(s, 2) == kept);
     kept = comes(s, FAST, now, false);
-    CHECK(taken(s, now - CHOICE_TICK) == kept); /* as good as together */
+    CHECK(taken(s, now - LADDER_TICK) == kept); /* as good as together */
     kept = comes(s, FAST, now, true);
     CHECK(taken(s, 3) == kept); /* the supervisor chose it itself */
     setup_close(s);

@@ -170,7 +170,7 @@ lease_of(uint64_t tenths)
     uint64_t now = 1000 * SECOND;
     const uint64_t start = now;
     calls_until_many(&s, 10 * MILLISECOND, 0, 1);
-    for (; now < start + 10 * SECOND; now += CHOICE_TICK) {
+    for (; now < start + 10 * SECOND; now += LADDER_TICK) {
         view.cpu = (now - start) * tenths / 10;
         schedule_tick(&s, &view, now);
         if (!schedule_wakes(&s)) {
@@ -510,7 +510,7 @@ tick(Sim *sim)
     case TICK_NOTHING:
         break;
     }
-    sim->tick_at += CHOICE_TICK;
+    sim->tick_at += LADDER_TICK;
 }
 
 static void
@@ -609,7 +609,7 @@ new_sim(int threads, uint32_t clients, const Call *calls)
     Sim sim = {.thread_count = threads,
                .leader = -1,
                .holder = -1,
-               .tick_at = CHOICE_TICK,
+               .tick_at = LADDER_TICK,
                .calls = calls};
     schedule_init(&sim.schedule, threads, false);
     take(&sim, 0); /* the first polls, the others are parked */
