@@ -86,8 +86,9 @@ COMMANDS: Mapping[str, Command] = {
 
 SIGTERM and SIGINT let running requests finish; a second one ends them.
 Exit status: 2 for bad options, 3 if the application cannot be loaded, 4 if
-an address cannot be bound. Each option may also stand in the environment
-(POOLSRV_THREADS=8) and in poolsrv.toml (threads = 8).""",
+an address cannot be bound, 5 if the kernel refuses what is needed. Each option
+may also stand in the environment (POOLSRV_THREADS=8) and in poolsrv.toml
+(threads = 8).""",
         operand="APP",
     ),
     "check": Command(

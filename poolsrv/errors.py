@@ -35,6 +35,12 @@ class ApplicationError(PoolsrvError):
     status = 3
 
 
+class MachineError(PoolsrvError):
+    """The kernel refuses what the server cannot do without."""
+
+    status = 5
+
+
 class ListenError(PoolsrvError):
     """An address is in use or cannot be bound."""
 

@@ -12,9 +12,16 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
+
+try:
+    tempfile.gettempdir()
+except FileNotFoundError:
+    # multiprocess asks for it as it is imported, and raises this. We write nothing there.
+    tempfile.tempdir = "/tmp"
 
 from multiprocess import util
 from multiprocess.context import ForkProcess
@@ -145,6 +152,9 @@ def begin() -> None:
     files of all workers at the end of one.
     """
     atexit._clear()
+    # The last to run: then the interpreter gives up its handlers, and a second order to end
+    # would look like a death.
+    atexit.register(signal.pthread_sigmask, signal.SIG_BLOCK, set(SIGNALS) - {signal.SIGALRM})
     atexit.register(logging.shutdown)
     atexit.register(util._exit_function)
 

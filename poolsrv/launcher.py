@@ -6,11 +6,15 @@ is made here before the first fork; every child closes what is not its own.
 
 import contextlib
 import dataclasses
+import ipaddress
+import json
 import logging
 import os
+import platform
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -19,7 +23,7 @@ from typing import Any
 
 from poolsrv import _core, access_log, exporter, log
 from poolsrv._version import __version__
-from poolsrv.errors import ApplicationError, ListenError
+from poolsrv.errors import ApplicationError, ListenError, MachineError, PoolsrvError
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
@@ -74,6 +78,30 @@ def launch(
     has ended. Raises PoolsrvError if the server cannot start.
     """
     log.setup(settings.log_level, settings.log_format, "supervisor")
+    try:
+        status = _run(settings, application, read_again)
+    except PoolsrvError as error:
+        if settings.log_format != "json":
+            raise
+        _log.critical("%s", error)  # whoever reads the log reads no other form
+        return error.status
+    _log.info("poolsrv has stopped")
+    return status
+
+
+def _run(
+    settings: Settings,
+    application: Callable[..., Any] | None,
+    read_again: Callable[[], Settings] | None,
+) -> int:
+    _ask_the_kernel()
+    _log.info(
+        "poolsrv %s on Python %s starts: %d processes x %d threads",
+        __version__,
+        platform.python_version(),
+        settings.processes,
+        settings.threads,
+    )
     # The usual soft limit of 1024 is for programs that use select(): idle
     # connections alone may be more.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -151,12 +179,18 @@ def launch(
             access_log.reopen(job.access_log, job.access_log_place)
 
         def announce() -> None:
-            lines = [f"application {_url(listener)}" for listener in listeners]
+            places = [("application", _url(listener)) for listener in listeners]
             if admin is not None:
-                lines += [f"metrics {_url(admin)}/metrics", f"status {_url(admin)}/"]
+                places += [("metrics", f"{_url(admin)}/metrics"), ("status", f"{_url(admin)}/")]
+            if settings.log_format == "json":
+                lines = [json.dumps({name: place}) for name, place in places]
+            else:
+                lines = [f"{name} {place}" for name, place in places]
             text = "".join(f"{line}\n" for line in lines)
             if not Outlet(1).put(os.fsencode(text)):
                 _log.warning("standard output takes nothing; %s", ", ".join(lines))
+            if sys.stderr.isatty():
+                _log.info("Ctrl-C stops it%s", _reach(listeners))
 
         def stop_listening() -> None:
             for listener in listeners:
@@ -240,6 +274,37 @@ def _open_admin(stack: ExitStack, settings: Settings) -> Listener | None:
         return admin
     _log.warning("there are no metrics and no status page: %s", " ".join(str(reason).split()))
     return None
+
+
+def _reach(listeners: list[Listener]) -> str:
+    """A note for who wonders why no other machine gets through, where that is so."""
+    local = [
+        not listener.is_unix and ipaddress.ip_address(listener.socket.getsockname()[0]).is_loopback
+        for listener in listeners
+    ]
+    if not all(local):
+        return ""
+    return "; it is reached from this machine only (--bind 0.0.0.0:8000 opens it to others)"
+
+
+def _ask_the_kernel() -> None:
+    """Raises MachineError for a system call that is refused, before it is missed."""
+    name = "memfd_create"
+    try:
+        os.close(os.memfd_create("poolsrv"))
+        name = "pidfd_open"
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            name = "pidfd_send_signal"
+            signal.pidfd_send_signal(pidfd, 0)
+        finally:
+            os.close(pidfd)
+    except OSError as error:
+        raise MachineError(
+            f"the kernel refuses {name}: {error.strerror}",
+            "allow it in the seccomp profile of the container or service, or use Linux 5.4 or "
+            "newer",
+        ) from None
 
 
 def _owned(stack: ExitStack, fd: int) -> int:

@@ -24,7 +24,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.waiting import Fact, wait_until
 
 ROOT = Path(__file__).parent.parent
-PRINTED = re.compile(r"^(application|metrics|status) (\S+)$", re.MULTILINE)
+PRINTED = re.compile(
+    r'^(?:\{")?(application|metrics|status)(?:": "| )([^\s"]+)(?:"\})?$', re.MULTILINE
+)
 ERROR_LINE = re.compile(r"^\S+ \S+ \S+ (?:ERROR|CRITICAL) .*$", re.MULTILINE)
 
 # The samples of a scrape: (name, labels) -> value.

@@ -1,5 +1,6 @@
 """What the application does for itself, and what the machine does to us."""
 
+import json
 import os
 import re
 import shutil
@@ -286,3 +287,89 @@ def test_a_folder_that_a_deploy_has_replaced(server: Start, tmp_path: Path) -> N
     deploy("new")
     running.kill(running.workers()[0])
     running.wait_until(lambda: get(running.address)[1] == b"new", deadline=20)
+
+
+# The start, and what the kernel refuses
+
+REFUSING = """
+import errno, os, signal, sys, tempfile
+def refuse(*_):
+    raise OSError(errno.EPERM, "Operation not permitted")
+def no_folder():
+    raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
+{patch}
+from poolsrv.cli import main
+sys.argv[0] = "poolsrv"
+main()
+"""
+
+
+def start_refused(patch: str, tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+    code = REFUSING.format(patch=patch)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, "serve", APP, f"--bind=unix:{tmp_path}/s", "--admin=off"],
+        cwd=ROOT,
+        env=os.environ | {"PROBE_DIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("call", ["os.memfd_create", "os.pidfd_open", "signal.pidfd_send_signal"])
+def test_a_refusal_of_the_kernel_is_one_sentence_with_a_remedy(tmp_path: Path, call: str) -> None:
+    refused = start_refused(f"{call} = refuse", tmp_path)
+    _, said = refused.communicate(timeout=20)
+    assert refused.returncode == 5
+    name = call.partition(".")[2]
+    assert said == (
+        f"poolsrv: error: the kernel refuses {name}: Operation not permitted\n"
+        "  allow it in the seccomp profile of the container or service, or use Linux 5.4 or newer\n"
+    )
+
+
+def test_no_folder_for_temporary_files_is_needed(tmp_path: Path) -> None:
+    running = start_refused("tempfile._get_default_tempdir = no_folder", tmp_path)
+    assert wait_until(lambda: ask(tmp_path / "s"), 20)
+    running.terminate()
+    running.communicate(timeout=20)
+    assert running.returncode == 0
+
+
+@pytest.mark.parametrize("preload", [True, False])
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_failing_start_says_one_thing(tmp_path: Path, form: str, preload: bool) -> None:
+    status, log = run_to_end(
+        "tests.apps.broken:app", tmp_path, processes=2, preload=preload, log_format=form
+    )
+    assert status == 3
+    assert log.count("Traceback") == 1
+    assert "SIGKILL" not in log
+    if form == "json":
+        records = [json.loads(line) for line in log.splitlines()]
+        assert [record["level"] for record in records][-1] == "critical"
+        assert "Traceback" in records[-1]["message"]
+
+
+def test_addresses_are_json_where_the_log_is(server: Start) -> None:
+    running = server(APP, processes=1, log_format="json")
+    running.stop()
+    records = [json.loads(line) for line in running.log().splitlines()]
+    assert "processes x" in records[0]["message"]
+    assert {"application": running.url} in records
+    assert records[-1]["message"] == "poolsrv has stopped"
+
+
+def test_a_second_order_to_end_is_no_death(server: Start) -> None:
+    running = server(APP, processes=2)
+    workers = running.workers()
+    for pid in [running.pid, *workers, running.pid]:
+        os.kill(pid, signal.SIGTERM)
+    assert running.wait() == 0
+    assert "ended by SIGTERM" not in running.log()
+
+
+def test_without_time_to_wait_an_idle_server_answers(server: Start) -> None:
+    running = server(APP, processes=1, queue_timeout=0)
+    for _ in range(10):
+        assert get(running.address)[0] == 200

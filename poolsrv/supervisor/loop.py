@@ -284,6 +284,8 @@ class Supervisor:
         planned = ends and ending.status == 0
         # Of one that was killed that was said when it was.
         level = logging.INFO if planned or state is State.KILLED else logging.ERROR
+        if state is State.KILLED and self._pool.failed:
+            level = logging.DEBUG  # why the server does not start is said, and nothing else
         _log.log(level, "worker %s", words, extra={"fields": {"slot": slot, "worker": worker.pid}})
         self._do(self._pool.exited(slot, reason, self._now))
 

@@ -605,6 +605,11 @@ class Pool:
 
     # Inside: the end
 
+    @property
+    def failed(self) -> bool:
+        """The server cannot start, and says why as it ends."""
+        return self._failure is not None
+
     def _give_up(self, failure: Finish, now: float) -> list[Action]:
         self._failure = failure
         return self.stop(now) + self._kill(self._alive(), "", now)

@@ -59,13 +59,10 @@ write_all(int fd, const char *data, size_t size)
 
 /* An unlinked file where temporary files go. */
 static int
-spool_open(void)
+spool_open(const char *folder)
 {
-    const char *folder = getenv("TMPDIR");
     char path[4096];
     int fd;
-    if (folder == NULL || *folder == '\0')
-        folder = "/tmp";
     fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd >= 0)
         return fd;
@@ -89,7 +86,7 @@ add(Worker *w, Request *r, const char *data, size_t size)
     if (total > w->o.limits.limit_request_body)
         return 413;
     if (r->spool < 0 && total > w->o.limits.body_buffer) {
-        r->spool = spool_open();
+        r->spool = spool_open(w->spool_folder);
         if (r->spool < 0 || write_all(r->spool, r->memory, r->body_size) < 0)
             goto failed;
         free(r->memory);

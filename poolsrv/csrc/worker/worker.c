@@ -107,6 +107,9 @@ worker_new(const WorkerOptions *options)
     };
     w->line = &options->board->loads[options->slot];
     w->leader = LEADER_NONE;
+    /* Now, while no application can change the environment under us. */
+    const char *folder = getenv("TMPDIR");
+    w->spool_folder = strdup(folder && *folder ? folder : "/tmp");
     pthread_mutex_init(&w->lock, NULL);
     pthread_mutex_init(&w->side, NULL);
     schedule_init(&w->schedule, (int32_t)threads, options->parallel);
@@ -118,7 +121,7 @@ worker_new(const WorkerOptions *options)
     w->threads = calloc(threads, sizeof *w->threads);
     w->sequences = calloc(threads, sizeof *w->sequences);
     if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->bell < 0 ||
-        w->timer < 0 || !w->threads || !w->sequences)
+        w->timer < 0 || !w->threads || !w->sequences || !w->spool_folder)
         goto failed;
     for (i = 0; i < threads; i++)
         if (thread_init(w, &w->threads[i], i,
@@ -181,6 +184,7 @@ worker_free(Worker *w)
     close_once(&w->timer);
     pthread_mutex_destroy(&w->lock);
     pthread_mutex_destroy(&w->side);
+    free(w->spool_folder);
     free(w->threads);
     free(w->sequences);
     free(w);

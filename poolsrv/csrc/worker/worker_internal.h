@@ -52,6 +52,7 @@ struct Worker {
     _Atomic uint32_t live;       /* of those, in use */
     _Atomic uint32_t pace;
     _Atomic bool draining;
+    char *spool_folder;
     bool left; /* this process is a child that the application has forked */
     ForkGuard guard;
     bool orphan;
