@@ -58,29 +58,29 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(COUNT, queue_size, "")           \
     O(COUNT, queue_overtaking, "")
 
-/* What a worker acts on as it reads and writes. */
-#define WORKER_OPTIONS(O)                  \
-    O(COUNT, limit_request_line, "")       \
-    O(COUNT, limit_request_fields, "")     \
-    O(COUNT, limit_request_field_size, "") \
-    O(BOUND, limit_request_body, "")       \
-    O(BYTES, body_buffer, "")              \
-    O(SWITCH, request_buffering, "")       \
-    O(BYTES, response_buffer, "")          \
-    O(COUNT, keep_alive_requests, "")      \
-    O(SECONDS, header_timeout, "")         \
-    O(SECONDS, body_timeout, "")           \
-    O(BYTES, body_min_rate, "")            \
-    O(SECONDS, send_timeout, "")           \
-    O(BYTES, send_min_rate, "")            \
-    O(SECONDS, keep_alive_timeout, "")     \
-    O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT))
-
-/* What environ and answers depend on. */
-#define APPLICATION_OPTIONS(O)                            \
-    O(SWITCH, server_header, "")                          \
-    O(SWITCH, date_header, "")                            \
-    O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT)) \
+/* What a worker acts on as it reads, writes and logs. */
+#define WORKER_OPTIONS(O)                             \
+    O(COUNT, limit_request_line, "")                  \
+    O(COUNT, limit_request_fields, "")                \
+    O(COUNT, limit_request_field_size, "")            \
+    O(BOUND, limit_request_body, "")                  \
+    O(BYTES, body_buffer, "")                         \
+    O(SWITCH, request_buffering, "")                  \
+    O(BYTES, response_buffer, "")                     \
+    O(COUNT, keep_alive_requests, "")                 \
+    O(SECONDS, header_timeout, "")                    \
+    O(SECONDS, body_timeout, "")                      \
+    O(BYTES, body_min_rate, "")                       \
+    O(SECONDS, send_timeout, "")                      \
+    O(BYTES, send_min_rate, "")                       \
+    O(SECONDS, keep_alive_timeout, "")                \
+    O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT)) \
+    O(SWITCH, server_header, "")                      \
+    O(SWITCH, date_header, "")                        \
     O(CHOICE, log_format, LOG_FORMATS(OPTION_TEXT))
+
+/* What environ depends on. */
+#define APPLICATION_OPTIONS(O) \
+    O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT))
 
 #endif

@@ -74,24 +74,13 @@ is_token(const char *text, size_t size)
     return good;
 }
 
-/* Hop-by-hop fields but Connection (PEP 3333, RFC 9110 section 7.6.1). */
+/* Hop by hop too, and no field of requests. */
 static bool
-is_hop_by_hop(const char *name, size_t size)
+is_for_proxies(const char *name, size_t size)
 {
-    static const char *const names[] = {"keep-alive",
-                                        "proxy-authenticate",
-                                        "proxy-authorization",
-                                        "te",
-                                        "trailer",
-                                        "transfer-encoding",
-                                        "upgrade"};
-    const char first = lower(name[0]);
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
-        if (first == names[i][0] && http1_is_word(name, size, names[i])) {
-            return true;
-        }
-    }
-    return false;
+    return lower(name[0]) == 'p' &&
+           (http1_is_word(name, size, "proxy-authenticate") ||
+            http1_is_word(name, size, "proxy-authorization"));
 }
 
 static Http1AnswerResult
@@ -118,32 +107,27 @@ http1_answer_field(Http1Answer *a, const char *name, size_t name_size,
     if (http1_has_control(value, value_size)) {
         return ANSWER_BAD_VALUE;
     }
-    switch (lower(name[0])) {
-    case 'c':
+    switch (http1_field_id(name, name_size)) {
+    case HTTP1_CONTENT_LENGTH:
         /* Kept as a number: http1_answer_head writes it where it belongs. */
-        if (name_size == 14 &&
-            http1_is_word(name, name_size, "content-length")) {
-            return set_length(a, value, value_size);
-        }
-        if (name_size == 10 && http1_is_word(name, name_size, "connection")) {
-            a->closes |= http1_has_member(value, value_size, "close");
+        return set_length(a, value, value_size);
+    case HTTP1_CONNECTION:
+        a->closes |= http1_has_member(value, value_size, "close");
+        return ANSWER_DONE;
+    case HTTP1_KEEP_ALIVE: /* hop by hop (PEP 3333, RFC 9110 section 7.6.1) */
+    case HTTP1_TE:
+    case HTTP1_TRAILER:
+    case HTTP1_TRANSFER_ENCODING:
+    case HTTP1_UPGRADE:
+        return ANSWER_DONE;
+    case HTTP1_DATE:
+        a->has_date = true;
+        break;
+    case HTTP1_OTHER:
+        if (is_for_proxies(name, name_size)) {
             return ANSWER_DONE;
         }
-        break;
-    case 'd':
-        a->has_date |= name_size == 4 && http1_is_word(name, name_size, "date");
-        break;
-    case 's':
-        a->has_server |=
-            name_size == 6 && http1_is_word(name, name_size, "server");
-        break;
-    case 'k':
-    case 'p':
-    case 't':
-    case 'u':
-        if (is_hop_by_hop(name, name_size)) {
-            return ANSWER_DONE;
-        }
+        a->has_server |= http1_is_word(name, name_size, "server");
         break;
     default:
         break;

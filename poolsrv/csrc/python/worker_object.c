@@ -10,6 +10,7 @@
 #include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/body_streamed.h"
+#include "worker/handler.h"
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/watch.h"
@@ -72,14 +73,14 @@ report(Context *x)
     /* The client's doing is no error of the application's. */
     if (x->conn->gone && PyErr_ExceptionMatches(PyExc_ConnectionError)) {
         notes_add(x->thread->worker, NOTE_DEBUG,
-                  "request %s: its client is gone", x->request_id);
+                  "request %s: its client is gone", x->thread->record.id);
         PyErr_Clear();
         return;
     }
     if (x->request->refusal) {
         notes_add(x->thread->worker, NOTE_DEBUG,
                   "request %s: its body could not be read, %d %s",
-                  x->request_id, x->request->refusal,
+                  x->thread->record.id, x->request->refusal,
                   status_phrase(x->request->refusal));
         PyErr_Clear();
         return;
@@ -89,9 +90,9 @@ report(Context *x)
     PyErr_NormalizeException(&type, &value, &traceback);
     if (traceback && value)
         PyException_SetTraceback(value, traceback);
-    done =
-        PyObject_CallFunction(x->app->on_error, "Osss", value ? value : Py_None,
-                              x->request_id, current->method, current->path);
+    done = PyObject_CallFunction(x->app->on_error, "Osss",
+                                 value ? value : Py_None, x->thread->record.id,
+                                 current->method, current->path);
     if (done == NULL)
         PyErr_WriteUnraisable(x->app->on_error);
     Py_XDECREF(done);
@@ -100,10 +101,14 @@ report(Context *x)
     Py_XDECREF(traceback);
 }
 
-/* Wait until nobody is inside. */
+/* Wait until nobody is inside, now that nobody can come in. */
 static void
 empty(Context *x, Gate *gate)
 {
+    /* Whoever comes in holds the interpreter until that is said. */
+    if (!WORKER_PARALLEL && atomic_load(&gate->inside) == 0) {
+        return;
+    }
     if (pthread_mutex_trylock(&gate->lock) != 0) {
         PyThreadState *own = PyEval_SaveThread();
         body_streamed_abandon(x->conn, x->request);
@@ -193,16 +198,14 @@ call(Context *x)
         report(x);
     }
     end_request(x, sr);
+    x->thread->record.body_size = sr ? sr->answer.sent : 0;
     if (outcome < 0) {
         response_fail(x, sr);
     }
     Py_XDECREF(result);
     Py_CLEAR(x->input);
     Py_XDECREF(arguments[1]);
-    if (sr) {
-        x->body_size = sr->answer.sent;
-        Py_DECREF(sr);
-    }
+    Py_XDECREF(sr);
     if (x->line_open) {
         x->line_open = false;
         PyObject *flushed = PyObject_CallMethod(x->errors, "flush", NULL);
@@ -217,9 +220,8 @@ call(Context *x)
 }
 
 static void
-serve_application(void *argument, Thread *t, Conn *c, Request *r)
+serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
 {
-    App *app = argument;
     Context *x = t->context;
     const bool measured = schedule_runs(worker_schedule(t->worker), &t->meter);
     const uint64_t start = t->now;
@@ -231,8 +233,6 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
         before = usage();
     x->conn = c;
     x->request = r;
-    x->client = c->item.client;
-    x->body_size = 0;
     PyEval_RestoreThread(x->tstate);
     while ((garbage = output_garbage_pop(t->worker)) != NULL)
         Py_DECREF((PyObject *)garbage);
@@ -246,16 +246,16 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
     schedule_ran(worker_schedule(t->worker), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
-    if (x->out.size) {
-        output_send(t, c, x->out.data, x->out.size, NULL, 0, NULL, NULL,
+    if (t->out.size) {
+        output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL, NULL,
                     output_last(c));
-        x->out.size = 0;
+        t->out.size = 0;
     }
-    if (x->out.capacity > OUT_KEPT)
-        buffer_clear(&x->out); /* one large answer must not stay for ever */
-    if (app->access_log >= 0)
-        access_log(x, clock_now() - c->began);
+    if (t->out.capacity > OUT_KEPT)
+        buffer_clear(&t->out); /* one large answer must not stay for ever */
 }
+
+static const Handler python_handler = {.serve = serve_application};
 
 /* ------------------------------------------------------------------------
  * A thread's context */
@@ -273,7 +273,6 @@ context_free(Context *x)
     gate_release(x->reading);
     gate_release(x->writing);
     environ_context_clear(x);
-    buffer_clear(&x->out);
     PyMem_Free(x);
 }
 
@@ -401,7 +400,7 @@ reactor_request_id(ReactorObject *self, PyObject *value)
         return NULL;
     if (index >= self->thread_count || self->contexts[index] == NULL)
         return PyUnicode_FromString("");
-    return PyUnicode_FromString(self->contexts[index]->request_id);
+    return PyUnicode_FromString(self->contexts[index]->thread->record.id);
 }
 
 static PyObject *
@@ -447,9 +446,6 @@ read_options(PyObject *given, WorkerLimits *limits, App *app)
                           &options) < 0) {
         return -1;
     }
-    app->server_field = options.server_header;
-    app->date_field = options.date_header;
-    app->access_json = options.log_format == LOG_JSON;
     app->forwarded = (ForwardedFamily)options.forwarded;
     app->believed = forwarded_fields(app->forwarded);
     return 0;
@@ -521,8 +517,10 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (self == NULL)
         return NULL;
     options.thread_count = options.board->thread_count;
-    options.application = serve_application;
-    options.argument = &self->app;
+    options.handler = &python_handler;
+    options.access_log = access_log_fd;
+    options.access_socket =
+        fstat(access_log_fd, &log_file) == 0 && S_ISSOCK(log_file.st_mode);
     self->thread_count = options.thread_count;
     self->board = Py_NewRef(board);
     self->app.state = state;
@@ -530,10 +528,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->app.templates = Py_NewRef(templates);
     self->app.on_error = Py_NewRef(on_error);
     self->app.on_left = Py_NewRef(on_left);
-    self->app.access_log = access_log_fd;
-    self->app.access_socket =
-        fstat(access_log_fd, &log_file) == 0 && S_ISSOCK(log_file.st_mode);
-    if (getrandom(&self->app.id_prefix, sizeof self->app.id_prefix, 0) < 0) {
+    if (getrandom(&options.id_prefix, sizeof options.id_prefix, 0) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
     }

@@ -11,9 +11,11 @@
 
 #include <string.h>
 
+#include "worker/access_log.h"
 #include "worker/body_kept.h"
 #include "worker/body_streamed.h"
 #include "worker/ending.h"
+#include "worker/handler.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
 #include "worker/preface.h"
@@ -169,15 +171,17 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
         atomic_load_explicit(&current->sequence, memory_order_relaxed) + 1,
         memory_order_relaxed);
     word_set(&current->since, start);
+    record_begin(t, c);
     watch_arm(w);
 
-    w->o.application(w->o.argument, t, c, r);
+    w->o.handler->serve(w->o.handler->argument, t, c, r);
     returned = t->now;
     pieces_flush(t, c, output_last(c));
 
     /* The figures alone must know the very end. */
     if (SCOREBOARD_OBSERVED)
         t->now = clock_now();
+    access_log_write(t, c, r, t->now - c->began);
     word_add(t->row->write_time, t->now - returned);
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);

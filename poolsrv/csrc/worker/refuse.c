@@ -5,6 +5,7 @@
 #include <stdio.h>
 
 #include "common/status.h"
+#include "worker/access_log.h"
 #include "worker/ending.h"
 #include "worker/output.h"
 #include "worker/worker_internal.h"
@@ -12,24 +13,28 @@
 Step
 refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
 {
-    char answer[512];
-    char body[160];
-    const int body_size = snprintf(body, sizeof body, "%d %s: %s\n", status,
-                                   status_phrase(status), words);
-    const int size = snprintf(answer, sizeof answer,
-                              "HTTP/1.1 %d %s\r\n"
-                              "Content-Type: text/plain\r\n"
-                              "Content-Length: %d\r\n"
-                              "Connection: close\r\n"
-                              "\r\n"
-                              "%s",
-                              status, status_phrase(status), body_size, body);
+    const Request *r = c->request ? c->request : &t->request;
+    char text[160];
+    const int size = snprintf(text, sizeof text, "%d %s: %s", status,
+                              status_phrase(status), words);
+
+    record_begin(t, c);
+    t->record.reason = words;
+    t->record.body_size = r->head.is_head ? 0 : size + 1;
+    c->status = (uint16_t)status;
+    Http1Asker asker = record_asker(t, c, r);
+    asker.may_keep = false;
+    t->out.size = 0;
+    http1_answer_own(&t->out, &asker, status, "", text);
     word_add(&t->row->refused[scoreboard_refused(status)], 1);
     notes_add(w, NOTE_DEBUG, "refused a request: %d, %s", status, words);
-    if (output_send(t, c, answer, (size_t)size, NULL, 0, NULL, NULL,
-                    STREAM_MORE) < 0 ||
-        c->out)
+    access_log_write(t, c, r, clock_now() - c->began);
+    const int sent = output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL,
+                                 NULL, STREAM_MORE);
+    t->out.size = 0;
+    if (sent < 0 || c->out) {
         return exchange_hang_up(w, t, c);
+    }
     return ending_start(w, t, c);
 }
 

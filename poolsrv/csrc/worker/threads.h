@@ -8,10 +8,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "common/buffer.h"
 #include "common/scoreboard.h"
 #include "worker/conn.h"
 #include "worker/pieces.h"
 #include "worker/ready.h"
+#include "worker/record.h"
 #include "worker/request.h"
 #include "worker/schedule.h"
 #include "worker/worker.h"
@@ -37,6 +39,8 @@ struct Thread {
     uint64_t waited; /* for the client, in this request */
     Request request;
     Pieces pieces;
+    Record record; /* of the request that it serves or served last */
+    Buffer out;    /* the answer that it puts together */
     ScheduleMeter meter;
     uint64_t looked; /* when output_look last did */
     void *context;   /* the application's */

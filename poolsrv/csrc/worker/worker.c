@@ -159,6 +159,7 @@ thread_free(Thread *t)
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->pieces.lock);
     free(t->pieces.data);
+    buffer_clear(&t->out);
     request_clear(&t->request);
 }
 

@@ -33,11 +33,8 @@ typedef struct {
     WORKER_OPTIONS(OPTION_MEMBER)
 } WorkerLimits;
 
-/* Serve a complete request: fill in the answer through output_send and its
- * like, set conn->keep and conn->status, and thread->now to when the
- * application returned. */
-typedef void WorkerApplication(void *application, Thread *t, Conn *c,
-                               Request *r);
+/* handler.h */
+struct Handler;
 
 typedef struct {
     Scoreboard *board;
@@ -50,8 +47,10 @@ typedef struct {
     int signals;      /* readable when a signal came in */
     Networks trusted; /* of proxies */
     WorkerLimits limits;
-    WorkerApplication *application;
-    void *argument;
+    uint64_t id_prefix; /* of request ids: random */
+    int access_log;     /* descriptor, or -1 */
+    bool access_socket; /* it is a socket, which must be told not to wait */
+    const struct Handler *handler; /* of every request */
 } WorkerOptions;
 
 /* Descriptors and networks stay the caller's. NULL and errno on failure. */

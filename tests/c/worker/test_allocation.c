@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/un.h>
 
+#include "worker/handler.h"
 #include "worker/allocation.h"
 #include "check.h"
 #include "common/clock.h"
@@ -129,6 +130,8 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     t->now = clock_now();
 }
 
+static const Handler handler = {.serve = application};
+
 static void *
 request_thread(void *argument)
 {
@@ -205,7 +208,8 @@ stage_start(Stage *stage, bool streamed)
                    .body_buffer = 3000,
                    .response_buffer = 1 << 20,
                    .request_buffering = !streamed},
-        .application = application,
+        .handler = &handler,
+        .access_log = -1,
     };
     stage->worker = worker_new(&options);
     if (stage->worker == NULL) {

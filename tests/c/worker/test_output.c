@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "worker/handler.h"
 #include "worker/exchange.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
@@ -203,6 +204,8 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     }
 }
 
+static const Handler handler = {.serve = application};
+
 static void
 connect_by_unix(int *server, int *client)
 {
@@ -245,7 +248,8 @@ stage_open(Stage *stage, char kind, uint64_t least, uint64_t buffer,
                    .send_min_rate = least,
                    .keep_alive_timeout = TIMEOUT,
                    .response_buffer = buffer},
-        .application = application,
+        .handler = &handler,
+        .access_log = -1,
     };
     const ChannelItem item = {.since = now};
     const int size = SEND_BUFFER;

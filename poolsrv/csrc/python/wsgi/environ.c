@@ -289,26 +289,14 @@ path_text(const char *path, size_t size)
     return text;
 }
 
-static const char hexadecimal[] = "0123456789abcdef";
-
-/* Unique among all workers' requests: a random part for the process, then a
- * count; 24 characters because it is read by people too. */
 static PyObject *
-make_id(Context *x)
+id_text(const Context *x)
 {
-    uint64_t prefix = x->app->id_prefix;
-    uint64_t number = (uint64_t)x->thread->index << 36 | x->sequence++;
-    Current *current = &x->thread->row->current;
-    PyObject *text;
-    int i;
-    for (i = 11; i >= 0; i--, prefix >>= 4)
-        x->request_id[i] = hexadecimal[prefix & 15];
-    for (i = 23; i >= 12; i--, number >>= 4)
-        x->request_id[i] = hexadecimal[number & 15];
-    memcpy(current->request_id, x->request_id, REQUEST_ID_SIZE + 1);
-    text = PyUnicode_New(REQUEST_ID_SIZE, 127);
-    if (text)
-        memcpy(PyUnicode_1BYTE_DATA(text), x->request_id, REQUEST_ID_SIZE);
+    PyObject *text = PyUnicode_New(RECORD_ID_SIZE, 127);
+    if (text) {
+        memcpy(PyUnicode_1BYTE_DATA(text), x->thread->record.id,
+               RECORD_ID_SIZE);
+    }
     return text;
 }
 
@@ -406,12 +394,14 @@ environ_new(Context *x)
     if (forwarded) {
         forwarded_read(&said, x->app->forwarded, head, base, &x->app->trusted,
                        &item->client);
-        x->client = said.client;
+        x->thread->record.client = said.client;
         hidden &= ~x->app->believed;
     }
-    if (set(environ, keys->request_id, make_id(x)) < 0 ||
-        set(environ, keys->remote_addr, address_text(x, &x->client)) < 0 ||
-        set(environ, keys->remote_port, port_text(x, x->client.port)) < 0 ||
+    if (set(environ, keys->request_id, id_text(x)) < 0 ||
+        set(environ, keys->remote_addr,
+            address_text(x, &x->thread->record.client)) < 0 ||
+        set(environ, keys->remote_port,
+            port_text(x, x->thread->record.client.port)) < 0 ||
         set(environ, keys->request_uri,
             cached(&x->target, base + head->target.at, head->target.len)) < 0 ||
         PyDict_SetItem(environ, keys->wsgi_input, x->input) < 0)

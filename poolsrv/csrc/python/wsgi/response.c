@@ -32,26 +32,8 @@ head_sent(const StartResponse *sr)
     return sr->answer.framing != FRAMING_UNDECIDED;
 }
 
-/* Whom the answer is for, and what the server adds. */
-static Http1Asker
-asker(Context *x)
-{
-    const Http1Head *head = &x->request->head;
-    const uint64_t second = x->thread->now / CLOCK_SECOND;
-    if (second != x->date_second) {
-        http1_date_write(&x->date, time(NULL));
-        x->date_second = second;
-    }
-    return (Http1Asker){
-        .minor = head->minor,
-        .is_head = head->is_head,
-        .may_keep = exchange_may_keep(x->thread->worker, x->conn, x->request),
-        .server = x->app->server_field,
-        .date = x->app->date_field ? x->date.text : NULL,
-    };
-}
-
-/* Complete the head in x->out. `length` is the body's if it is known, else -1.
+/* Complete the head in x->thread->out. `length` is the body's if it is known,
+ * else -1.
  */
 static int
 finish_head(Context *x, StartResponse *sr, int64_t length)
@@ -62,10 +44,11 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
                         "start_response");
         return -1;
     }
-    const Http1Asker who = asker(x);
-    x->out.size = 0;
-    if (answer_result(http1_answer_head(&sr->answer, &who, length, &x->out),
-                      NULL) < 0) {
+    const Http1Asker who = record_asker(x->thread, x->conn, x->request);
+    x->thread->out.size = 0;
+    if (answer_result(
+            http1_answer_head(&sr->answer, &who, length, &x->thread->out),
+            NULL) < 0) {
         return -1;
     }
     x->conn->status = sr->answer.status;
@@ -73,8 +56,9 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
     return 0;
 }
 
-/* Send x->out and then `size` bytes of `data`, which `owner` keeps alive (its
- * reference stays the caller's). The interpreter is let go meanwhile. */
+/* Send x->thread->out and then `size` bytes of `data`, which `owner` keeps
+ * alive (its reference stays the caller's). The interpreter is let go
+ * meanwhile. */
 static void
 transmit(Context *x, const char *data, size_t size, PyObject *owner)
 {
@@ -83,21 +67,23 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
     bool kept = false;
     Py_INCREF(owner);
     own = PyEval_SaveThread();
-    output_send(x->thread, x->conn, x->out.data, x->out.size, data, size, owner,
-                &kept, STREAM_PUSH);
+    output_send(x->thread, x->conn, x->thread->out.data, x->thread->out.size,
+                data, size, owner, &kept, STREAM_PUSH);
     pieces_sent(x->thread);
     PyEval_RestoreThread(own);
-    x->out.size = 0;
+    x->thread->out.size = 0;
     if (!kept)
         Py_DECREF(owner);
 }
 
-/* What is in x->out; a piece that is not the first may wait for others. */
+/* What is in x->thread->out; a piece that is not the first may wait for others.
+ */
 static void
 send_soon(Context *x, bool first, PyObject *owner)
 {
-    if (!first && pieces_put_off(x->thread, x->conn, x->out.data, x->out.size))
-        x->out.size = 0;
+    if (!first && pieces_put_off(x->thread, x->conn, x->thread->out.data,
+                                 x->thread->out.size))
+        x->thread->out.size = 0;
     else
         transmit(x, NULL, 0, owner);
 }
@@ -112,7 +98,7 @@ allowed(Context *x, StartResponse *sr, size_t size)
         notes_add(x->thread->worker, NOTE_WARNING,
                   "request %s: the application sent more than its "
                   "Content-Length of %lld bytes; the rest is cut",
-                  x->request_id, (long long)sr->answer.content_length);
+                  x->thread->record.id, (long long)sr->answer.content_length);
     }
     return rest;
 }
@@ -140,21 +126,22 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     const bool copied = body <= COPY_BODY;
     /* All of the room before the first byte: an application may catch the
      * exception and go on, and what follows must not land in half a chunk. */
-    if (buffer_reserve(&x->out, (copied ? body : 0) + HTTP1_FRAME) < 0) {
+    if (buffer_reserve(&x->thread->out, (copied ? body : 0) + HTTP1_FRAME) <
+        0) {
         PyErr_NoMemory();
         return -1;
     }
     if (body) {
-        http1_answer_open(&sr->answer, body, &x->out);
+        http1_answer_open(&sr->answer, body, &x->thread->out);
         if (copied) {
-            buffer_add(&x->out, data, body);
+            buffer_add(&x->thread->out, data, body);
         } else {
             transmit(x, data, body, bytes);
         }
-        http1_answer_close(&sr->answer, &x->out);
+        http1_answer_close(&sr->answer, &x->thread->out);
     }
     /* The last is sent by response_send's caller, with what follows. */
-    if (!last && x->out.size) {
+    if (!last && x->thread->out.size) {
         send_soon(x, first && copied, bytes);
     }
     return 0;
@@ -229,14 +216,15 @@ finish_body(Context *x, StartResponse *sr)
     if (!head_sent(sr) && finish_head(x, sr, 0) < 0) {
         return -1;
     }
-    if (answer_result(http1_answer_end(&sr->answer, &x->out), NULL) < 0) {
+    if (answer_result(http1_answer_end(&sr->answer, &x->thread->out), NULL) <
+        0) {
         return -1;
     }
     if (http1_answer_is_short(&sr->answer)) {
         notes_add(x->thread->worker, NOTE_WARNING,
                   "request %s: the application sent %lld bytes of its "
                   "Content-Length of %lld; the connection is closed",
-                  x->request_id, (long long)sr->answer.sent,
+                  x->thread->record.id, (long long)sr->answer.sent,
                   (long long)sr->answer.content_length);
         x->conn->ending = ENDING_CLOSE;
     }
@@ -267,14 +255,15 @@ send_file(Context *x, StartResponse *sr, PyObject *wrapper)
         return -1;
     }
     PyThreadState *state = PyEval_SaveThread();
-    if (output_send(x->thread, x->conn, x->out.data, x->out.size, NULL, 0, NULL,
-                    NULL, STREAM_MORE) == 0) {
+    if (output_send(x->thread, x->conn, x->thread->out.data,
+                    x->thread->out.size, NULL, 0, NULL, NULL,
+                    STREAM_MORE) == 0) {
         output_send_file(x->thread, x->conn, own, span.at, size);
     } else {
         close(own);
     }
     PyEval_RestoreThread(state);
-    x->out.size = 0;
+    x->thread->out.size = 0;
     return 1;
 }
 
@@ -370,9 +359,10 @@ end_iterable(Context *x, StartResponse *sr)
     }
     if (!x->conn->gone) {
         failed = finish_body(x, sr);
-        if (!failed && x->out.size) {
-            if (pieces_add(x->thread, x->conn, x->out.data, x->out.size)) {
-                x->out.size = 0;
+        if (!failed && x->thread->out.size) {
+            if (pieces_add(x->thread, x->conn, x->thread->out.data,
+                           x->thread->out.size)) {
+                x->thread->out.size = 0;
             } else {
                 transmit(x, NULL, 0, Py_None);
             }
@@ -446,21 +436,26 @@ response_fail(Context *x, StartResponse *sr)
     /* A body that could not be read is the client's fault, not ours. */
     const int status = x->request->refusal ? x->request->refusal : 500;
 
-    x->out.size = 0;
+    x->thread->record.reason = x->request->refusal
+                                   ? "the body could not be read"
+                                   : "the application failed";
+    x->thread->out.size = 0;
     if (sr && head_sent(sr)) {
         /* Cut short, without a last chunk: the client must see that. */
         x->conn->ending =
             sr->answer.framing == FRAMING_CLOSE ? ENDING_RESET : ENDING_CLOSE;
         return;
     }
-    const Http1Asker who = asker(x);
+    const Http1Asker who = record_asker(x->thread, x->conn, x->request);
     char text[64];
-    snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
+    const int size =
+        snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
+    x->thread->record.body_size = who.is_head ? 0 : size + 1;
     if (x->request->refusal) {
         word_add(&x->thread->row->refused[scoreboard_refused(status)], 1);
     }
     x->conn->status = (uint16_t)status;
-    x->conn->ending = http1_answer_own(&x->out, &who, status, "", text)
+    x->conn->ending = http1_answer_own(&x->thread->out, &who, status, "", text)
                           ? ENDING_KEEP
                           : ENDING_CLOSE;
 }

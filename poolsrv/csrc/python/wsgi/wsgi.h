@@ -1,5 +1,5 @@
 /* What the bindings of one request share: environ.c, input.c, start_response.c,
- * response.c, file_wrapper.c, access_log.c and worker_object.c. Everything here
+ * response.c, file_wrapper.c, gate.c and worker_object.c. Everything here
  * runs with the GIL, on the thread that serves. */
 #ifndef POOLSRV_WSGI_H
 #define POOLSRV_WSGI_H
@@ -19,8 +19,6 @@
 #define NAME_CACHE 64 /* names that http1.h does not list */
 #define ADDRESS_CACHE 64
 #define PORT_CACHE 256
-
-#define REQUEST_ID_SIZE 24
 
 /* environ keys that every request sets, made once. X(member, key) */
 #define ENVIRON_KEYS(X)                   \
@@ -72,15 +70,9 @@ typedef struct {
     PyObject *on_left;  /* called with the exception or None: never returns */
     EnvironKeys keys;
     FileTypes files;
-    uint64_t id_prefix;        /* of request ids, random */
-    bool server_field;         /* send `Server:` */
-    bool date_field;           /* send `Date:` */
     ForwardedFamily forwarded; /* what trusted proxies speak */
     Networks trusted;          /* proxies; the items are ours */
     uint64_t believed;         /* fields of trusted peers, HTTP1_BIT each */
-    int access_log;            /* descriptor, or -1 */
-    bool access_socket; /* it is a socket, which must be told not to wait */
-    bool access_json;
 } App;
 
 /* One thread at a time reads a request's body, and one writes its answer:
@@ -114,7 +106,6 @@ typedef struct Context {
     Thread *thread;
     Conn *conn;
     Request *request;
-    Address client; /* who sent the request, by the best that is known */
     PyThreadState *tstate;
     Gate *reading, *writing;
     PyObject *variables;  /* a contextvars.Context, for the next request too if
@@ -125,13 +116,6 @@ typedef struct Context {
     Py_ssize_t template_count;
     StartResponse *start_response; /* kept for the next request if it is free */
     PyObject *input;
-    Buffer out;
-    int64_t body_size; /* of the last answer, for the access log */
-    bool access_lost;  /* its last line could not be written */
-    uint64_t sequence;
-    char request_id[REQUEST_ID_SIZE + 1];
-    Http1Date date;
-    uint64_t date_second;
     PyObject *values[HTTP1_KNOWN_COUNT]; /* the last value of each field */
     PyObject *target;                    /* and of the request target */
     struct {
@@ -200,9 +184,6 @@ PyObject *response_write(PyObject *start_response, PyObject *data);
 int response_send(Context *x, StartResponse *sr, PyObject *result);
 /* The application failed: 500 if nothing was sent yet, else cut the answer. */
 void response_fail(Context *x, StartResponse *sr);
-
-/* access_log.c: one line in the access log, if there is one. */
-void access_log(Context *x, uint64_t took);
 
 /* worker_object.c: whoever comes back from code of the application calls this.
  * It returns only in the worker: a child that was forked there ends here. */

@@ -1,0 +1,33 @@
+/* What is known of the request that a thread serves, beside its bytes: for the
+ * answer, for logs, and for those who look. */
+#ifndef POOLSRV_RECORD_H
+#define POOLSRV_RECORD_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/address.h"
+#include "protocol/http1_answer.h"
+#include "worker/worker.h"
+
+#define RECORD_ID_SIZE 24
+
+typedef struct {
+    char id[RECORD_ID_SIZE + 1]; /* unique among all workers' requests */
+    Address client;              /* who sent it, by the best that is known */
+    const char
+        *reason;       /* why the server answers by itself; NULL: it does not */
+    int64_t body_size; /* of the answer, in bytes */
+    bool line_lost;    /* the last line of the access log was not written */
+    uint64_t sequence;
+    Http1Date date;
+    uint64_t date_second;
+} Record;
+
+/* A request begins that came on `c`. */
+void record_begin(Thread *t, const Conn *c);
+
+/* Whom an answer is for, and what the server adds to it. */
+Http1Asker record_asker(Thread *t, const Conn *c, const Request *r);
+
+#endif

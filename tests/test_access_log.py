@@ -1,0 +1,91 @@
+"""The access log: a line for each answer of a worker, also for those that no application gave."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.client import Client, head
+from tests.server import Server
+
+PROBE = "tests.apps.probe:app"
+Start = Callable[..., Server]
+LINE = re.compile(
+    r'(\S+) - - \[[^]]+\] "(\S*) (\S*) HTTP/1\.([01])" (\d{3}) (\d+) "([^"]*)" "([^"]*)" '
+    r'(\d+\.\d{6}) ([0-9a-f]{24})(?: "([^"]+)")?'
+)
+
+
+def lines(log: Path, server: Server, count: int) -> list[re.Match[str]]:
+    server.wait_until(lambda: log.read_text().count("\n") >= count)
+    found = [LINE.fullmatch(line) for line in log.read_text().splitlines()]
+    assert len(found) == count
+    assert all(found), log.read_text()
+    return [match for match in found if match]
+
+
+def test_an_answer_of_the_application(server: Start, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    probe = server(PROBE, access_log=log)
+    with Client(probe.address) as client:
+        response = client.get("/answer?body=abc", "Referer: here", "User-Agent: test")
+        assert response.body == b"abc"
+    (line,) = lines(log, probe, 1)
+    assert line.groups()[:8] == (
+        "127.0.0.1", "GET", "/answer?body=abc", "1", "200", "3", "here", "test",
+    )  # fmt: skip
+    assert line[11] is None
+
+
+REFUSED = {
+    "a field without a name": (head("GET", "/x", ": y"), "400", "GET /x"),
+    "no method": (b"\r\r\r\r\r\n", "400", " "),
+    "a body beyond the limit": (head("POST", "/x", "Content-Length: 5000"), "413", "POST /x"),
+    "a body that does not come": (head("POST", "/x", "Content-Length: 5"), "408", "POST /x"),
+    "a bad chunk": (head("PUT", "/x", "Transfer-Encoding: chunked") + b"?\r\n", "400", "PUT /x"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_request_that_is_refused(server: Start, tmp_path: Path, name: str) -> None:
+    sent, status, asked = REFUSED[name]
+    log = tmp_path / "access.log"
+    options = {"limit_request_body": "1KiB", "body_timeout": "0.2s"}
+    probe = server(PROBE, access_log=log, **options)
+    with Client(probe.address) as client:
+        client.send(sent)
+        response = client.receive()
+        client.expect_end()
+    assert response.status == int(status)
+    assert response.get("Connection") == "close"
+    assert (response.get("Date") or "").endswith(" GMT")
+    assert response.get("Server") == "poolsrv"
+    (line,) = lines(log, probe, 1)
+    assert (f"{line[2]} {line[3]}", line[5]) == (asked, status)
+    assert int(line[6]) == len(response.body)
+    assert line[11] in response.body.decode()
+
+
+def test_an_application_that_fails(server: Start, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    probe = server(PROBE, access_log=log, allow_errors="the application failed")
+    with Client(probe.address) as client:
+        assert client.get("/fail").status == 500
+    (line,) = lines(log, probe, 1)
+    assert (line[5], line[11]) == ("500", "the application failed")
+
+
+def test_as_json(server: Start, tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    probe = server(PROBE, access_log=log, log_format="json")
+    with Client(probe.address) as client:
+        assert client.get('/"x', 'User-Agent: "\\').status == 200
+        client.send(head("GET", "/x", ": y"))
+        assert client.receive().status == 400
+    probe.wait_until(lambda: log.read_text().count("\n") >= 2)
+    first, second = map(json.loads, log.read_text().splitlines())
+    assert (first["target"], first["user_agent"], first["status"]) == ('/"x', '"\\', 200)
+    assert "reason" not in first
+    assert second["reason"] == "field name is not a token and a colon"
