@@ -79,6 +79,31 @@ def _completion(line: CommandLine, _reading: Reading) -> int:
     return 0
 
 
+def _operate(name: str) -> Callable[[CommandLine, Reading], int]:
+    """What a command does that asks a running server."""
+
+    def run(line: CommandLine, reading: Reading) -> int:
+        if reading.faults:
+            return _refuse(reading.faults)
+        from poolsrv import operate
+
+        return operate.run(name, reading.settings.control, line.operands, line.switches)
+
+    return run
+
+
+def _asks(name: str, help: str, operand: str = "", **switches: str) -> Command:
+    """A command for a running server: the only one, or the one that --control names."""
+    flags = {f"--{switch}": meaning for switch, meaning in switches.items()}
+    return Command(
+        _operate(name),
+        f"{help}\n\nExit status: 0, 1 if it failed, 2 for bad words, 5 if no server can be asked.",
+        operand=operand,
+        switches={"--json": "Print one JSON object, for scripts.", **flags},
+        options=("control",),
+    )
+
+
 COMMANDS: Mapping[str, Command] = {
     "serve": Command(
         _serve,
@@ -104,6 +129,26 @@ address and makes no file. Exit status: 0 if nothing is wrong; 2 if an option is
         _config,
         "Show each option as serve would use it, and where its value comes from.",
         operand="[APP]",
+    ),
+    "status": _asks("status", "Show how a running server does."),
+    "workers": _asks("workers", "Show the workers of a running server."),
+    "requests": _asks("requests", "Show the requests that run now, the oldest first."),
+    "reload": _asks(
+        "reload", "Load code and settings anew without losing a request; wait for the outcome."
+    ),
+    "recycle": _asks(
+        "recycle",
+        "Replace a worker, or all, one by one: each when the next is ready.",
+        "SLOT|all",
+    ),
+    "scale": _asks("scale", "Change the number of workers, up to --max-processes.", "N"),
+    "stacks": _asks("stacks", "Show what each thread does now, of one worker or all.", "[SLOT]"),
+    "settings": _asks("settings", "Show the options with which a running server works."),
+    "events": _asks("events", "Show the last events of a running server."),
+    "stop": _asks(
+        "stop",
+        "Have a server finish what runs, and wait for its end.",
+        now="End at once, and lose what runs.",
     ),
     "completion": Command(
         _completion,

@@ -45,3 +45,9 @@ class ListenError(PoolsrvError):
     """An address is in use or cannot be bound."""
 
     status = 4
+
+
+class ControlError(PoolsrvError):
+    """A running server cannot be asked, or refuses what it was asked for."""
+
+    status = 5

@@ -23,15 +23,18 @@ from typing import Any
 
 from poolsrv import _core, access_log, exporter, log
 from poolsrv._version import __version__
+from poolsrv.control import listen, place
 from poolsrv.errors import ApplicationError, ListenError, MachineError, PoolsrvError
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
 from poolsrv.settings.core import core_options
-from poolsrv.settings.rows import ROWS, Settings
+from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.sockets import Listener, channel_pair, open_listener
 from poolsrv.supervisor.children import Child, Template
+from poolsrv.supervisor.control import Served
+from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
 from poolsrv.worker.loader import require
@@ -110,7 +113,8 @@ def _run(
         listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
         admin = _open_admin(stack, settings)
         # Twice the workers: a generation that takes over needs slots of its own.
-        board_fd = _core.scoreboard_create(2 * settings.processes, settings.threads)
+        slots = 2 * max(settings.processes, settings.max_processes)
+        board_fd = _core.scoreboard_create(slots, settings.threads)
         stack.callback(os.close, board_fd)
         board = _core.Scoreboard(board_fd)
         channels = [channel_pair() for _ in range(board.slot_count)]
@@ -132,6 +136,7 @@ def _run(
             lifeline=_owned(stack, os.pidfd_open(os.getpid())),
             access_log=_owned(stack, access_log.open_log(settings.access_log)),
             access_log_place=access_log.place_of(settings.access_log),
+            stacks=[],
             sites=[_site(listener) for listener in listeners],
             folder=str(Path.cwd()),
         )
@@ -156,13 +161,37 @@ def _run(
 
             return Child.start("exporter", run, ends_by=END_EXPORTER)
 
+        about = exporter.About(
+            version=__version__,
+            application=settings.application or repr(application),
+            addresses=tuple(_url(listener) for listener in listeners),
+            supervisor_pid=os.getpid(),
+            started_at=time.time(),
+        )
         jobs = {1: job}  # by generation
 
+        def shown_settings() -> dict[str, str]:
+            now = jobs[max(jobs)].settings
+            return {key(name): row.kind.show(getattr(now, name)) for name, row in ROWS.items()}
+
+        control = _open_control(stack, settings.control)
+        served = None
+        if control is not None:
+            for slot in range(board.slot_count):
+                file = os.memfd_create(f"stacks of worker {slot}", os.MFD_CLOEXEC)
+                job.stacks.append(_owned(stack, file))
+            facts = dataclasses.asdict(about)
+            facts["pid"] = facts.pop("supervisor_pid")
+            served = Served(facts, board_fd, shown_settings, job.stacks)
+
         def start_template(generation: int) -> Template:
+            for gone in set(jobs) - {found.number for found in pool.generations.all()}:
+                del jobs[gone]
             if generation not in jobs and read_again is not None:
                 given = dataclasses.replace(job, settings=_reloaded(settings, read_again()))
                 jobs[generation] = given
                 pool.set_times(given.settings.startup_timeout, given.settings.graceful_timeout)
+                supervisor.set_limits(Limits.of(given.settings))
             work = jobs.setdefault(generation, job)
 
             def run(control: socket.socket) -> None:
@@ -196,13 +225,6 @@ def _run(
             for listener in listeners:
                 listener.close()
 
-        about = exporter.About(
-            version=__version__,
-            application=settings.application or repr(application),
-            addresses=tuple(_url(listener) for listener in listeners),
-            supervisor_pid=os.getpid(),
-            started_at=time.time(),
-        )
         pool = Pool(
             settings.processes,
             board.slot_count,
@@ -220,6 +242,8 @@ def _run(
             announce,
             stop_listening,
             reopen_logs,
+            control=(control, served) if control is not None and served is not None else None,
+            limits=Limits.of(settings),
         )
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
@@ -331,6 +355,33 @@ def _takes_both(address: Address, bind: tuple[Address, ...]) -> bool:
         and ":" not in other.host
         for other in bind
     )
+
+
+def _open_control(stack: ExitStack, given: str) -> socket.socket | None:
+    """The listener of the control socket; a server does without rather than not start."""
+    if given == "off":
+        return None
+    try:
+        path = place(given)
+        opened = listen(path)
+        ours = path.stat().st_ino
+    except OSError as error:
+        _log.warning(
+            "there is no control socket, so poolsrv status and the like do not work: %s; "
+            "name a place with --control PATH",
+            error,
+        )
+        return None
+    owner = os.getpid()
+
+    def close() -> None:
+        opened.close()
+        with contextlib.suppress(OSError):
+            if os.getpid() == owner and path.stat().st_ino == ours:
+                path.unlink()
+
+    stack.callback(close)
+    return opened
 
 
 def _site(listener: Listener) -> Site:

@@ -95,7 +95,8 @@ def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
     """The next message and its descriptor, which is the caller's; (None, None) at the end.
 
     Raises BlockingIOError if nothing is there yet, Malformed if what was there is
-    no message of ours or was cut short.
+    no message of ours or was cut short. A worker's pidfd is missing (None) if this
+    process had no descriptor left for it.
     """
     fds = array.array("i")
     # CMSG_LEN, because CMSG_SPACE rounds up to room for a second one.
@@ -113,11 +114,9 @@ def receive(channel: socket.socket) -> tuple[Message | None, int | None]:
     if not body:
         return None, None
     try:
-        if flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+        if flags & socket.MSG_TRUNC or (flags & socket.MSG_CTRUNC and fds):
             raise Malformed("a message between supervisor and template was cut short")
         message = _parse(body)
-        if isinstance(message, Spawned) and not fds:
-            raise Malformed("a message about a worker came without its descriptor")
     except Malformed:
         for fd in fds:
             os.close(fd)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from poolsrv import forks
 
+# Has a worker write the stacks of its threads, at once and without the GIL.
+DUMP_STACKS = signal.SIGRTMIN + 4
+
 
 def start(name: str, life: Callable[[], None]) -> forks.Process:
     """Fork; `life` is the child's whole life. Raises OSError."""
@@ -75,6 +78,15 @@ def reap(pidfd: int) -> Ending | None:
         return None
     killed = result.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
     return Ending(-result.si_status if killed else result.si_status)
+
+
+def zombie() -> int:
+    """The pid of a child that has ended and is not reaped; 0 if there is none."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return 0
+    return found.si_pid if found is not None else 0
 
 
 def send_signal(pidfd: int, number: int) -> None:

@@ -130,12 +130,10 @@ def test_neither_side_waits_for_the_other_to_read(pair: Pair) -> None:
         b'["Nothing", {}]',
         b'["Loaded", {}]',
         b'["Loaded", {"generation": 1, "more": 2}]',
-        b'["Spawned", {"generation": 1, "slot": 1, "pid": 1}]',
         b"\xff",
     ],
 )
 def test_what_is_no_message_is_refused_and_the_next_is_read(pair: Pair, body: bytes) -> None:
-    """The second to last is one, but for its descriptor."""
     pair[0].send(body)
     messages.send(pair[0], Quit())
     with pytest.raises(Malformed):

@@ -170,6 +170,15 @@ class Settings:
             reloadable=False,
         ),
     ] = field(default_factory=available_cpus)
+    max_processes: Annotated[
+        int,
+        Row(
+            integer(0, _MAX_PROCESSES),
+            PROCESSES,
+            "The most workers that poolsrv scale may ask for; 0: as many as --processes.",
+            reloadable=False,
+        ),
+    ] = 0
     threads: Annotated[
         int,
         Row(
@@ -188,6 +197,48 @@ class Settings:
             "what it opens while loading is shared.",
         ),
     ] = False
+    max_requests: Annotated[
+        int,
+        Row(
+            integer(0, _MAX_COUNT),
+            PROCESSES,
+            "Replace a worker after about so many requests, looked at once a second; 0: never.",
+        ),
+    ] = 0
+    max_age: Annotated[
+        float,
+        Row(
+            seconds(0.0, _YEAR),
+            PROCESSES,
+            "Replace a worker after this time; 0: never.",
+        ),
+    ] = 0.0
+    max_rss: Annotated[
+        int,
+        Row(
+            size(0, 2**50),
+            PROCESSES,
+            "Replace a worker whose own resident memory is more; 0: never.",
+        ),
+    ] = 0
+    max_rss_kill: Annotated[
+        int,
+        Row(
+            size(0, 2**50),
+            PROCESSES,
+            "Kill a worker whose own resident memory is more, with what runs in it; 0: twice "
+            "--max-rss.",
+        ),
+    ] = 0
+    jitter: Annotated[
+        int,
+        Row(
+            integer(0, 100),
+            PROCESSES,
+            "Percent by which each worker's --max-requests, --max-age and --max-rss are drawn "
+            "lower, so that they are not replaced in a row.",
+        ),
+    ] = 10
     queue_size: Annotated[
         int,
         Row(
@@ -388,6 +439,17 @@ class Settings:
             reloadable=False,
         ),
     ] = _ADMIN
+    control: Annotated[
+        str,
+        Row(
+            path("the path of a socket, off, or the pid of a running server", "PATH"),
+            OBSERVATION,
+            "Where the server takes commands (poolsrv status, reload, stop, ...), as a Unix socket "
+            "for its own user and root: a path, or off. For commands, a path or the server's pid.",
+            default="$RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or a folder of its user in /tmp",
+            reloadable=False,
+        ),
+    ] = ""
     log_level: Annotated[
         str,
         Row(

@@ -81,6 +81,13 @@ class Generations:
         coming = [] if self.coming is None else [self.coming]
         return [self.serving, *coming, *self.leaving.values()]
 
+    @property
+    def asked(self) -> int:
+        """The number of the generation that the last order to reload will have brought."""
+        if self.again or self.coming is None:
+            return self._newest + 1
+        return self.coming.number
+
     def find(self, number: int) -> Generation:
         """Raises Unfit if there is none of that number any more."""
         for generation in self.all():

@@ -9,6 +9,7 @@ and counted, and the next event follows. What was left undone has a deadline in
 the pool, or is brought about by `_show`.
 """
 
+import contextlib
 import logging
 import os
 import signal
@@ -21,11 +22,15 @@ from enum import IntEnum
 from poolsrv import _core, forks, messages, processes
 from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.processes import Ending
+from poolsrv.scoreboard import SLOT, Row
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import Action, Reason
 from poolsrv.supervisor.children import Child, Template, Worker
+from poolsrv.supervisor.control import Control, Served
+from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import LAST_WORDS, Pool
+from poolsrv.supervisor.watch import Watch
 
 _log = logging.getLogger("poolsrv")
 
@@ -41,6 +46,8 @@ class Watched(IntEnum):
     CONTROL = 2  # the control socket of a generation's template
     TEMPLATE = 3  # the pidfd of a generation's template
     WORKER = 4  # the pidfd of a slot's worker
+    COMMANDS = 5  # the listener of the control socket
+    CLIENT = 6  # a connection to it
 
 
 _KINDS = 8
@@ -64,6 +71,8 @@ class Supervisor:
         announce: Callable[[], None],
         stop_listening: Callable[[], None],
         reopen_logs: Callable[[], None] = lambda: None,
+        control: tuple[socket.socket, Served] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -73,6 +82,11 @@ class Supervisor:
         self._announce = announce
         self._stop_listening = stop_listening
         self._reopen_logs = reopen_logs
+        self._watch = Watch(pool, board, limits if limits is not None else Limits())
+        self._control = None
+        if control is not None:
+            listener, served = control
+            self._control = Control(listener, pool, served, self._do, self._dump)
         self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
         self._workers: dict[int, Worker] = {}  # by slot
@@ -90,6 +104,8 @@ class Supervisor:
         """In a child just forked: close the copies of what only the supervisor uses."""
         for end in self._wakeup:
             end.close()
+        if self._control is not None:
+            self._control.close_all()
         if self._exporter is not None:
             os.close(self._exporter.pidfd)
         for template in self._templates.values():
@@ -103,6 +119,10 @@ class Supervisor:
         self._board.set("supervisor", 0, "started_at", time.monotonic_ns())
         with _signals() as self._wakeup:
             self._dispatcher.watch(self._wakeup[0].fileno(), _token(Watched.SIGNALS))
+            if self._control is not None:
+                listener = self._control.listener.fileno()
+                self._dispatcher.watch(listener, _token(Watched.COMMANDS))
+                _log.addHandler(self._control.events)
             try:
                 self._do(self._pool.start(time.monotonic()))
                 while self._finish is None:
@@ -111,10 +131,16 @@ class Supervisor:
                 self._end()
         return self._finish
 
+    def set_limits(self, limits: Limits) -> None:
+        """Those of the workers that are ready from now on."""
+        self._watch.given = limits
+
     # One round
 
     def _step(self) -> None:
-        for event in self._dispatcher.wait(self._pool.deadline()):
+        times = (self._pool.deadline(), self._watch.deadline())
+        deadline = min((at for at in times if at is not None), default=None)
+        for event in self._dispatcher.wait(deadline):
             self._now = time.monotonic()
             self._guarded(self._happened, event)
         self._now = time.monotonic()
@@ -159,9 +185,15 @@ class Supervisor:
                 self._exporter_ended()
             case Watched.WORKER:
                 self._worker_ended(number)
+            case Watched.COMMANDS:
+                self._client_came()
+            case Watched.CLIENT:
+                self._client_said(number)
 
     def _tick(self) -> None:
         self._do(self._pool.tick(self._now))
+        if actions := self._watch.look(self._workers, self._now):
+            self._do(actions)
         if self._zombies:
             self._reap_orphans()
 
@@ -198,6 +230,40 @@ class Supervisor:
         for worker in self._workers.values():
             self._guarded(worker.signal, signal.SIGUSR1)
 
+    # What control clients say
+
+    def _client_came(self) -> None:
+        assert self._control is not None
+        client = self._control.accept()
+        if client is not None:
+            self._dispatcher.watch(client, _token(Watched.CLIENT, client))
+        crowded = self._control.crowded()
+        if crowded is not None:
+            self._client_gone(crowded)
+
+    def _client_said(self, client: int) -> None:
+        assert self._control is not None
+        try:
+            stays = self._control.read(client)
+        except BaseException:
+            self._client_gone(client)
+            raise
+        if not stays:
+            self._client_gone(client)
+
+    def _client_gone(self, client: int) -> None:
+        assert self._control is not None
+        self._dispatcher.unwatch(client)
+        self._control.close(client)
+
+    def _reload_ended(self, action: do.TookOver | do.ReloadFailed) -> None:
+        if self._control is not None:
+            for client in self._control.ended(action):
+                self._client_gone(client)
+
+    def _dump(self, slot: int) -> None:
+        self._workers[slot].signal(processes.DUMP_STACKS)
+
     # What workers and templates say
 
     def _heard(self, slot: int, word: int, text: str) -> None:
@@ -214,7 +280,7 @@ class Supervisor:
             self._do(actions)
         elif word == _core.WORD_FAILED:
             actions = self._pool.worker_failed(slot, text, self._now)
-            if self._pool.state is ServerState.SERVING:
+            if self._pool.state is ServerState.SERVING and not actions:
                 _log.error("worker cannot load the application: %s", text)
             self._do(actions)
 
@@ -232,8 +298,11 @@ class Supervisor:
     def _template_said(self, generation: int, message: messages.Message, fd: int | None) -> None:
         match message:
             case messages.Spawned(number, slot, pid):
-                assert fd is not None
-                self._spawned(generation if number == generation else -1, slot, pid, fd)
+                if number != generation or fd is None:
+                    self._refuse_worker(slot, pid, fd)
+                    self._do(self._pool.spawn_failed(slot, number, "no descriptor", self._now))
+                else:
+                    self._spawned(generation, slot, pid, fd)
             case messages.Loaded(number) if number == generation:
                 self._do(self._pool.loaded(generation, self._now))
             case messages.LoadFailed(number, text) if number == generation:
@@ -255,13 +324,24 @@ class Supervisor:
         try:
             actions = self._pool.spawned(slot, generation, self._now)
         except Unfit:
-            processes.send_signal(pidfd, signal.SIGKILL)  # nobody has ordered it
-            os.close(pidfd)
+            self._refuse_worker(slot, pid, pidfd)
             raise
         self._workers[slot] = Worker(pid, pidfd, generation)
         self._board.set("slot", slot, "pid", pid)
         self._do(actions)
         self._dispatcher.watch(pidfd, _token(Watched.WORKER, slot))
+
+    def _refuse_worker(self, slot: int, pid: int, pidfd: int | None) -> None:
+        """End a worker that nobody has ordered, or that we have no descriptor to watch."""
+        _log.error("a worker is not wanted or cannot be watched", extra=self._fields(slot))
+        if pidfd is not None:
+            processes.send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+            return
+        # A child of ours that was not waited for: the pid cannot be another's.
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.kill(pid, signal.SIGKILL)
 
     # Ends of processes
 
@@ -286,7 +366,14 @@ class Supervisor:
         level = logging.INFO if planned or state is State.KILLED else logging.ERROR
         if state is State.KILLED and self._pool.failed:
             level = logging.DEBUG  # why the server does not start is said, and nothing else
-        _log.log(level, "worker %s", words, extra={"fields": {"slot": slot, "worker": worker.pid}})
+        spawned_at = Row(SLOT, self._board.slot(slot))["spawned_at"]
+        fields = {
+            "slot": slot,
+            "worker": worker.pid,
+            "generation": worker.generation,
+            "age": f"{(time.monotonic_ns() - spawned_at) / 1e9:.1f}s",
+        }
+        _log.log(level, "worker %s", words, extra={"fields": fields})
         self._do(self._pool.exited(slot, reason, self._now))
 
     def _cause(self, ending: Ending) -> tuple[Reason, str]:
@@ -324,26 +411,27 @@ class Supervisor:
         self._do(self._pool.exporter_exited(self._now))
 
     def _reap_orphans(self) -> None:
-        """End the zombies of processes that applications have left; we adopt them.
-
-        A child that we know is reaped when its pidfd says so: it stays, and while it is
-        the first of them, those behind it wait as well.
-        """
+        """End the zombies of processes that applications have left; we adopt them."""
         self._hear_templates()  # of a worker that we are about to know
-        known = {worker.pid for worker in self._workers.values()}
-        known |= {template.child.pid for template in self._templates.values()}
-        if self._exporter is not None:
-            known.add(self._exporter.pid)
-        while self._zombies:
-            try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
-                found = None
-            if found is not None and found.si_pid in known:
-                return
-            if found is not None:
-                os.waitpid(found.si_pid, os.WNOHANG)
-            self._zombies = found is not None
+        last = 0
+        while pid := processes.zombie():
+            if pid == last:
+                return  # what ends it has failed; in the next round again
+            last = pid
+            self._ended(pid)
+        self._zombies = False
+
+    def _ended(self, pid: int) -> None:
+        """End the zombie of a child, as its pidfd would have us do if we know it."""
+        for slot, worker in list(self._workers.items()):
+            if worker.pid == pid:
+                return self._worker_ended(slot)
+        for generation, template in list(self._templates.items()):
+            if template.child.pid == pid:
+                return self._template_ended(generation)
+        if self._exporter is not None and self._exporter.pid == pid:
+            return self._exporter_ended()
+        os.waitpid(pid, os.WNOHANG)
 
     # What the pool wants
 
@@ -394,9 +482,11 @@ class Supervisor:
             case do.TookOver(generation):
                 self._board.add("supervisor", 0, "reloads", 1, word=0)
                 _log.info("generation %d has taken over", generation)
+                self._reload_ended(action)
             case do.ReloadFailed(generation, text):
                 self._board.add("supervisor", 0, "reloads", 1, word=1)
                 _log.error("the reload failed; the code from before serves on: %s", text)
+                self._reload_ended(action)
             case do.Finish():
                 self._finish = action
 
@@ -482,6 +572,9 @@ class Supervisor:
         self._dispatcher.watch(self._exporter.pidfd, _token(Watched.EXPORTER))
 
     def _end(self) -> None:
+        if self._control is not None:
+            self._control.stopping()
+            _log.removeHandler(self._control.events)
         for worker in self._workers.values():  # only if the loop itself has failed
             worker.signal(signal.SIGKILL)
         for template in self._templates.values():

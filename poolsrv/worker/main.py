@@ -19,6 +19,7 @@ from typing import Any
 from poolsrv import _core, access_log, forks, log
 from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError, PoolsrvError
+from poolsrv.processes import DUMP_STACKS
 from poolsrv.settings.core import core_options
 from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
@@ -48,13 +49,14 @@ class Job:
     lifeline: int
     access_log: int
     access_log_place: str
+    stacks: list[int]  # by slot: the file for the stacks of its threads, if they can be asked for
     sites: list[Site]
     folder: str  # where the server was started
 
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
         ends = [end.fileno() for pair in self.channels for end in pair if end.fileno() >= 0]
-        own = [self.board, self.bell, self.lifeline, self.access_log]
+        own = [self.board, self.bell, self.lifeline, self.access_log, *self.stacks]
         return [*ends, *(fd for fd in own if fd > 2)]
 
 
@@ -64,6 +66,8 @@ def run(job: Job, slot: int) -> None:
     log.setup(settings.log_level, settings.log_format, f"worker {slot}")
     forks.begin()
     faulthandler.enable()
+    if job.stacks:
+        faulthandler.register(DUMP_STACKS, file=job.stacks[slot], all_threads=True)
     channel = _own_channel(job, slot)
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)

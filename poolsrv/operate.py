@@ -1,0 +1,293 @@
+"""The commands that ask a running server: status, workers, reload, stop, ...
+
+Runs in a process of its own, at the command line. What a command shows it reads
+from the server's scoreboard, which the server hands over: looking costs the
+server nothing. A command prints lines for people, or with --json one object.
+"""
+
+import dataclasses
+import json
+import os
+import select
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from poolsrv.control import Answer, Command, ask, find
+from poolsrv.errors import ConfigError, ControlError
+from poolsrv.exporter import About
+from poolsrv.exporter.reading import Source
+from poolsrv.exporter.status import Status, status
+from poolsrv.log import escape
+from poolsrv.scoreboard import Reader
+
+# A worker writes its stacks within milliseconds, if at all; this long without more is the end.
+_QUIET = 0.2
+_LONGEST_SILENCE = 3.0
+
+# A stopped supervisor answers nothing; a reload takes what the application takes.
+_PATIENCE = 10.0
+
+
+def show_status(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    now = _look(path)
+    if as_json:
+        return _print_json(dataclasses.asdict(now))
+    server, threads, queue, requests = now.server, now.threads, now.queue, now.requests
+    print(f"{server.application}  poolsrv {server.version}, Python {server.python}")
+    for name, value in (
+        ("state", f"{server.state}: {now.ready.reason}"),
+        ("pid", f"{server.pid}, up {_age(server.uptime_seconds)}, generation {server.generation}"),
+        ("addresses", " ".join(server.addresses)),
+        ("threads", f"{threads.busy} of {threads.total} busy"),
+        ("queue", f"{queue.length} waiting, the first for {_age(queue.oldest_seconds)}"),
+        ("requests", f"{requests.total} answered, {requests.per_second:.1f} a second"),
+        ("connections", ", ".join(f"{n} {state}" for state, n in now.connections.items())),
+    ):
+        print(f"  {name:<12} {value}")
+    return 0
+
+
+def show_workers(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    now = _look(path)
+    if as_json:
+        return _print_json([dataclasses.asdict(worker) for worker in now.workers])
+    rows = [
+        (
+            worker.slot,
+            worker.pid or "-",
+            worker.state,
+            worker.generation,
+            _age(worker.age_seconds),
+            f"{worker.busy}/{worker.threads}",
+            worker.requests,
+            f"{worker.resident_bytes / 2**20:.1f}",
+            f"{worker.cpu_seconds:.1f}",
+            sum(worker.restarts.values()),
+        )
+        for worker in now.workers
+    ]
+    heads = "SLOT PID STATE GENERATION AGE BUSY REQUESTS MIB CPU-SECONDS RESTARTS"
+    _print_table(heads.split(), rows)
+    return 0
+
+
+def show_requests(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    now = _look(path)
+    if as_json:
+        return _print_json([dataclasses.asdict(request) for request in now.running])
+    rows = [
+        (
+            _age(request.age_seconds),
+            request.state,
+            request.slot,
+            request.thread,
+            request.pid,
+            escape(request.method),
+            escape(request.path),
+            escape(request.request_id),
+        )
+        for request in now.running
+    ]
+    _print_table(["AGE", "STATE", "SLOT", "THREAD", "PID", "METHOD", "PATH", "ID"], rows)
+    return 0
+
+
+def show_settings(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    answer = _ask(path, "settings")
+    if as_json:
+        return _print_json(answer.result)
+    _print_table(("OPTION", "VALUE"), answer.result.items())
+    return 0
+
+
+def show_events(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    answer = _ask(path, "events")
+    if as_json:
+        return _print_json(answer.result["events"])
+    for event in answer.result["events"]:
+        facts = dict(event)
+        when = datetime.fromtimestamp(facts.pop("time")).astimezone()
+        level, message = facts.pop("level"), facts.pop("message")
+        fields = "".join(f" {name}={value}" for name, value in facts.items())
+        print(f"{when:%Y-%m-%d %H:%M:%S} {level.upper():<7} {escape(message)}{escape(fields)}")
+    return 0
+
+
+def reload(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    answer = ask(path, Command("reload"))
+    if as_json:
+        _print_json({"error": answer.error, **answer.result})
+    elif answer.error:
+        print(f"poolsrv: error: the reload failed: {answer.error}", file=sys.stderr)
+    else:
+        print(f"generation {answer.result['generation']} serves")
+    return 1 if answer.error else 0
+
+
+def recycle(path: Path, words: Sequence[str], as_json: bool) -> int:
+    slot = _one(words, "recycle", "SLOT, or all")
+    answer = _ask(path, "recycle", slot=slot if slot == "all" else _number(slot, "a slot"))
+    if as_json:
+        return _print_json(answer.result)
+    print("recycling", ", ".join(map(str, answer.result["slots"])))
+    return 0
+
+
+def scale(path: Path, words: Sequence[str], as_json: bool) -> int:
+    count = _number(_one(words, "scale", "the number of workers"), "a number of workers")
+    answer = _ask(path, "scale", processes=count)
+    if as_json:
+        return _print_json(answer.result)
+    print(f"from {answer.result['before']} to {answer.result['wanted']} workers")
+    return 0
+
+
+def show_stacks(path: Path, words: Sequence[str], as_json: bool) -> int:
+    if words:
+        slots = [_number(words[0], "a slot")]
+    else:
+        slots = [worker.slot for worker in _look(path).workers if worker.pid]
+    found = {slot: _stacks(_ask(path, "stacks", slot=slot).fd) for slot in slots}
+    if as_json:
+        return _print_json({str(slot): text for slot, text in found.items()})
+    for slot, text in found.items():
+        print(f"worker {slot}:\n{text or '(it has written nothing: it is stopped)'}")
+    return 0 if all(found.values()) else 1
+
+
+def stop(path: Path, _words: Sequence[str], as_json: bool, *, now: bool = False) -> int:
+    about = _ask(path, "hello").result
+    ended = _watched(int(about["pid"]))
+    _ask(path, "stop", now=now)
+    if ended is not None:
+        select.select([ended], [], [])
+        os.close(ended)
+    if as_json:
+        return _print_json({"pid": about["pid"]})
+    print(f"{about['application']} (pid {about['pid']}) has ended")
+    return 0
+
+
+# Asking
+
+
+def at(given: str) -> Path:
+    """The socket of the server that is meant; `given` is Settings.control."""
+    return find(given)
+
+
+def _ask(path: Path, name: str, **arguments: object) -> Answer:
+    answer = ask(path, Command(name, arguments), timeout=_PATIENCE)
+    if answer.error:
+        raise ControlError(answer.error)
+    return answer
+
+
+def _look(path: Path) -> Status:
+    """The server's state now."""
+    answer = _ask(path, "board")
+    if answer.fd is None:
+        raise ControlError(f"{path}: the server has sent no scoreboard")
+    try:
+        about = {**answer.result, "addresses": tuple(answer.result["addresses"])}
+        names = {field.name for field in dataclasses.fields(About)}
+        kept = {name: value for name, value in about.items() if name in names}
+        source = Source(Reader(answer.fd), About(supervisor_pid=int(about["pid"]), **kept))
+        return status(source.read(time.monotonic_ns()))
+    except OSError:
+        raise ControlError(
+            "the server's scoreboard is of another version", "use the poolsrv that it runs"
+        ) from None
+    finally:
+        os.close(answer.fd)
+
+
+def _watched(pid: int) -> int | None:
+    try:
+        return os.pidfd_open(pid)
+    except OSError:  # it has ended by now, or lives in another pid namespace
+        return None
+
+
+def _stacks(fd: int | None) -> str:
+    """What the worker has written by now; empty if it writes nothing."""
+    if fd is None:
+        return ""
+    begin = changed = time.monotonic()
+    size = 0
+    try:
+        while time.monotonic() - (changed if size else begin) < (
+            _QUIET if size else _LONGEST_SILENCE
+        ):
+            time.sleep(0.02)
+            now = os.fstat(fd).st_size
+            if now != size:
+                size, changed = now, time.monotonic()
+        return os.pread(fd, size, 0).decode(errors="backslashreplace")
+    finally:
+        os.close(fd)
+
+
+# Words and lines
+
+
+def _one(words: Sequence[str], command: str, what: str) -> str:
+    if len(words) != 1:
+        raise ConfigError(f"{command} takes one word: {what}")
+    return words[0]
+
+
+def _number(text: str, what: str) -> int:
+    if not text.isascii() or not text.isdecimal():
+        raise ConfigError(f"{text!r} is not {what}")
+    return int(text)
+
+
+def _age(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, _ = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days}d{hours}h" if days else f"{hours}h{minutes:02d}m" if hours else f"{minutes}m"
+
+
+def _print_json(value: object) -> int:
+    print(json.dumps(value, indent=1, default=str))
+    return 0
+
+
+def _print_table(heads: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
+    lines = [list(heads), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+Run = Callable[[Path, Sequence[str], bool], int]
+
+COMMANDS: Mapping[str, Run] = {
+    "status": show_status,
+    "workers": show_workers,
+    "requests": show_requests,
+    "reload": reload,
+    "recycle": recycle,
+    "scale": scale,
+    "stacks": show_stacks,
+    "settings": show_settings,
+    "events": show_events,
+    "stop": stop,
+}
+
+
+def run(name: str, given: str, words: Sequence[str], switches: Iterable[str]) -> int:
+    """Carry out a command; the exit status. Raises ControlError or ConfigError."""
+    as_json = "--json" in switches
+    path = at(given)
+    if name == "stop":
+        return stop(path, words, as_json, now="--now" in switches)
+    return COMMANDS[name](path, words, as_json)

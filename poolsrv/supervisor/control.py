@@ -1,0 +1,240 @@
+"""The supervisor's side of the control socket: clients that come, and what they ask.
+
+Supervisor only. It never waits for a client: one that does not send its line
+in one piece or does not take its answer is closed. The commands are one table,
+COMMANDS; those that end later (`reload`) keep their client until then.
+"""
+
+import collections
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poolsrv.control import LONGEST_COMMAND, Answer, Command, peer
+from poolsrv.errors import ControlError
+from poolsrv.lifecycle import ServerState, State, Unfit
+from poolsrv.supervisor.actions import Action, ReloadFailed, TookOver
+from poolsrv.supervisor.pool import Pool
+
+_log = logging.getLogger("poolsrv")
+
+# Clients at a time: people and scripts. One more makes the oldest go.
+_CLIENTS = 32
+
+_EVENTS = 200
+
+
+class Events(logging.Handler):
+    """The last records of this process, for `poolsrv events`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: collections.deque[Mapping[str, object]] = collections.deque(maxlen=_EVENTS)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(
+            {
+                "time": record.created,
+                "level": record.levelname.lower(),
+                "message": record.getMessage(),
+                **getattr(record, "fields", {}),
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What the commands show of the server. The descriptors stay the launcher's."""
+
+    about: Mapping[str, object]
+    board: int
+    settings: Callable[[], Mapping[str, str]]
+    stacks: Sequence[int]  # by slot: the file into which its worker writes them
+
+
+class Control:
+    """`do` carries out actions of the pool; `dump` has a worker write its stacks."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        pool: Pool,
+        served: Served,
+        do: Callable[[list[Action]], None],
+        dump: Callable[[int], None],
+    ) -> None:
+        self.listener = listener
+        self.events = Events()
+        self._pool = pool
+        self._served = served
+        self._do = do
+        self._dump = dump
+        self._clients: dict[int, socket.socket] = {}  # by descriptor, oldest first
+        self._waiting: dict[int, int] = {}  # client -> the generation of which it waits to hear
+
+    # Clients
+
+    def accept(self) -> int | None:
+        """Take a client; its descriptor is to be watched. None if it has gone or is a stranger."""
+        try:
+            client, _ = self.listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        client.setblocking(False)
+        _, uid = peer(client)
+        if uid not in (0, os.geteuid()):
+            client.close()
+            return None
+        self._clients[client.fileno()] = client
+        return client.fileno()
+
+    def crowded(self) -> int | None:
+        """The client that must go to make room."""
+        return next(iter(self._clients)) if len(self._clients) > _CLIENTS else None
+
+    def read(self, number: int) -> bool:
+        """What the client says is there: do it. False: we are done with the client."""
+        client = self._clients.get(number)
+        if client is None:
+            return True
+        try:
+            line = client.recv(LONGEST_COMMAND)
+        except BlockingIOError:
+            return True
+        except ConnectionResetError:
+            return False
+        if not line or number in self._waiting:
+            return False  # it has gone, or says more than one thing
+        answer = self._answer(number, line)
+        if answer is not None:
+            self._send(number, answer)
+        return answer is None
+
+    def close(self, number: int) -> None:
+        self._waiting.pop(number, None)
+        client = self._clients.pop(number, None)
+        if client is not None:
+            client.close()
+
+    def close_all(self) -> None:
+        """At the end, and in a child just forked."""
+        self.listener.close()
+        for number in list(self._clients):
+            self.close(number)
+
+    def _send(self, number: int, answer: Answer) -> None:
+        client = self._clients[number]
+        fds = [] if answer.fd is None else [answer.fd]
+        body = answer.encode()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(body) + 4096)
+        try:
+            socket.send_fds(client, [body], fds)
+        except OSError as error:
+            _log.warning("a control client did not take its answer: %s", error)
+
+    # Commands
+
+    def _answer(self, number: int, line: bytes) -> Answer | None:
+        try:
+            command = Command.decode(line)
+            run = COMMANDS.get(command.name)
+            if run is None:
+                raise ControlError(f"{command.name}: the server has no such command")
+            return run(self, number, command.arguments)
+        except (ControlError, Unfit) as error:
+            return Answer(error=str(error))
+        except (KeyError, TypeError, ValueError) as error:
+            return Answer(error=f"an argument is missing or wrong: {error!r}")
+
+    def hello(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
+        return Answer(self._served.about)
+
+    def board(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
+        """The scoreboard itself: the client reads it, which costs the supervisor nothing."""
+        return Answer(self._served.about, fd=self._served.board)
+
+    def settings(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
+        return Answer(self._served.settings())
+
+    def show_events(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
+        return Answer({"events": list(self.events.records)})
+
+    def reload(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
+        if self._pool.state is ServerState.DRAINING:
+            raise ControlError("the server ends")
+        _log.info("told to reload: loading the application anew")
+        actions = self._pool.reload(time.monotonic())
+        self._waiting[number] = self._pool.generations.asked
+        self._do(actions)
+        return None
+
+    def recycle(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
+        ready = [slot for slot, at in enumerate(self._pool.slots) if at.state is State.READY]
+        slots = ready if arguments["slot"] == "all" else [int(arguments["slot"])]
+        if not set(slots) <= set(ready):
+            raise ControlError(f"no worker is ready in slot {slots[0]}")
+        _log.info("told to recycle: %s", ", ".join(map(str, slots)))
+        self._do(self._pool.recycle(slots, time.monotonic()))
+        return Answer({"slots": slots})
+
+    def scale(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
+        before, wanted = self._pool.wanted, int(arguments["processes"])
+        actions = self._pool.scale(wanted, time.monotonic())
+        _log.info("told to scale: from %d to %d workers", before, wanted)
+        self._do(actions)
+        return Answer({"before": before, "wanted": wanted})
+
+    def stacks(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
+        slot = int(arguments["slot"])
+        if not 0 <= slot < len(self._pool.slots) or not self._pool.slots[slot].born:
+            raise ControlError(f"there is no worker in slot {slot}")
+        file = self._served.stacks[slot]
+        os.ftruncate(file, 0)
+        os.lseek(file, 0, os.SEEK_SET)
+        self._dump(slot)
+        return Answer({"slot": slot}, fd=file)
+
+    def stop(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
+        now = bool(arguments["now"])
+        _log.info("told to stop%s", " at once" if now else ": finishing what runs")
+        self._do(self._pool.stop(time.monotonic(), at_once=now))
+        return Answer(self._served.about)
+
+    # What clients wait for
+
+    def ended(self, action: TookOver | ReloadFailed) -> list[int]:
+        """A reload has ended: who waited for that is answered, and is to be closed."""
+        if isinstance(action, TookOver):
+            answer = Answer({"generation": action.generation})
+        else:
+            answer = Answer(error=action.text)
+        return self._tell(answer, lambda generation: generation <= action.generation)
+
+    def stopping(self) -> list[int]:
+        """The server ends: no reload will. Who waited is answered, and is to be closed."""
+        return self._tell(Answer(error="the server ends"), lambda _: True)
+
+    def _tell(self, answer: Answer, concerns: Callable[[int], bool]) -> list[int]:
+        told = [number for number, waits in self._waiting.items() if concerns(waits)]
+        for number in told:
+            self._send(number, answer)
+        return told
+
+
+Run = Callable[[Control, int, Mapping[str, Any]], Answer | None]
+
+COMMANDS: Mapping[str, Run] = {
+    "hello": Control.hello,
+    "board": Control.board,
+    "settings": Control.settings,
+    "events": Control.show_events,
+    "reload": Control.reload,
+    "recycle": Control.recycle,
+    "scale": Control.scale,
+    "stacks": Control.stacks,
+    "stop": Control.stop,
+}

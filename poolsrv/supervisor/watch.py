@@ -1,0 +1,74 @@
+"""Looks after the workers that are ready, once a second, if there is a limit for them.
+
+Supervisor only. Reads the scoreboard and /proc; what follows is the pool's decision.
+"""
+
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from poolsrv import _core
+from poolsrv.lifecycle import State
+from poolsrv.scoreboard import THREAD, Row
+from poolsrv.supervisor import limits
+from poolsrv.supervisor.actions import Action, Reason
+from poolsrv.supervisor.children import Worker
+from poolsrv.supervisor.limits import LOOK, Limits, Use
+from poolsrv.supervisor.pool import Pool
+
+_log = logging.getLogger("poolsrv")
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """A worker since it was ready: its limits, and what the slot had served before."""
+
+    pid: int
+    limits: Limits
+    since: float
+    before: int
+
+
+class Watch:
+    """`given` may be replaced: by the next reload."""
+
+    def __init__(self, pool: Pool, board: _core.Scoreboard, given: Limits) -> None:
+        self.given = given
+        self._pool = pool
+        self._board = board
+        self._chance = random.Random()
+        self._watched: dict[int, _Watched] = {}
+        self._next = 0.0
+
+    def deadline(self) -> float | None:
+        """When `look` should be called next."""
+        return self._next if self.given.any else None
+
+    def look(self, workers: Mapping[int, Worker], now: float) -> list[Action]:
+        """Judge each worker, if it is time."""
+        if not self.given.any or now < self._next:
+            return []
+        self._next = now + LOOK
+        actions: list[Action] = []
+        for slot, worker in workers.items():
+            if self._pool.slots[slot].state is State.READY:
+                actions += self._judge(slot, worker, now)
+        return actions
+
+    def _judge(self, slot: int, worker: Worker, now: float) -> list[Action]:
+        served = sum(Row(THREAD, self._board.totals(slot, 0)).all("requests"))
+        watched = self._watched.get(slot)
+        if watched is None or watched.pid != worker.pid:
+            drawn = self.given.drawn(self._chance)
+            watched = self._watched[slot] = _Watched(worker.pid, drawn, now, served)
+        use = Use(served - watched.before, now - watched.since, limits.resident(worker.pid))
+        if why := limits.kills(watched.limits, use):
+            return self._pool.kill(slot, why, Reason.RECYCLE, now)
+        why = limits.exceeded(watched.limits, use)
+        if not why or self._pool.is_recycling(slot):
+            return []
+        _log.info(
+            "worker is replaced: %s", why, extra={"fields": {"slot": slot, "worker": worker.pid}}
+        )
+        return self._pool.recycle([slot], now)
