@@ -105,9 +105,9 @@ def _run(
         settings.processes,
         settings.threads,
     )
-    # The usual soft limit of 1024 is for programs that use select(): idle
-    # connections alone may be more.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The usual soft limit of 1024 is for programs that use select(): idle connections
+    # alone may be more. The application has what the server was started with.
+    usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with ExitStack() as stack:
         listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
@@ -198,6 +198,7 @@ def _run(
                 close_supervisors_own()
                 if admin is not None:
                     admin.socket.close()
+                resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
                 level, format = work.settings.log_level, work.settings.log_format
                 log.setup(level, format, f"template {generation}")
                 template(control, work, generation)

@@ -176,3 +176,24 @@ def test_a_helper_started_at_import_has_nothing_of_the_servers(
         running.terminate()
         assert running.wait() == 0
     running.wait_until(lambda: not running.living())
+
+
+def test_many_connections_leave_the_application_its_numbers(server: Start) -> None:
+    running = server(
+        APP, processes=1, through=["prlimit", "--nofile=1024:4096"], header_timeout="60s"
+    )
+    assert get(running, "/limit") == [1024, 1024]
+    clients = [Client(running.address) for _ in range(1200)]
+    for client in clients:
+        client.send(b"GET / HT")  # the worker holds it
+    (pid,) = running.workers()
+    running.wait_until(lambda: len(running.descriptors(pid)) > 1200, deadline=20)
+    number, ready = get(running, "/lowest")
+    assert number < 512
+    assert ready == 1
+    # What is raised for the many does not reach a child; a program only now.
+    assert get(running, "/limit")[0] == 1024
+    for client in clients:
+        client.close()
+    running.wait_until(lambda: len(running.descriptors(pid)) < 100, deadline=20)
+    assert get(running, "/limit") == [1024, 1024]

@@ -7,6 +7,8 @@ import atexit
 import json
 import multiprocessing
 import os
+import resource
+import select
 import signal
 import subprocess
 import sys
@@ -232,6 +234,27 @@ def program(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
     return _text(start, json.loads(out.stdout))
 
 
+def lowest(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    """The number that a file of the application's gets, and whether select() takes it."""
+    with Path(os.devnull).open() as file:
+        return _text(start, [file.fileno(), len(select.select([file], [], [], 0)[0])])
+
+
+def limit(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    """The soft limit of open files that a child and a program have."""
+    out = subprocess.run(["sh", "-c", "ulimit -n"], stdout=subprocess.PIPE, check=True)
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(writer, str(resource.getrlimit(resource.RLIMIT_NOFILE)[0]).encode())
+        os._exit(0)
+    _status(pid)
+    child = int(os.read(reader, 20))
+    os.close(reader)
+    os.close(writer)
+    return _text(start, [child, int(out.stdout)])
+
+
 def hello(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
     return _text(start, os.getpid())
 
@@ -253,6 +276,8 @@ _VIEWS: list[View] = [
     sees,
     program,
     hello,
+    lowest,
+    limit,
 ]
 _PATHS = {f"/{view.__name__}": view for view in _VIEWS}
 

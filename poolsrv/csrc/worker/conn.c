@@ -121,7 +121,7 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
         conn_unload(w, 1);
         return NULL;
     }
-    c->fd = fd;
+    c->fd = descriptors_place(w, fd);
     c->item = *item;
     c->ready = item->since;
     c->ending = ENDING_CLOSE;
@@ -155,8 +155,11 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     c->next = w->free;
     w->free = c;
     pthread_mutex_unlock(&w->lock);
-    if (atomic_fetch_sub(&w->live, 1) == 1 && atomic_load(&w->draining))
+    const uint32_t live = atomic_fetch_sub(&w->live, 1) - 1;
+    descriptors_left(w, live);
+    if (live == 0 && atomic_load(&w->draining)) {
         worker_ring(w->bell);
+    }
 }
 
 /* Another process may hold the same connection's descriptor (a child that the

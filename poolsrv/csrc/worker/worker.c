@@ -60,6 +60,7 @@ leave(void *argument)
     uint32_t i;
 
     w->left = true;
+    descriptors_restore(&w->descriptors);
     for (i = 0; i < places; i++) {
         Conn *c = conn_at(w, i);
         c->gone = true;
@@ -110,6 +111,7 @@ worker_new(const WorkerOptions *options)
     /* Now, while no application can change the environment under us. */
     const char *folder = getenv("TMPDIR");
     w->spool_folder = strdup(folder && *folder ? folder : "/tmp");
+    descriptors_init(&w->descriptors);
     pthread_mutex_init(&w->lock, NULL);
     pthread_mutex_init(&w->side, NULL);
     schedule_init(&w->schedule, (int32_t)threads, options->parallel);

@@ -5,6 +5,7 @@
 #include "common/clock.h"
 #include "common/forks.h"
 #include "worker/conn.h"
+#include "worker/descriptors.h"
 #include "worker/stream.h"
 #include "worker/notes.h"
 #include "worker/ready.h"
@@ -53,6 +54,7 @@ struct Worker {
     _Atomic uint32_t pace;
     _Atomic bool draining;
     char *spool_folder;
+    Descriptors descriptors;
     bool left; /* this process is a child that the application has forked */
     ForkGuard guard;
     bool orphan;
