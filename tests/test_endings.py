@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import pytest
@@ -229,3 +229,105 @@ def test_a_stop_answers_all_that_had_arrived(server: Start, attempt: int) -> Non
     assert probe.wait() == 0
     assert sum(client.resets for client in clients) == 0
     assert sum(client.unanswered for client in clients) == 0
+
+
+# A worker that is broken
+
+
+def test_a_worker_whose_descriptors_were_closed_is_replaced(server: Start) -> None:
+    probe = server(
+        PROBE, processes=1, threads=2, allow_errors="worker exited with status 1|was lost"
+    )
+    (worker,) = probe.workers()
+    with Client(probe.address) as client:
+        client.send(head("GET", "/close-all"))
+        client.read_to_end()
+    probe.wait_for_log("does the application close what it has not opened")
+    probe.wait_until(lambda: probe.workers() and probe.workers() != [worker])
+    with Client(probe.address) as client:
+        assert client.get("/x").status == 200
+
+
+# What clients can make a worker keep
+
+
+def test_bodies_of_all_clients_together_are_limited(server: Start) -> None:
+    """Beyond the limit they go to files."""
+    probe = server(
+        PROBE, processes=1, threads=2, worker_buffer="1MB", body_buffer="10MB", body_min_rate=0
+    )
+    (worker,) = probe.workers()
+    with ExitStack() as stack:
+        clients = []
+        for number in range(1, 11):
+            client = stack.enter_context(Client(probe.address))
+            client.send(head("POST", "/echo", "Content-Length: 600000") + b"x" * 599_999)
+            clients.append(client)
+            probe.wait_for_metric(number, "poolsrv_connections", state="reading")
+        probe.wait_until(lambda: sum("deleted" in name for name in probe.descriptors(worker)) >= 7)
+        for client in clients:
+            client.send(b"x")
+            assert client.receive().body == b"x" * 600_000
+
+
+def test_a_request_in_parts_is_refused_when_too_much_is_kept(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=2, worker_buffer=3000)
+    with ExitStack() as stack:
+        slow = [stack.enter_context(Client(probe.address)) for _ in range(3)]
+        for number, client in enumerate(slow[:2], 1):
+            client.send(b"GET / HTTP/1.1\r\nX: " + b"x" * 1000)
+            probe.wait_for_metric(number, "poolsrv_connections", state="reading")
+        slow[2].send(b"GET / HTTP/1.1\r\nX: ")
+        assert slow[2].receive().status == 503
+        with Client(probe.address) as whole:
+            assert whole.get("/x").status == 200
+
+
+def test_responses_of_all_clients_together_are_limited(server: Start) -> None:
+    """A thread waits for the reader, though the application has ended."""
+    probe = server(PROBE, processes=1, threads=2, worker_buffer="10MB", response_buffer="100MB")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(2)]
+        for client, state in zip(clients, ("writing", "running"), strict=True):
+            client.send(head("GET", "/give-list?size=1000000&count=20"))
+            probe.wait_for_metric(1, "poolsrv_connections", state=state)
+        for client in clients:
+            assert len(client.receive().body) == 20_000_000
+
+
+def read_slowly(server: Server, client: Client) -> None:
+    while client.socket.recv(1000):
+        pass_time(server, 0.05)
+
+
+def test_a_reader_without_a_thread_is_held_to_the_least_rate(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1, send_min_rate="1MB", send_timeout="1s")
+    with Client(probe.address) as client:
+        client.send(head("GET", "/give-list?size=1000000&count=20"))
+        probe.wait_for_metric(1, "poolsrv_connections", state="writing")
+        with pytest.raises(ConnectionResetError):
+            read_slowly(probe, client)
+
+
+def has_ended(client: Client) -> bool:
+    client.socket.setblocking(False)
+    try:
+        return client.socket.recv(1) == b""
+    except BlockingIOError:
+        return False
+
+
+def test_idle_connections_beyond_the_descriptors_are_counted(server: Start) -> None:
+    """Workers hand back more than the supervisor can hold: those idle longest make room."""
+    probe = server(PROBE, processes=2, threads=4, through=("prlimit", "--nofile=256:256", "--"))
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(400)]
+        for client in clients:
+            client.send(head("GET", "/x"))
+        for client in clients:
+            with suppress(Truncated):
+                client.receive()
+        probe.wait_until(lambda: probe.metric("poolsrv_connections", state="idle") == 0, 20)
+        ended = sum(has_ended(client) for client in clients)
+        assert ended < 300
+        assert probe.metric("poolsrv_connections_closed_total", reason="evicted") == ended

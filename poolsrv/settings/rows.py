@@ -316,9 +316,8 @@ class Settings:
         Row(
             size(0, 2**30),
             TIMES,
-            "Bytes a second that a client must take of a response while a thread waits for it, "
-            "which is beyond response-buffer: the connection is closed once it is behind by the "
-            "time of send-timeout; 0 for any.",
+            "Bytes a second that a client must take of a response, on average: the connection is "
+            "closed once it is behind by the time of send-timeout; 0 for any.",
         ),
         # An honest reader may be as slow as 10 KB a second, and pause.
     ] = 4096
@@ -394,10 +393,20 @@ class Settings:
         Row(
             size(0, 2**30),
             MESSAGES,
-            "How much of a response is kept for a slow client before the thread waits for it, "
-            "which must then take send-min-rate.",
+            "How much of a response is kept for a slow client before the thread waits for it.",
         ),
     ] = 2**20
+    worker_buffer: Annotated[
+        int,
+        Row(
+            size(0, 2**40),
+            MESSAGES,
+            "How much memory request heads, bodies and responses of all clients of a worker may "
+            "take together. Beyond it bodies are spooled, a thread waits until the client has "
+            "taken its response, and a request that comes in parts is answered 503; 0 for no "
+            "limit.",
+        ),
+    ] = 2**28
     server_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Server header field.")] = True
     date_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Date header field.")] = True
 

@@ -145,7 +145,15 @@ def run(job: Job, slot: int) -> None:
     if told:  # to drain, while it loaded
         reactor.drain()
     _say(channel, _core.WORD_READY, "")
-    _watch(reactor, receiver)
+    try:
+        _watch(reactor, receiver)
+    except BaseException:  # noqa: BLE001 - whatever it was, another worker follows
+        # Without its main thread a worker knows no time limits and no stop. What
+        # raises here: a signal handler of the application, or descriptors of ours
+        # that it has closed. Its threads may be waiting for ever.
+        _log.critical("the main thread cannot go on; another worker follows", exc_info=True)
+        logging.shutdown()
+        os._exit(1)
     for thread in threads:
         thread.join()
     signal.set_wakeup_fd(-1)

@@ -275,6 +275,19 @@ def orphan(request: Request) -> Iterable[bytes]:
     return show_process(request)
 
 
+def close_all(request: Request) -> Iterable[bytes]:
+    """Closes every descriptor but the standard ones, as daemons do."""
+    os.closerange(3, 4096)
+    request.start("200 OK", PLAIN)
+    return [b"closed"]
+
+
+def give_list(request: Request) -> Iterable[bytes]:
+    """`count` pieces of `size` bytes in a list."""
+    request.start("200 OK", PLAIN)
+    return [bytes(int(request.query["size"])) for _ in range(int(request.query["count"]))]
+
+
 ROUTES = {
     f"/{route.__name__.replace('_', '-')}": route
     for route in (
@@ -305,6 +318,8 @@ ROUTES = {
         hold_inside,
         die,
         orphan,
+        close_all,
+        give_list,
     )
 }
 

@@ -67,6 +67,7 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(BYTES, body_buffer, "")                         \
     O(SWITCH, request_buffering, "")                  \
     O(BYTES, response_buffer, "")                     \
+    O(BOUND, worker_buffer, "")                       \
     O(COUNT, keep_alive_requests, "")                 \
     O(SECONDS, header_timeout, "")                    \
     O(SECONDS, body_timeout, "")                      \

@@ -373,9 +373,17 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
     if (worker_left(self->worker)) {
         end_process(&self->app);
     }
-    Py_BEGIN_ALLOW_THREADS result = watch_wait(self->worker);
-    Py_END_ALLOW_THREADS while ((garbage = output_garbage_pop(self->worker)) !=
-                                NULL) Py_DECREF((PyObject *)garbage);
+    PyThreadState *state = PyEval_SaveThread();
+    result = watch_wait(self->worker);
+    const int error = errno;
+    PyEval_RestoreThread(state);
+    if (result == WATCH_BROKEN) {
+        errno = error;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    while ((garbage = output_garbage_pop(self->worker)) != NULL) {
+        Py_DECREF((PyObject *)garbage);
+    }
     notes = notes_list(self->worker);
     if (notes == NULL)
         return NULL;
@@ -601,7 +609,8 @@ static PyMethodDef reactor_methods[] = {
     {"watch", (PyCFunction)reactor_watch, METH_NOARGS,
      "The main thread's wait: (drained, notes).\n\n"
      "Returns at a signal, when there are notes to log (level, text), or, with "
-     "drained true, when nothing is left and the threads are ending."},
+     "drained true, when nothing is left and the threads are ending. Raises "
+     "OSError when the worker cannot go on."},
     {"drain", (PyCFunction)reactor_drain, METH_NOARGS,
      "Hand idle connections back, finish what runs, take nothing new."},
     {"request_id", (PyCFunction)reactor_request_id, METH_O,

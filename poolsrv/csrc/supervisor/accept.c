@@ -27,14 +27,16 @@ accept_listen(Dispatch *d, bool on)
 }
 
 /* No descriptors: those who have been idle longest make room. */
-static void
+static bool
 make_room(Dispatch *d, uint64_t now)
 {
     word_add(&d->board->supervisor->accept_errors[0], 1);
     if (parked_evict(d, EVICT_BATCH) == 0) {
         accept_listen(d, false);
         d->accept_again = now + ACCEPT_PAUSE;
+        return false;
     }
+    return true;
 }
 
 static void
@@ -67,10 +69,11 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
         socklen_t size = sizeof from;
         int fd = accept4(d->listeners[listener], (struct sockaddr *)&from,
                          &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= d->most) {
+        if (fd >= d->most && !make_room(d, now)) {
+            word_add(&d->board->supervisor->closed[CLOSED_EVICTED], 1);
             close(fd);
-            fd = -1;
-            errno = EMFILE;
+            more = false;
+            break;
         }
         if (fd < 0) {
             if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)

@@ -85,7 +85,8 @@ add(Worker *w, Request *r, const char *data, size_t size)
         return 0;
     if (total > w->o.limits.limit_request_body)
         return 413;
-    if (r->spool < 0 && total > w->o.limits.body_buffer) {
+    if (r->spool < 0 &&
+        (total > w->o.limits.body_buffer || worker_is_full(w))) {
         r->spool = spool_open(w->spool_folder);
         if (r->spool < 0 || write_all(r->spool, r->memory, r->body_size) < 0)
             goto failed;
@@ -223,7 +224,7 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
             if (left < room)
                 room = left;
             /* What stays in memory is received where it stays. */
-            if (r->spool < 0 &&
+            if (r->spool < 0 && !worker_is_full(w) &&
                 (uint64_t)r->head.content_length <= w->o.limits.body_buffer) {
                 if (reserve(r, room, (uint64_t)r->head.content_length) < 0)
                     return exchange_client_left(w, t, c);

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "worker/conn.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -19,6 +20,19 @@ conn_request_free(Conn *c)
         request_clear(c->request);
         free(c->request);
         c->request = NULL;
+    }
+}
+
+void
+conn_count_memory(Worker *w, Conn *c)
+{
+    uint64_t bytes = c->out_size;
+    if (c->request) {
+        bytes += c->request->capacity + c->request->body_capacity;
+    }
+    if (bytes != c->buffered) {
+        atomic_fetch_add(&w->buffered, bytes - c->buffered); /* may wrap */
+        c->buffered = bytes;
     }
 }
 
@@ -141,6 +155,7 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     const uint64_t word = atomic_load(&c->word);
     conn_request_free(c);
     output_discard(w, c);
+    conn_count_memory(w, c);
     conn_set_state(w, t, c, CONN_FREE);
     conn_uncount(w, c);
     atomic_fetch_sub(&w->line->held, 1);
@@ -148,7 +163,9 @@ conn_leave(Worker *w, Thread *t, Conn *c)
      * number since. */
     const int fd = c->fd;
     c->fd = -1;
-    close(fd);
+    if (close(fd) < 0 && errno == EBADF) {
+        worker_break(w, EBADF); /* somebody else has closed it */
+    }
     /* A new generation, still owned: events on their way are for nobody. */
     atomic_store(&c->word, ((word >> CONN_BITS) + 1) << CONN_BITS | CONN_OWNED);
     pthread_mutex_lock(&w->lock);

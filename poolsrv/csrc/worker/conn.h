@@ -93,10 +93,12 @@ struct Conn {
     Word deadline;    /* of the state it is in; 0: none */
     Request *request; /* an incomplete one, or NULL */
     Segment *out, *out_last;
-    uint64_t out_size; /* bytes in these segments */
+    uint64_t out_size; /* bytes in these segments, files aside */
     uint64_t sent;     /* bytes that the socket took, ever */
     uint64_t taken;    /* of these, by the client, at the last look */
     uint64_t patience; /* how long we may still wait for its reader */
+    uint64_t judged;   /* when that was last found out */
+    uint64_t buffered; /* of w->buffered, so many bytes are for this one */
     uint8_t state;     /* ConnState; by conn_set_state() */
     uint8_t ending;    /* Ending, of the answer on its way */
     uint8_t lane;      /* in the ready queue: a ReadyLane */
@@ -132,5 +134,7 @@ void conn_uncount(Worker *w, Conn *c);
  * if it waits for the end. */
 void conn_unload(Worker *w, uint32_t count);
 void conn_request_free(Conn *c);
+/* What it keeps in memory has changed: count it anew. */
+void conn_count_memory(Worker *w, Conn *c);
 
 #endif

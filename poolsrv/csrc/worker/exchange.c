@@ -177,6 +177,9 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     w->o.handler->serve(w->o.handler->argument, t, c, r);
     returned = t->now;
     pieces_flush(t, c, output_last(c));
+    if (c->out && worker_is_full(w)) {
+        output_wait(t, c);
+    }
 
     /* The figures alone must know the very end. */
     if (SCOREBOARD_OBSERVED)
@@ -210,6 +213,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
         request_drop_body(r);
     }
     conn_set_state(w, t, c, CONN_WRITING);
+    c->judged = t->now;
     output_await_reader(w, c, t->now);
     return STEP_AGAIN;
 }
@@ -218,7 +222,7 @@ static Step
 write_on(Worker *w, Thread *t, Conn *c)
 {
     Request none = {.spool = -1};
-    const uint64_t before = c->out_size;
+    const uint64_t before = c->sent;
     const uint64_t start = clock_now();
     const int done = output_flush(t, c, output_last(c));
     t->now = clock_now();
@@ -228,7 +232,7 @@ write_on(Worker *w, Thread *t, Conn *c)
         return exchange_hang_up(w, t, c);
     }
     if (done != 1) {
-        if (c->out_size != before)
+        if (c->sent != before)
             output_await_reader(w, c, t->now);
         return done ? STEP_AGAIN : STEP_WAIT;
     }
@@ -288,6 +292,10 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
         &r->head, &w->head_limits, r->buffer + r->start, r->size - r->start);
     if (result == HTTP1_DONE)
         return framed(w, t, c, r);
+    if (result == HTTP1_PARTIAL && c->request == NULL && worker_is_full(w)) {
+        return refuse_request(w, t, c, 503,
+                              "too much is kept for slow clients");
+    }
     if (result != HTTP1_PARTIAL)
         return refuse_request(w, t, c, http1_status(result),
                               http1_words(result));
@@ -400,6 +408,9 @@ exchange_run(Worker *w, Thread *t, Conn *c)
             return;
         if (step == STEP_WAIT) {
             watch_attend(w);
+            if (c->request || c->out || c->buffered) {
+                conn_count_memory(w, c);
+            }
             if (conn_release(w, c))
                 return;
             t->now = clock_now();

@@ -7,6 +7,33 @@
 
 #include "worker/worker_internal.h"
 
+/* Do the lines that were dropped wait to be told of? Not more than once a
+ * second; `side` is held. */
+static bool
+is_loss_due(const Worker *w)
+{
+    return w->note_lost && (atomic_load(&w->live) == 0 ||
+                            clock_now() - w->note_second >= CLOCK_SECOND);
+}
+
+/* May one more line be said now? A debug line is asked for. */
+static bool
+is_allowed(Worker *w, NoteLevel level)
+{
+    const uint64_t now = clock_now();
+    if (w->note_count == NOTES_MOST) {
+        return false;
+    }
+    if (level <= NOTE_DEBUG) {
+        return true;
+    }
+    if (now - w->note_second >= CLOCK_SECOND && w->note_lost == 0) {
+        w->note_second = now;
+        w->note_said = 0;
+    }
+    return w->note_said++ < NOTES_A_SECOND;
+}
+
 void
 notes_add(Worker *w, NoteLevel level, const char *format, ...)
 {
@@ -14,21 +41,20 @@ notes_add(Worker *w, NoteLevel level, const char *format, ...)
     bool first;
     pthread_mutex_lock(&w->side);
     first = w->note_count == 0;
-    if (w->note_count == NOTES_MOST) {
-        /* A flood must not become a flood of log lines, nor one of debug
-         * lines a warning. */
-        if (w->note_lost++ == 0 || level > w->note_lost_level)
-            w->note_lost_level = level;
-    } else {
+    if (is_allowed(w, level)) {
         Note *note = &w->notes[(w->note_first + w->note_count++) % NOTES_MOST];
         note->level = level;
         va_start(arguments, format);
         vsnprintf(note->text, sizeof note->text, format, arguments);
         va_end(arguments);
+    } else if (w->note_lost++ == 0 || level > w->note_lost_level) {
+        /* A flood of debug lines must not become a warning. */
+        w->note_lost_level = level;
     }
     pthread_mutex_unlock(&w->side);
-    if (first)
+    if (first) {
         worker_ring(w->bell);
+    }
 }
 
 bool
@@ -41,13 +67,23 @@ notes_pop(Worker *w, Note *note)
         w->note_first = (w->note_first + 1) % NOTES_MOST;
         w->note_count--;
         found = true;
-    } else if (w->note_lost) {
+    } else if (is_loss_due(w)) {
         note->level = w->note_lost_level;
         snprintf(note->text, sizeof note->text,
                  "%u more messages like these were dropped", w->note_lost);
         w->note_lost = 0;
         found = true;
     }
+    pthread_mutex_unlock(&w->side);
+    return found;
+}
+
+bool
+notes_wait(Worker *w)
+{
+    bool found;
+    pthread_mutex_lock(&w->side);
+    found = w->note_count || is_loss_due(w);
     pthread_mutex_unlock(&w->side);
     return found;
 }

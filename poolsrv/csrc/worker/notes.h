@@ -7,6 +7,9 @@
 #include "worker/worker.h"
 
 #define NOTES_MOST 64
+/* Clients can cause lines: so many reach the log in a second, and what the
+ * others said is not worth more than their number. */
+#define NOTES_A_SECOND 10
 
 typedef enum { NOTE_DEBUG = 10, NOTE_INFO = 20, NOTE_WARNING = 30 } NoteLevel;
 
@@ -18,5 +21,7 @@ typedef struct {
 void notes_add(Worker *w, NoteLevel level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool notes_pop(Worker *w, Note *note);
+/* Is there one to pop? */
+bool notes_wait(Worker *w);
 
 #endif

@@ -32,7 +32,9 @@ append(Conn *c, Segment *segment)
     else
         c->out = segment;
     c->out_last = segment;
-    c->out_size += segment->size;
+    if (segment->fd < 0) {
+        c->out_size += segment->size;
+    }
 }
 
 static int
@@ -68,7 +70,9 @@ drop_first(Worker *w, Conn *c)
 {
     Segment *segment = c->out;
     c->out = segment->next;
-    c->out_size -= segment->size;
+    if (segment->fd < 0) {
+        c->out_size -= segment->size;
+    }
     if (segment->fd >= 0)
         close(segment->fd);
     if (segment->owner == NULL) {
@@ -244,7 +248,9 @@ output_flush(Thread *t, Conn *c, StreamFollow follow)
         if (n < 0)
             return -1;
         segment->size -= (uint64_t)n;
-        c->out_size -= (uint64_t)n;
+        if (segment->fd < 0) {
+            c->out_size -= (uint64_t)n;
+        }
         if (segment->size == 0)
             drop_first(t->worker, c);
         else if (n == 0)
@@ -300,42 +306,59 @@ patience(const WorkerLimits *limits, uint64_t had, uint64_t waited,
     return has < limits->send_timeout ? has : limits->send_timeout;
 }
 
-int
-output_wait(Thread *t, Conn *c)
+/* The client has been waited for since the last look. */
+static void
+spend_patience(const WorkerLimits *limits, Conn *c, uint64_t now)
 {
-    const WorkerLimits *limits = worker_limits(t->worker);
     if (c->patience == PATIENCE_UNTRIED) {
         c->patience = limits->send_timeout;
         output_taken(c); /* from here on it counts */
+    } else {
+        c->patience =
+            patience(limits, c->patience, now - c->judged, output_taken(c));
     }
-    /* A file is not in memory: it waits without a thread. */
-    while (!c->gone && c->out_size > limits->response_buffer) {
-        const uint64_t timeout = c->patience / CLOCK_MILLISECOND + 1;
-        const uint64_t since = clock_now();
+    c->judged = now;
+}
+
+int
+output_wait(Thread *t, Conn *c)
+{
+    Worker *w = t->worker;
+    const WorkerLimits *limits = worker_limits(w);
+    while (!c->gone &&
+           c->out_size > (worker_is_full(w) ? 0 : limits->response_buffer)) {
+        uint64_t timeout;
         int n;
+        if (c->patience == PATIENCE_UNTRIED) {
+            spend_patience(limits, c, clock_now());
+        }
         if (c->patience == 0) {
             word_add(&t->row->limited[LIMIT_SEND], 1);
             return lost(c);
         }
+        timeout = c->patience / CLOCK_MILLISECOND + 1;
+        c->judged = clock_now();
         atomic_store(&t->row->current.state, THREAD_WRITING);
         n = stream_wait_writable(c, timeout < INT_MAX ? (int)timeout : INT_MAX);
-        t->waited += clock_now() - since;
+        t->waited += clock_now() - c->judged;
         atomic_store(&t->row->current.state, THREAD_APPLICATION);
-        if (n < 0)
+        if (n < 0) {
             return lost(c);
-        if (n > 0)
-            do /* all that the socket takes: fewer waits */
+        }
+        if (n > 0) {
+            do { /* all that the socket takes: fewer waits */
                 n = output_flush(t, c, STREAM_PUSH);
-            while (n == 2);
-        c->patience =
-            patience(limits, c->patience, clock_now() - since, output_taken(c));
+            } while (n == 2);
+        }
+        spend_patience(limits, c, clock_now());
     }
     return c->gone ? -1 : 0;
 }
 
-void
+bool
 output_await_reader(Worker *w, Conn *c, uint64_t now)
 {
-    output_taken(c);
-    word_set(&c->deadline, now + w->o.limits.send_timeout);
+    spend_patience(&w->o.limits, c, now);
+    word_set(&c->deadline, now + c->patience);
+    return c->patience != 0;
 }

@@ -10,7 +10,7 @@
 #include "worker/stream.h"
 #include "worker/worker.h"
 
-/* Of a connection's patience: no thread has waited for this answer's reader. */
+/* Of a connection's patience: this answer has not waited for its reader. */
 #define PATIENCE_UNTRIED UINT64_MAX
 
 /* A piece of an answer that the socket has not taken yet. */
@@ -52,9 +52,9 @@ int output_flush(Thread *t, Conn *c, StreamFollow follow);
 void output_discard(Worker *w, Conn *c);
 /* How much the client has taken since the last look. */
 uint64_t output_taken(Conn *c);
-/* An answer waits without a thread: from now on the client has its time to take
- * some more of it. */
-void output_await_reader(Worker *w, Conn *c, uint64_t now);
+/* An answer waits without a thread: how long the client has to take some more
+ * of it is set as the deadline. False: it has no time left. */
+bool output_await_reader(Worker *w, Conn *c, uint64_t now);
 
 /* Owners whose segments have been sent: one, or NULL. */
 void *output_garbage_pop(Worker *w);

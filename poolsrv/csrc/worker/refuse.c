@@ -78,8 +78,7 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
         }
         return;
     case CONN_WRITING:
-        if (output_taken(c)) {
-            output_await_reader(w, c, now);
+        if (output_await_reader(w, c, now)) {
             if (!conn_release(w, c))
                 threads_call(w, c);
             return;

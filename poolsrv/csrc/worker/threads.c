@@ -156,6 +156,9 @@ threads_poll(Worker *w, Thread *t, int timeout)
     int32_t room;
     int i, n;
     n = epoll_wait(w->epoll, events, EVENT_BATCH, timeout);
+    if (n < 0 && errno != EINTR) {
+        worker_break(w, errno);
+    }
     t->now = clock_now();
     room = forecast_knows(w->o.board->forecast) ? room_here(w) : INT32_MAX;
     for (i = 0; i < n; i++) {
@@ -228,7 +231,7 @@ take(Worker *w, Thread *t)
                 break;
             }
         }
-        if (w->quitting)
+        if (w->quitting || atomic_load(&w->broken))
             break;
         if (w->leader < 0) {
             const int timeout = empty ? -1 : looks ? 0 : LEFT_PLACE_WAITS;

@@ -4,6 +4,7 @@
 #define _GNU_SOURCE
 #include "worker/watch.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -510,11 +511,7 @@ orphaned(Worker *w)
 static bool
 has_news(Worker *w)
 {
-    bool news;
-    pthread_mutex_lock(&w->side);
-    news = w->note_count || w->garbage;
-    pthread_mutex_unlock(&w->side);
-    return news;
+    return atomic_load(&w->has_garbage) || notes_wait(w);
 }
 
 WatchResult
@@ -526,6 +523,10 @@ watch_wait(Worker *w)
         int i, n, timeout = -1;
 
         /* Before the wait: what told us may have told us of notes as well. */
+        if (atomic_load(&w->broken)) {
+            errno = atomic_load(&w->broken);
+            return WATCH_BROKEN;
+        }
         if (atomic_load(&w->draining) && empty(w)) {
             quit(w);
             return WATCH_DRAINED;
@@ -538,11 +539,17 @@ watch_wait(Worker *w)
             timeout = (int)((w->orphan_end - now) / CLOCK_MILLISECOND) + 1;
         }
         n = epoll_wait(w->watch, events, 8, timeout);
+        if (n < 0 && errno != EINTR) {
+            return WATCH_BROKEN;
+        }
         w->main.now = clock_now();
         for (i = 0; i < n; i++) {
             switch ((Watched)events[i].data.u64) {
             case WATCHED_TIMER:
                 tick(w);
+                if (notes_wait(w)) { /* of what was dropped */
+                    return WATCH_NOTES;
+                }
                 break;
             case WATCHED_EPOLL:
                 events_came(w);

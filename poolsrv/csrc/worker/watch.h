@@ -11,6 +11,7 @@ typedef enum {
     WATCH_SIGNAL,  /* the signal descriptor is readable */
     WATCH_NOTES,   /* something to log or to release: notes_pop and
                     * output_garbage_pop */
+    WATCH_BROKEN,  /* this process cannot go on; errno says why */
     WATCH_DRAINED, /* nothing is left; the threads are ending */
 } WatchResult;
 

@@ -3,6 +3,7 @@
 #include "worker/worker.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -12,13 +13,30 @@
 
 #include "worker/worker_internal.h"
 
-void
+bool
 worker_ring(int bell)
 {
     const uint64_t one = 1;
-    /* Full means that it rings already. */
-    while (write(bell, &one, sizeof one) < 0 && errno == EINTR)
-        ;
+    ssize_t n;
+    do {
+        n = write(bell, &one, sizeof one);
+    } while (n < 0 && errno == EINTR);
+    return n > 0 || errno == EAGAIN; /* full: it rings already */
+}
+
+void
+worker_break(Worker *w, int error)
+{
+    int none = 0;
+    atomic_compare_exchange_strong(&w->broken, &none, error);
+    atomic_store(&w->line->limit, 0);
+    if (!worker_ring(w->bell)) {
+        dprintf(STDERR_FILENO,
+                "poolsrv: worker %d ends: its descriptors are gone (%s); does "
+                "the application close what it has not opened?\n",
+                (int)getpid(), strerror(error));
+        _exit(1);
+    }
 }
 
 const WorkerLimits *

@@ -51,6 +51,7 @@ struct Worker {
     Conn *blocks[CONN_BLOCKS];
     _Atomic uint32_t conn_count; /* places made so far */
     _Atomic uint32_t live;       /* of those, in use */
+    _Atomic uint64_t buffered;   /* bytes that connections keep in memory */
     _Atomic uint32_t pace;
     _Atomic bool draining;
     char *spool_folder;
@@ -58,6 +59,7 @@ struct Worker {
     bool left; /* this process is a child that the application has forked */
     ForkGuard guard;
     bool orphan;
+    _Atomic int broken; /* an errno */
     uint64_t orphan_end;
     uint64_t swept;
     uint32_t begun;      /* ready.begun of the last tick */
@@ -66,6 +68,8 @@ struct Worker {
     pthread_mutex_t side; /* guards notes and garbage */
     Note notes[NOTES_MOST];
     uint32_t note_first, note_count, note_lost;
+    uint32_t note_said; /* since note_second */
+    uint64_t note_second;
     NoteLevel note_lost_level; /* the highest of those lost */
     Segment *garbage;
     _Atomic bool has_garbage;
@@ -76,6 +80,14 @@ static inline Conn *
 conn_at(Worker *w, uint32_t index)
 {
     return &w->blocks[index / CONN_BLOCK][index % CONN_BLOCK];
+}
+
+/* Do connections keep as much in memory as they may, all together? */
+static inline bool
+worker_is_full(const Worker *w)
+{
+    return atomic_load_explicit(&w->buffered, memory_order_relaxed) >=
+           w->o.limits.worker_buffer;
 }
 
 /* Until when a connection may stay in a state that begins now; 0: no limit. */
@@ -145,6 +157,12 @@ conn_set_state(const Worker *w, Thread *t, Conn *c, ConnState state)
     word_set(&c->deadline, conn_time_limit(w, c, state, t->now));
 }
 
-void worker_ring(int bell);
+/* False: the bell is gone. */
+bool worker_ring(int bell);
+/* This process cannot go on, because of this errno: the application has closed
+ * our descriptors, most likely. The main thread ends it, if it can still be
+ * told.
+ */
+void worker_break(Worker *w, int error);
 
 #endif

@@ -203,6 +203,7 @@ stage_start(Stage *stage, bool streamed)
                    .header_timeout = PATIENCE * CLOCK_SECOND,
                    .body_timeout = PATIENCE * CLOCK_SECOND,
                    .send_timeout = PATIENCE * CLOCK_SECOND,
+                   .worker_buffer = UINT64_MAX,
                    .keep_alive_timeout = PATIENCE * CLOCK_SECOND,
                    .limit_request_body = 100000,
                    .body_buffer = 3000,
