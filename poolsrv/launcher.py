@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from poolsrv.control import listen, place
 from poolsrv.errors import ApplicationError, ListenError, MachineError, PoolsrvError
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
-from poolsrv.settings.addresses import Address, TcpAddress, UnixAddress
+from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
@@ -36,6 +36,7 @@ from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.control import Served
 from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
 from poolsrv.worker.loader import require
 from poolsrv.worker.main import Job, Site
@@ -109,7 +110,11 @@ def _run(
     # alone may be more. The application has what the server was started with.
     usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    notify = Notify(os.environ, os.getpid())
+    passed = _passed(os.environ)
+    settings = _with(settings, passed)
     with ExitStack() as stack:
+        stack.callback(notify.close)
         listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
         admin = _open_admin(stack, settings)
         # Twice the workers: a generation that takes over needs slots of its own.
@@ -171,7 +176,7 @@ def _run(
         jobs = {1: job}  # by generation
 
         def shown_settings() -> dict[str, str]:
-            now = jobs[max(jobs)].settings
+            now = jobs[pool.generations.serving.number].settings
             return {key(name): row.kind.show(getattr(now, name)) for name, row in ROWS.items()}
 
         control = _open_control(stack, settings.control)
@@ -188,10 +193,10 @@ def _run(
             for gone in set(jobs) - {found.number for found in pool.generations.all()}:
                 del jobs[gone]
             if generation not in jobs and read_again is not None:
-                given = dataclasses.replace(job, settings=_reloaded(settings, read_again()))
-                jobs[generation] = given
-                pool.set_times(given.settings.startup_timeout, given.settings.graceful_timeout)
-                supervisor.set_limits(Limits.of(given.settings))
+                given = _reloaded(settings, _with(read_again(), passed))
+                jobs[generation] = dataclasses.replace(job, settings=given)
+                pool.set_times(given.startup_timeout, given.graceful_timeout)
+                supervisor.set_limits(Limits.of(given))
             work = jobs.setdefault(generation, job)
 
             def run(control: socket.socket) -> None:
@@ -245,6 +250,7 @@ def _run(
             reopen_logs,
             control=(control, served) if control is not None and served is not None else None,
             limits=Limits.of(settings),
+            notify=notify,
         )
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
@@ -356,6 +362,23 @@ def _takes_both(address: Address, bind: tuple[Address, ...]) -> bool:
         and ":" not in other.host
         for other in bind
     )
+
+
+def _passed(environ: MutableMapping[str, str]) -> tuple[Address, ...]:
+    """The sockets that a service manager has opened for us: sd_listen_fds(3)."""
+    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
+    environ.pop("LISTEN_FDNAMES", "")
+    if not count.isdecimal() or pid != str(os.getpid()):
+        return ()
+    first = 3  # SD_LISTEN_FDS_START
+    return tuple(FdAddress(fd) for fd in range(first, first + int(count)))
+
+
+def _with(settings: Settings, passed: tuple[Address, ...]) -> Settings:
+    """Sockets that were passed to us take the place of the default of --bind."""
+    if not passed or settings.bind != Settings().bind:
+        return settings
+    return dataclasses.replace(settings, bind=passed)
 
 
 def _open_control(stack: ExitStack, given: str) -> socket.socket | None:

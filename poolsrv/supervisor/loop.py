@@ -7,6 +7,9 @@ channels and the scoreboard; knows its children by their pidfds.
 Each event and each action is carried out on its own: an exception is logged
 and counted, and the next event follows. What was left undone has a deadline in
 the pool, or is brought about by `_show`.
+
+Longer than other files, since it holds both ends of each thread of events: what is
+heard, and what is done about it. The parts are named.
 """
 
 import contextlib
@@ -29,8 +32,9 @@ from poolsrv.supervisor.children import Child, Template, Worker
 from poolsrv.supervisor.control import Control, Served
 from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.memory import OutOfMemory
+from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import LAST_WORDS, Pool
-from poolsrv.supervisor.watch import Watch
+from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
 
@@ -73,6 +77,7 @@ class Supervisor:
         reopen_logs: Callable[[], None] = lambda: None,
         control: tuple[socket.socket, Served] | None = None,
         limits: Limits | None = None,
+        notify: Notify | None = None,
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -82,6 +87,8 @@ class Supervisor:
         self._announce = announce
         self._stop_listening = stop_listening
         self._reopen_logs = reopen_logs
+        self._notify = notify if notify is not None else Notify({}, 0)
+        self._progress = Progress(board)
         self._watch = Watch(pool, board, limits if limits is not None else Limits())
         self._control = None
         if control is not None:
@@ -104,6 +111,7 @@ class Supervisor:
         """In a child just forked: close the copies of what only the supervisor uses."""
         for end in self._wakeup:
             end.close()
+        self._notify.close()
         if self._control is not None:
             self._control.close_all()
         if self._exporter is not None:
@@ -138,7 +146,7 @@ class Supervisor:
     # One round
 
     def _step(self) -> None:
-        times = (self._pool.deadline(), self._watch.deadline())
+        times = (self._pool.deadline(), self._watch.deadline(), self._notify.deadline())
         deadline = min((at for at in times if at is not None), default=None)
         for event in self._dispatcher.wait(deadline):
             self._now = time.monotonic()
@@ -194,6 +202,7 @@ class Supervisor:
         self._do(self._pool.tick(self._now))
         if actions := self._watch.look(self._workers, self._now):
             self._do(actions)
+        self._notify.tick(self._now, self._progress.made, self._progress.describe)
         if self._zombies:
             self._reap_orphans()
 
@@ -257,6 +266,7 @@ class Supervisor:
         self._control.close(client)
 
     def _reload_ended(self, action: do.TookOver | do.ReloadFailed) -> None:
+        self._notify.ready()
         if self._control is not None:
             for client in self._control.ended(action):
                 self._client_gone(client)
@@ -474,10 +484,12 @@ class Supervisor:
             case do.Bury(slot, reason):
                 self._bury(slot, reason)
             case do.StopAccepting():
+                self._notify.stopping()
                 self._dispatcher.stop()
                 # A client that comes now is refused at once, and may go elsewhere.
                 self._stop_listening()
             case do.Announce():
+                self._notify.ready()
                 self._announce()
             case do.TookOver(generation):
                 self._board.add("supervisor", 0, "reloads", 1, word=0)
@@ -547,6 +559,8 @@ class Supervisor:
     # Children
 
     def _open_template(self, generation: int) -> None:
+        if generation != self._pool.generations.serving.number:
+            self._notify.reloading()
         try:
             template = self._start_template(generation)
         except Exception as error:  # noqa: BLE001 - whatever it was, the pool tries again

@@ -5,12 +5,13 @@ Supervisor only. Reads the scoreboard and /proc; what follows is the pool's deci
 
 import logging
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poolsrv import _core
 from poolsrv.lifecycle import State
-from poolsrv.scoreboard import THREAD, Row
+from poolsrv.scoreboard import SUPERVISOR, THREAD, WORKER, Row
 from poolsrv.supervisor import limits
 from poolsrv.supervisor.actions import Action, Reason
 from poolsrv.supervisor.children import Worker
@@ -18,6 +19,34 @@ from poolsrv.supervisor.limits import LOOK, Limits, Use
 from poolsrv.supervisor.pool import Pool
 
 _log = logging.getLogger("poolsrv")
+
+
+class Progress:
+    """Whether the server gets on, and how, since it was asked last."""
+
+    def __init__(self, board: _core.Scoreboard) -> None:
+        self._board = board
+        self._dispatched = 0
+        self._answered = 0
+        self._asked = time.monotonic()
+
+    def made(self) -> bool:
+        """Nothing waits for a thread, or something has got one since the last question."""
+        row = Row(SUPERVISOR, self._board.supervisor())
+        before, self._dispatched = self._dispatched, row["dispatched"]
+        return row["queue_length"] == 0 or self._dispatched != before
+
+    def describe(self) -> str:
+        """A line for people."""
+        now = time.monotonic()
+        slots = range(self._board.slot_count)
+        busy = sum(len(self._board.current(slot)) for slot in slots)
+        threads = sum(Row(WORKER, self._board.worker(slot))["threads"] for slot in slots)
+        rows = (Row(THREAD, self._board.totals(slot, 0)) for slot in slots)
+        answered = sum(sum(row.all("requests")) for row in rows)
+        rate = (answered - self._answered) / max(now - self._asked, 0.001)
+        self._answered, self._asked = answered, now
+        return f"{busy} of {threads} threads busy, {rate:.1f} requests/s"
 
 
 @dataclass(frozen=True, slots=True)
