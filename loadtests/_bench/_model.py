@@ -321,10 +321,8 @@ class OneQueue:
         took = _nanoseconds(request.ended - request.started)
         here.schedule.ran(took)
         self._mean = self._rules.rules_mean(self._mean, took)
-        if not self._leaves_its_place(here):
-            self._take(worker)
-        self._dispatch()
         self._take(worker)
+        self._dispatch()
 
     # --- Those that wait
 
@@ -341,31 +339,23 @@ class OneQueue:
         anybody = any(self.lanes) or any(here.waiting for here in self.here)
         insort(self.lanes[self._judge(waiting, anybody)], waiting)
 
-    def _turn(self) -> int:
-        return min((lane[0].rank for lane in self.lanes if lane), default=0)
-
-    def _leaves_its_place(self, here: _Here) -> bool:
-        heads = [lane[0].rank for lane in here.lanes if lane]
-        if not heads or (here.lanes[0] and here.lanes[0][0].rank == min(heads)):
-            return False
-        return bool(self._rules.rules_lets_go(min(heads), self._turn()))
-
     # --- In the supervisor
 
     def _view(self, index: int) -> View:
         worker, here = self._pool.workers[index], self.here[index]
         load = self._pool.threads - worker.free + len(here.lanes[0])
-        return View(load, here.limit, here.width, here.waiting, 0)
+        first = min((lane[0].rank for lane in here.lanes[1:] if lane), default=0)
+        return View(load, here.limit, here.width, here.waiting, 0, first)
 
     def _dispatch(self) -> None:
         while any(self.lanes):
             for index in range(len(self.here)):
                 self._views[index] = self._view(index)
-            best = self._rules.choice_worker(self._views, len(self.here), self._first)
+            lane = min((lane for lane in self.lanes if lane), key=lambda lane: lane[0].rank)
+            best = self._rules.choice_worker(self._views, len(self.here), self._first, lane[0].rank)
             if best == NONE:
                 return
             self._first = (best + 1) % len(self.here)
-            lane = min((lane for lane in self.lanes if lane), key=lambda lane: lane[0].rank)
             waiting = lane.pop(0)
             waiting.rank = waiting.since
             self.here[best].lanes[0].append(waiting)

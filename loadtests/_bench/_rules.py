@@ -31,6 +31,7 @@ class View(ctypes.Structure):
         ("width", ctypes.c_int32),
         ("waiting", ctypes.c_int32),
         ("connections", ctypes.c_int32),
+        ("rank", ctypes.c_uint64),
     )
 
 
@@ -50,9 +51,8 @@ def library() -> ctypes.CDLL:
     for name, result, arguments in (
         ("choice_delay", u64, [u64, u64, Patience]),
         ("choice_room", i32, [ctypes.POINTER(View)]),
-        ("choice_worker", u32, [ctypes.POINTER(View), u32, u32]),
+        ("choice_worker", u32, [ctypes.POINTER(View), u32, u32, u64]),
         ("choice_surplus", u32, [u32, u32, u32]),
-        ("rules_lets_go", ctypes.c_bool, [u64, u64]),
         ("rules_mean", u64, [u64, u64]),
         ("rules_tick", u64, []),
         ("schedule_init", None, [ctypes.c_void_p, i32, ctypes.c_bool]),

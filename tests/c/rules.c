@@ -2,15 +2,8 @@
  * loads. */
 #include "common/choice.h"
 
-bool rules_lets_go(uint64_t own, uint64_t turn);
 uint64_t rules_mean(uint64_t mean, uint64_t took);
 uint64_t rules_tick(void);
-
-bool
-rules_lets_go(uint64_t own, uint64_t turn)
-{
-    return choice_lets_go(own, turn);
-}
 
 uint64_t
 rules_mean(uint64_t mean, uint64_t took)

@@ -20,8 +20,17 @@ choice_room(const ChoiceWorker *worker)
     return is_free ? worker->limit - worker->load : 0;
 }
 
+static bool
+takes(const ChoiceWorker *worker, uint64_t rank)
+{
+    return worker->load < worker->limit ||
+           (worker->load == worker->limit && worker->limit > 0 &&
+            worker->rank > rank + LADDER_TICK);
+}
+
 uint32_t
-choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first)
+choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first,
+              uint64_t rank)
 {
     uint32_t best = CHOICE_NONE;
     int32_t best_free = 0;
@@ -29,7 +38,7 @@ choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first)
         const uint32_t at = first + i < count ? first + i : first + i - count;
         const ChoiceWorker *worker = &workers[at];
         const int32_t free = worker->width - worker->load - worker->waiting;
-        if (worker->load >= worker->limit) {
+        if (!takes(worker, rank)) {
             continue;
         }
         if (best == CHOICE_NONE || free > best_free ||

@@ -60,27 +60,22 @@ typedef struct {
     int32_t width;       /* requests that it serves at a time */
     int32_t waiting;     /* unread requests in it that wait for a thread */
     int32_t connections; /* in it, busy or not */
+    uint64_t rank; /* the lowest of those that wait on kept connections; 0: none
+                    * does */
 } ChoiceWorker;
 
 /* Requests that a worker with a free thread would begin within a tick. */
 int32_t choice_room(const ChoiceWorker *worker);
 
-/* The worker that the next request goes to: the one with the most threads
- * beyond what it has; of equals the one with the fewest connections, because
- * those will ask again; of these the first at or behind `first`. CHOICE_NONE:
- * each has reached its limit. */
+/* The worker that the next request, of this rank, goes to: the one with the
+ * most threads beyond what it has; of equals the one with the fewest
+ * connections, because those will ask again; of these the first at or behind
+ * `first`. CHOICE_NONE: it must wait. A worker that has reached its limit is
+ * sent one more if all that wait there rank more than a tick behind it: so it
+ * goes before them as soon as a thread comes free. Within a tick it is not
+ * worth the way. */
 uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
-                       uint32_t first);
-
-/* A thread has come free in a worker where a request of rank `own` waits, and
- * one of rank `turn` (0: none) waits in the supervisor. Should it leave its
- * place to that one? Not within a tick: the way there and back takes longer
- * than many a request. */
-static inline bool
-choice_lets_go(uint64_t own, uint64_t turn)
-{
-    return turn != 0 && own > turn + LADDER_TICK;
-}
+                       uint32_t first, uint64_t rank);
 
 /* How many that wait in a worker should go where there is room for so many: the
  * oldest of those that it will not begin within a tick, if it begins as many as

@@ -146,6 +146,7 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
              word_get(&board->workers[slot].waiting[0]));
     word_set(&board->workers[slot].waiting[0], 0);
     word_set(&board->workers[slot].waiting_since[0], 0);
+    word_set(&board->workers[slot].waiting_rank[0], 0);
     atomic_store(&board->loads[slot].load, 0);
     atomic_store(&board->loads[slot].limit, 0);
     atomic_store(&board->loads[slot].width, 0);
@@ -162,5 +163,6 @@ scoreboard_view(const Scoreboard *board, uint32_t slot)
         .width = atomic_load(&line->width),
         .waiting = (int32_t)word_get(board->workers[slot].waiting),
         .connections = atomic_load(&line->held),
+        .rank = word_get(board->workers[slot].waiting_rank),
     };
 }

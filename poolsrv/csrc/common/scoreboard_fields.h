@@ -172,7 +172,9 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(waiting, GAUGE, 1, "", "", "",                                         \
       "Connections with an unread request that wait in it for a thread")     \
     F(waiting_since, GAUGE, 1, "seconds", "", "",                            \
-      "Monotonic time since which the first of those waits, 0 if none")
+      "Monotonic time since which the first of those waits, 0 if none")      \
+    F(waiting_rank, GAUGE, 1, "seconds", "", "",                             \
+      "Lowest rank of those on kept connections (choice.h), 0 if none")
 
 #define SCOREBOARD_THREAD_FIELDS(F)                                           \
     F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \

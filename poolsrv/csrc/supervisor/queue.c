@@ -118,7 +118,7 @@ has_descriptors(const Dispatch *d, uint32_t slot)
 }
 
 static uint32_t
-choose_slot(Dispatch *d)
+choose_slot(Dispatch *d, uint64_t rank)
 {
     const uint32_t count = d->board->slot_count;
     uint32_t best;
@@ -130,7 +130,7 @@ choose_slot(Dispatch *d)
                 ? scoreboard_view(d->board, i)
                 : (ChoiceWorker){0}; /* its limit is reached, so to speak */
     }
-    best = choice_worker(d->workers, count, d->group.first_slot);
+    best = choice_worker(d->workers, count, d->group.first_slot, rank);
     if (best != CHOICE_NONE) {
         d->group.first_slot = best + 1 < count ? best + 1 : 0;
     }
@@ -176,7 +176,7 @@ queue_dispatch(Dispatch *d, uint64_t now)
     uint32_t index;
 
     while ((index = first_of(d)) != HELD_NONE) {
-        const uint32_t slot = choose_slot(d);
+        const uint32_t slot = choose_slot(d, rank_of(d, index));
         if (slot != CHOICE_NONE) {
             send_to(d, slot, index, now);
             continue;

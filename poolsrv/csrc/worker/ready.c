@@ -62,7 +62,7 @@ remove_behind(Worker *w, Chain *chain, Conn *before)
 }
 
 Conn *
-ready_take(Worker *w, uint64_t turn)
+ready_take(Worker *w)
 {
     Ready *r = &w->ready;
     Chain *best = NULL;
@@ -74,12 +74,6 @@ ready_take(Worker *w, uint64_t turn)
         }
     }
     if (best == NULL) {
-        return NULL;
-    }
-    /* Once: it may be that the supervisor sends it elsewhere. */
-    if (best != &r->lanes[READY_PLACED] && r->offered != turn &&
-        choice_lets_go(best->first->rank, turn)) {
-        r->offered = turn;
         return NULL;
     }
     c = remove_behind(w, best, NULL);
@@ -146,24 +140,34 @@ ready_take_older(Worker *w, uint64_t then)
     return take_best(w, came_earlier, then);
 }
 
+static void
+set_if_new(Word *word, uint64_t *told, uint64_t value)
+{
+    if (*told != value) {
+        *told = value;
+        word_set(word, value);
+    }
+}
+
 void
 ready_tell(Worker *w)
 {
     WorkerRow *row = &w->o.board->workers[w->o.slot];
     Ready *r = &w->ready;
-    uint64_t since = 0;
-    for (size_t i = 0; i < READY_LANES && r->waiting; i++) {
+    uint64_t since = 0, rank = 0;
+    for (size_t i = 0; i < READY_LANES; i++) {
         const Conn *c = r->lanes[i].first;
-        if (c && conn_may_move(c) && (since == 0 || c->ready < since)) {
+        if (!c || !conn_may_move(c)) {
+            continue;
+        }
+        if (since == 0 || c->ready < since) {
             since = c->ready;
         }
+        if (i != READY_PLACED && (rank == 0 || c->rank < rank)) {
+            rank = c->rank;
+        }
     }
-    if (r->waiting != r->told) {
-        r->told = r->waiting;
-        word_set(row->waiting, r->told);
-    }
-    if (since != r->told_since) {
-        r->told_since = since;
-        word_set(row->waiting_since, since);
-    }
+    set_if_new(row->waiting, &r->told, r->waiting);
+    set_if_new(row->waiting_since, &r->told_since, since);
+    set_if_new(row->waiting_rank, &r->told_rank, rank);
 }

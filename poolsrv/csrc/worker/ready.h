@@ -36,9 +36,8 @@ typedef struct {
     uint32_t count;   /* connections in all lanes */
     uint32_t waiting; /* of these, those with an unread request */
     uint32_t begun;   /* unread requests that threads took in this tick */
-    uint64_t offered; /* rank of the one that a place was left to last */
-    uint32_t told;    /* of `waiting`, to those who look */
-    uint64_t told_since;
+    uint64_t told;    /* of `waiting`, to those who look */
+    uint64_t told_since, told_rank;
 } Ready;
 
 void ready_chain(Chain *chain, Conn *c);
@@ -48,15 +47,14 @@ void ready_chain(Chain *chain, Conn *c);
 void ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now);
 /* Add all of a chain. */
 void ready_push(Worker *w, Chain chain);
-/* The one to serve next; NULL if there is none, or if its place is left, once,
- * to the one of rank `turn` (0: none) that waits in the supervisor. */
-Conn *ready_take(Worker *w, uint64_t turn);
+/* The one to serve next; NULL: there is none. */
+Conn *ready_take(Worker *w);
 /* Take out the unread one with the lowest rank; the one that came last; one
  * that came before `then`. NULL: there is none. */
 Conn *ready_take_first(Worker *w);
 Conn *ready_take_newest(Worker *w);
 Conn *ready_take_older(Worker *w, uint64_t then);
-/* Tell those who look how many wait, and since when. */
+/* Tell those who look how many wait, since when, and of which rank. */
 void ready_tell(Worker *w);
 
 #endif

@@ -13,9 +13,6 @@
 #include "worker/worker_internal.h"
 
 #define EVENT_BATCH 64
-/* A place that was left to one in the supervisor is free for so long, in
- * milliseconds: the way there and back takes some 0.05. */
-#define LEFT_PLACE_WAITS 1
 
 /* ------------------------------------------------------------------------
  * The ready queue and the parked threads; `lock` is held */
@@ -180,14 +177,6 @@ threads_poll(Worker *w, Thread *t, int timeout)
     return chain;
 }
 
-/* The rank of the first that waits in the supervisor; 0: none. */
-static uint64_t
-turn(const Worker *w)
-{
-    return atomic_load_explicit(&w->o.board->notice->turn,
-                                memory_order_relaxed);
-}
-
 static inline void
 tell(Worker *w)
 {
@@ -217,24 +206,19 @@ take(Worker *w, Thread *t)
         }
         /* The queue may never be empty: those who come must get into it. */
         const bool looks = t->now > w->polled + LADDER_SLICE && w->leader < 0;
-        const bool empty = w->ready.count == 0;
-        if (!empty && !looks) {
-            /* Only a thread that would look for events leaves its place:
-             * another that looks can take what the supervisor sends. */
-            c = ready_take(w, w->leader < 0 ? turn(w) : 0);
-            if (c) {
-                t->active = true;
-                w->active++;
-                if (w->parked && (w->ready.count || w->leader < 0) &&
-                    schedule_wakes(&w->schedule))
-                    wake = threads_unpark(w);
-                break;
-            }
+        if (w->ready.count && !looks) {
+            c = ready_take(w);
+            t->active = true;
+            w->active++;
+            if (w->parked && (w->ready.count || w->leader < 0) &&
+                schedule_wakes(&w->schedule))
+                wake = threads_unpark(w);
+            break;
         }
         if (w->quitting || atomic_load(&w->broken))
             break;
         if (w->leader < 0) {
-            const int timeout = empty ? -1 : looks ? 0 : LEFT_PLACE_WAITS;
+            const int timeout = w->ready.count ? 0 : -1;
             Chain chain;
             w->leader = (int32_t)t->index;
             tell(w);

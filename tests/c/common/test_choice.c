@@ -62,29 +62,39 @@ test_the_worker_with_the_most_room_is_next(void)
         ChoiceWorker workers[3];
         uint32_t first, chosen;
     } cases[] = {
-        {{{3, 4, 4, 0, 0}, {1, 4, 4, 0, 0}, {2, 4, 4, 0, 0}}, 0, 1},
+        {{{3, 4, 4, 0, 0, 0}, {1, 4, 4, 0, 0, 0}, {2, 4, 4, 0, 0, 0}}, 0, 1},
         /* Who has reached its limit gets nothing, whatever its width. */
-        {{{4, 4, 4, 0, 0}, {0, 0, 4, 0, 0}, {5, 6, 4, 0, 0}}, 0, 2},
-        {{{4, 4, 4, 0, 0}, {4, 4, 4, 0, 0}, {4, 4, 4, 0, 0}}, 0, CHOICE_NONE},
+        {{{4, 4, 4, 0, 0, 0}, {0, 0, 4, 0, 0, 0}, {5, 6, 4, 0, 0, 0}}, 0, 2},
+        {{{4, 4, 4, 0, 0, 0}, {4, 4, 4, 0, 0, 0}, {4, 4, 4, 0, 0, 0}},
+         0,
+         CHOICE_NONE},
         /* What waits there goes first. */
-        {{{1, 4, 4, 9, 0}, {2, 4, 4, 0, 0}, {3, 4, 4, 0, 0}}, 0, 1},
+        {{{1, 4, 4, 9, 0, 0}, {2, 4, 4, 0, 0, 0}, {3, 4, 4, 0, 0, 0}}, 0, 1},
         /* Of equals the one with the fewest connections, then each in turn. */
-        {{{1, 4, 4, 0, 9}, {1, 4, 4, 0, 7}, {1, 4, 4, 0, 8}}, 0, 1},
-        {{{1, 4, 4, 0, 9}, {1, 4, 4, 0, 9}, {1, 4, 4, 0, 9}}, 2, 2},
+        {{{1, 4, 4, 0, 9, 0}, {1, 4, 4, 0, 7, 0}, {1, 4, 4, 0, 8, 0}}, 0, 1},
+        {{{1, 4, 4, 0, 9, 0}, {1, 4, 4, 0, 9, 0}, {1, 4, 4, 0, 9, 0}}, 2, 2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        CHECK(choice_worker(cases[i].workers, 3, cases[i].first) ==
+        CHECK(choice_worker(cases[i].workers, 3, cases[i].first, 0) ==
               cases[i].chosen);
     }
 }
 
+/* One more is sent where all that wait came more than a tick later. */
 static void
-test_a_place_is_left_to_who_came_a_tick_earlier(void)
+test_who_has_waited_longer_goes_before_those_on_kept_connections(void)
 {
-    CHECK(!choice_lets_go(5 * LADDER_TICK, 0));
-    CHECK(!choice_lets_go(5 * LADDER_TICK, 4 * LADDER_TICK));
-    CHECK(choice_lets_go(5 * LADDER_TICK + 1, 4 * LADDER_TICK));
-    CHECK(!choice_lets_go(LADDER_TICK, 5 * LADDER_TICK));
+    ChoiceWorker full = {.load = 4,
+                         .limit = 4,
+                         .width = 4,
+                         .waiting = 9,
+                         .rank = 5 * LADDER_TICK};
+    CHECK(choice_worker(&full, 1, 0, 4 * LADDER_TICK) == CHOICE_NONE);
+    CHECK(choice_worker(&full, 1, 0, 4 * LADDER_TICK - 1) == 0);
+    full.load = 5; /* there is one already */
+    CHECK(choice_worker(&full, 1, 0, 1) == CHOICE_NONE);
+    full.load = full.limit = 0; /* it drains */
+    CHECK(choice_worker(&full, 1, 0, 1) == CHOICE_NONE);
 }
 
 static void
@@ -113,7 +123,7 @@ main(void)
     test_slow_is_more_than_twice_the_mean();
     test_room_is_where_a_thread_is_free();
     test_the_worker_with_the_most_room_is_next();
-    test_a_place_is_left_to_who_came_a_tick_earlier();
+    test_who_has_waited_longer_goes_before_those_on_kept_connections();
     test_what_a_worker_will_not_begin_goes_where_there_is_room();
     test_connections_even_out();
     return 0;

@@ -299,7 +299,7 @@ is_open(const Stage *stage)
 static Conn *
 ready(Stage *stage)
 {
-    Conn *c = ready_take(stage->worker, 0);
+    Conn *c = ready_take(stage->worker);
     return c ? c : threads_poll(stage->worker, stage->thread, 0).first;
 }
 

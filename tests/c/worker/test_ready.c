@@ -76,9 +76,9 @@ comes(Setup *s, const char *text, uint64_t ready, bool sent)
 }
 
 static Conn *
-taken(Setup *s, uint64_t turn)
+taken(Setup *s)
 {
-    Conn *c = ready_take(s->worker, turn);
+    Conn *c = ready_take(s->worker);
     ready_tell(s->worker);
     return c;
 }
@@ -102,10 +102,10 @@ test_fast_requests_overtake_slow_ones_for_a_while(void)
     Conn *slow = comes(s, SLOW, 1, false);
     Conn *fast = comes(s, FAST, 2, false);
     Conn *late = comes(s, FAST, 2 + TIMES * SLOW_TAKES, false);
-    CHECK(taken(s, 0) == fast);
-    CHECK(taken(s, 0) == slow);
-    CHECK(taken(s, 0) == late);
-    CHECK(taken(s, 0) == NULL && s->worker->ready.count == 0);
+    CHECK(taken(s) == fast);
+    CHECK(taken(s) == slow);
+    CHECK(taken(s) == late);
+    CHECK(taken(s) == NULL && s->worker->ready.count == 0);
     setup_close(s);
 }
 
@@ -115,8 +115,8 @@ test_what_was_sent_goes_by_its_age(void)
     Setup *s = setup_open();
     Conn *kept = comes(s, FAST, 5, false);
     Conn *sent = comes(s, SLOW, 3, true);
-    CHECK(taken(s, 0) == sent);
-    CHECK(taken(s, 0) == kept);
+    CHECK(taken(s) == sent);
+    CHECK(taken(s) == kept);
     setup_close(s);
 }
 
@@ -127,31 +127,13 @@ test_what_was_read_in_part_waits_behind_those_that_are_here(void)
     Conn *kept = comes(s, FAST, 5, false);
     Conn *reading = comes(s, FAST, 1, true);
     Chain chain = {NULL, NULL};
-    CHECK(taken(s, 0) == reading);
+    CHECK(taken(s) == reading);
     reading->state = CONN_BODY; /* its slice is over */
     ready_judge(s->worker, reading, true, 9);
     ready_chain(&chain, reading);
     ready_push(s->worker, chain);
-    CHECK(taken(s, 0) == kept);
-    CHECK(taken(s, 0) == reading);
-    setup_close(s);
-}
-
-static void
-test_a_place_is_left_once_to_one_that_has_waited_longer(void)
-{
-    Setup *s = setup_open();
-    const uint64_t now = 100 * LADDER_TICK;
-    Conn *kept = comes(s, FAST, now, false);
-    CHECK(taken(s, 1) == NULL && told(s) == 1);
-    CHECK(taken(s, 1) == kept); /* it was sent elsewhere */
-    kept = comes(s, FAST, now, false);
-    CHECK(taken(s, 2) == NULL); /* the next in the supervisor's queue */
-    CHECK(taken(s, 2) == kept);
-    kept = comes(s, FAST, now, false);
-    CHECK(taken(s, now - LADDER_TICK) == kept); /* as good as together */
-    kept = comes(s, FAST, now, true);
-    CHECK(taken(s, 3) == kept); /* the supervisor chose it itself */
+    CHECK(taken(s) == kept);
+    CHECK(taken(s) == reading);
     setup_close(s);
 }
 
@@ -164,10 +146,11 @@ test_others_see_how_many_wait_and_since_when(void)
     comes(s, SLOW, 5, false);
     comes(s, FAST, 6, true);
     CHECK(told(s) == 3 && told_since(s) == 5);
-    taken(s, 0);
-    taken(s, 0);
+    CHECK(word_get(s->board.workers[0].waiting_rank) == 7); /* the kept one's */
+    taken(s);
+    taken(s);
     CHECK(told(s) == 1 && told_since(s) == 5);
-    taken(s, 0);
+    taken(s);
     CHECK(told(s) == 0 && told_since(s) == 0);
     CHECK(s->worker->ready.begun == 3);
     setup_close(s);
@@ -189,7 +172,7 @@ test_who_leaves_for_another_worker(void)
     CHECK(ready_take_first(s->worker) == first);
     CHECK(ready_take_first(s->worker) == NULL);
     CHECK(s->worker->ready.waiting == 0);
-    CHECK(taken(s, 0) == reading);
+    CHECK(taken(s) == reading);
     setup_close(s);
 }
 
@@ -199,7 +182,6 @@ main(void)
     RUN(test_fast_requests_overtake_slow_ones_for_a_while);
     RUN(test_what_was_sent_goes_by_its_age);
     RUN(test_what_was_read_in_part_waits_behind_those_that_are_here);
-    RUN(test_a_place_is_left_once_to_one_that_has_waited_longer);
     RUN(test_others_see_how_many_wait_and_since_when);
     RUN(test_who_leaves_for_another_worker);
     return 0;
