@@ -365,6 +365,52 @@ def test_the_header_names_the_client(
             assert (shown["REMOTE_ADDR"], shown["REMOTE_PORT"]) == (address, port)
 
 
+def record(kind: int, value: bytes) -> bytes:
+    return struct.pack("!BH", kind, len(value)) + value
+
+
+def with_records(*records: bytes) -> bytes:
+    """V2_TCP4 with these behind the addresses."""
+    rest = b"".join(records)
+    return V2_TCP4[:14] + struct.pack("!H", 12 + len(rest)) + V2_TCP4[16:] + rest
+
+
+def test_the_header_says_that_the_client_speaks_tls(proxied: Server) -> None:
+    """As hitch and HAProxy (send-proxy-v2-ssl) write it."""
+    names = record(0x21, b"TLSv1.3") + record(0x23, b"TLS_AES_256_GCM_SHA384")
+    tls = record(0x20, b"\x01\0\0\0\0" + names)
+    with Client(proxied.address) as client:
+        client.send(with_records(record(0x02, b"shop.example"), tls))
+        for _ in range(2):
+            shown = environ_of(client)
+            assert shown["wsgi.url_scheme"] == "https"
+            assert (shown["HTTPS"], shown["SSL_PROTOCOL"]) == ("on", "TLSv1.3")
+            assert shown["SSL_CIPHER"] == "TLS_AES_256_GCM_SHA384"
+            assert shown["SSL_CLIENT_VERIFY"] == "NONE"
+
+
+@pytest.mark.parametrize(
+    ("said", "verified"), [(b"\3\0\0\0\0", "SUCCESS"), (b"\3\0\0\0\x0a", "FAILED")]
+)
+def test_the_header_says_how_the_certificate_was(
+    proxied: Server, said: bytes, verified: str
+) -> None:
+    with Client(proxied.address) as client:
+        client.send(with_records(record(0x20, said)))
+        shown = environ_of(client)
+        assert shown["SSL_CLIENT_VERIFY"] == verified
+        assert "SSL_CIPHER" not in shown
+
+
+def test_without_tls_nothing_is_said_of_it(proxied: Server) -> None:
+    for header in (V1_TCP4, V2_TCP4, with_records(record(0x20, bytes(5)))):
+        with Client(proxied.address) as client:
+            client.send(header)
+            shown = environ_of(client, "HTTPS: on", "SSL-PROTOCOL: TLSv1.3")
+            assert shown["wsgi.url_scheme"] == "http"
+            assert not {"HTTPS", "SSL_PROTOCOL", "SSL_CLIENT_VERIFY"} & shown.keys()
+
+
 def test_a_proxy_that_speaks_for_itself(proxied: Server) -> None:
     with Client(proxied.address) as client:
         client.send(V2_LOCAL)

@@ -435,7 +435,8 @@ class Settings:
             choice("off", "on"),
             PROXIES,
             "Require that each connection comes from a trusted proxy and begins with the PROXY "
-            "protocol, version 1 or 2.",
+            "protocol, version 1 or 2. What version 2 says of TLS becomes wsgi.url_scheme, HTTPS, "
+            "SSL_PROTOCOL, SSL_CIPHER and SSL_CLIENT_VERIFY.",
         ),
     ] = "off"
 

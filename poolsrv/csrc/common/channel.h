@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #include "common/address.h"
+#include "common/tls_note.h"
 
 /* Connections a message. The kernel allows 253; 64 fill 2.5 KiB. */
 #define CHANNEL_BATCH 64
@@ -35,7 +36,7 @@ typedef struct {
     uint8_t prefaced;      /* its PROXY header has been read */
     Address client;        /* the peer, or who the PROXY header says */
     uint16_t group;        /* of workers that serve it; there is one, 0 */
-    uint8_t reserved[2];
+    TlsNote tls;           /* what that header says of its TLS */
 } ChannelItem;
 
 typedef struct {

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "protocol/lex.h"
+#include "protocol/tls_names.h"
 
 /* ------------------------------------------------------------------------
  * Version 1: "PROXY" SP "TCP4" SP source SP destination SP port SP port CRLF */
@@ -28,7 +29,7 @@ read_end(Address *end, uint8_t family, const char *host, const char *port)
 }
 
 static ProxyResult
-parse_v1(const char *bytes, size_t size, size_t *length, Address *client)
+parse_v1(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
 {
     char line[V1_LONGEST];
     char *words[V1_WORDS], *rest = line;
@@ -53,7 +54,7 @@ parse_v1(const char *bytes, size_t size, size_t *length, Address *client)
     }
     /* What follows UNKNOWN is to be ignored. */
     if (count >= 2 && strcmp(words[1], "UNKNOWN") == 0) {
-        *client = (Address){.family = AF_UNSPEC};
+        header->client = (Address){.family = AF_UNSPEC};
         return PROXY_DONE;
     }
     if (count != V1_WORDS || rest)
@@ -65,25 +66,118 @@ parse_v1(const char *bytes, size_t size, size_t *length, Address *client)
     else
         return PROXY_BAD;
     if (!read_end(&destination, family, words[3], words[5]) ||
-        !read_end(client, family, words[2], words[4]))
+        !read_end(&header->client, family, words[2], words[4]))
         return PROXY_BAD;
     return PROXY_DONE;
 }
 
 /* ------------------------------------------------------------------------
  * Version 2: signature, version and command, family and transport, length of
- * what follows (addresses, then TLVs, which are skipped) */
+ * what follows (addresses, then records: type, length, value) */
 
 #define V2_HEAD 16
 #define V2_LOCAL 0x20
 #define V2_PROXY 0x21
 
+#define RECORD_TLS 0x20
+#define RECORD_TLS_VERSION 0x21
+#define RECORD_TLS_CIPHER 0x23
+/* Of the TLS record's first byte. */
+#define CLIENT_SPEAKS_TLS 1
+#define CLIENT_HAS_CERTIFICATE 6 /* on this connection, or in this session */
+#define TLS_RECORD_HEAD 5        /* that byte, and the result of verifying */
+
+typedef struct {
+    uint8_t type;
+    size_t size;
+    const uint8_t *value;
+} Record;
+
+/* The record at *bytes, which is moved behind it; false: it is cut. */
+static bool
+next_record(const uint8_t **bytes, size_t *left, Record *record)
+{
+    const uint8_t *at = *bytes;
+    if (*left < 3) {
+        return false;
+    }
+    *record = (Record){
+        .type = at[0], .size = (size_t)(at[1] << 8 | at[2]), .value = at + 3};
+    if (record->size > *left - 3) {
+        return false;
+    }
+    *bytes += 3 + record->size;
+    *left -= 3 + record->size;
+    return true;
+}
+
+static TlsVerified
+read_verified(const uint8_t *head)
+{
+    if (!(head[0] & CLIENT_HAS_CERTIFICATE)) {
+        return TLS_NO_CERTIFICATE;
+    }
+    return head[1] | head[2] | head[3] | head[4] ? TLS_BAD_CERTIFICATE
+                                                 : TLS_GOOD_CERTIFICATE;
+}
+
+static bool
+read_tls(const Record *tls, TlsNote *note)
+{
+    if (tls->size < TLS_RECORD_HEAD) {
+        return false;
+    }
+    const uint8_t *bytes = tls->value + TLS_RECORD_HEAD;
+    size_t left = tls->size - TLS_RECORD_HEAD;
+    Record inner;
+    *note =
+        (TlsNote){.version = TLS_OTHER, .verified = read_verified(tls->value)};
+    while (left) {
+        if (!next_record(&bytes, &left, &inner)) {
+            return false;
+        }
+        const char *name = (const char *)inner.value;
+        if (inner.type == RECORD_TLS_VERSION) {
+            note->version = tls_version(name, inner.size) & 15u;
+        } else if (inner.type == RECORD_TLS_CIPHER) {
+            note->cipher = tls_cipher(name, inner.size);
+        }
+    }
+    if (!(tls->value[0] & CLIENT_SPEAKS_TLS)) {
+        *note = (TlsNote){0};
+    }
+    return true;
+}
+
+/* Of all records, only that of TLS is of use to us. If one is cut short, or
+ * there are two that could contradict each other, nothing is known of TLS. */
+static TlsNote
+read_records(const uint8_t *bytes, size_t left)
+{
+    TlsNote note = {0};
+    Record record;
+    bool seen = false;
+    while (left) {
+        if (!next_record(&bytes, &left, &record)) {
+            return (TlsNote){0};
+        }
+        if (record.type == RECORD_TLS) {
+            if (seen || !read_tls(&record, &note)) {
+                return (TlsNote){0};
+            }
+            seen = true;
+        }
+    }
+    return note;
+}
+
 static ProxyResult
-parse_v2(const char *bytes, size_t size, size_t *length, Address *client)
+parse_v2(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
 {
     const uint8_t *head = (const uint8_t *)bytes;
     const uint8_t *source = head + V2_HEAD;
     uint16_t port, room;
+    size_t used;
 
     if (size < V2_HEAD)
         return PROXY_PARTIAL;
@@ -98,27 +192,33 @@ parse_v2(const char *bytes, size_t size, size_t *length, Address *client)
         return PROXY_DONE;
     switch (head[13]) {
     case 0x11: /* TCP over IPv4: two addresses, two ports */
-        if (room < 12)
-            return PROXY_BAD;
-        memcpy(&port, source + 8, sizeof port);
-        *client = address_of(AF_INET, source, ntohs(port));
-        return PROXY_DONE;
+        used = 12;
+        break;
     case 0x21: /* TCP over IPv6 */
-        if (room < 36)
-            return PROXY_BAD;
-        memcpy(&port, source + 32, sizeof port);
-        *client = address_of(AF_INET6, source, ntohs(port));
-        return PROXY_DONE;
+        used = 36;
+        break;
     case 0x31: /* Unix stream: two paths of 108 bytes, of the proxy's machine */
-        if (room < 216)
-            return PROXY_BAD;
-        /* fall through */
+        used = 216;
+        break;
     case 0x00:
-        *client = (Address){.family = AF_UNSPEC};
-        return PROXY_DONE;
+        used = 0;
+        break;
     default: /* datagrams do not carry HTTP/1 */
         return PROXY_BAD;
     }
+    if (room < used) {
+        return PROXY_BAD;
+    }
+    header->tls = read_records(source + used, room - used);
+    header->client = (Address){.family = AF_UNSPEC};
+    if (head[13] == 0x11) {
+        memcpy(&port, source + 8, sizeof port);
+        header->client = address_of(AF_INET, source, ntohs(port));
+    } else if (head[13] == 0x21) {
+        memcpy(&port, source + 32, sizeof port);
+        header->client = address_of(AF_INET6, source, ntohs(port));
+    }
+    return PROXY_DONE;
 }
 
 /* Do the bytes start as `mark` does, as far as both go? */
@@ -129,15 +229,15 @@ starts(const char *bytes, size_t size, const char *mark, size_t mark_size)
 }
 
 ProxyResult
-proxy_parse(const char *bytes, size_t size, size_t *length, Address *client)
+proxy_parse(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
 {
     static const char v1[] = "PROXY ";
     static const char v2[] = "\r\n\r\n\0\r\nQUIT\n";
 
     *length = 0;
     if (starts(bytes, size, v1, sizeof v1 - 1))
-        return parse_v1(bytes, size, length, client);
+        return parse_v1(bytes, size, length, header);
     if (starts(bytes, size, v2, sizeof v2 - 1))
-        return parse_v2(bytes, size, length, client);
+        return parse_v2(bytes, size, length, header);
     return PROXY_BAD;
 }

@@ -8,6 +8,7 @@
 #define POOLSRV_PROXY_H
 
 #include "common/address.h"
+#include "common/tls_note.h"
 
 /* A header with more than this (TLVs of version 2 may claim 64 KiB) is
  * refused. Usual ones have 28 to 107 bytes, with TLVs some hundred. */
@@ -19,11 +20,16 @@ typedef enum {
     PROXY_BAD,     /* it is no such header */
 } ProxyResult;
 
+/* What it says. */
+typedef struct {
+    Address client; /* AF_UNSPEC: the proxy knows no Internet address */
+    TlsNote tls;    /* of the client's connection to the proxy */
+} ProxyHeader;
+
 /* Read the header at the start of `bytes`. When it is done, `*length` bytes
- * were its, and `*client` is who is behind the proxy: AF_UNSPEC if the proxy
- * does not know an Internet address (UNKNOWN, AF_UNIX), and left as it is if
- * the proxy speaks for itself (LOCAL). */
+ * were its, and `*header` is who is behind the proxy (UNKNOWN and AF_UNIX: no
+ * address); it is left as it is if the proxy speaks for itself (LOCAL). */
 ProxyResult proxy_parse(const char *bytes, size_t size, size_t *length,
-                        Address *client);
+                        ProxyHeader *header);
 
 #endif

@@ -23,7 +23,7 @@ unproxied(Worker *w, Thread *t, Conn *c, Unproxied why)
 Step
 preface_read(Worker *w, Thread *t, Conn *c)
 {
-    Address client = c->item.client;
+    ProxyHeader header = {.client = c->item.client};
     ProxyResult result = PROXY_PARTIAL;
     char *buffer = t->request.buffer;
     size_t length;
@@ -32,20 +32,21 @@ preface_read(Worker *w, Thread *t, Conn *c)
     if (c->state == CONN_PREFACE) {
         t->now = c->ready = clock_now();
     }
-    if (!address_within(&client, &w->o.trusted))
+    if (!address_within(&header.client, &w->o.trusted))
         return unproxied(w, t, c, UNPROXIED_UNTRUSTED);
     n = stream_peek(c, buffer, PROXY_LONGEST);
     if (n == 0 || n == STREAM_LOST)
         return exchange_hang_up(w, t, c);
     if (n > 0)
-        result = proxy_parse(buffer, (size_t)n, &length, &client);
+        result = proxy_parse(buffer, (size_t)n, &length, &header);
     switch (result) {
     case PROXY_DONE:
         n = stream_receive(c, buffer, length);
         if (n != (ssize_t)length)
             return exchange_hang_up(w, t, c);
         word_add(t->row->bytes_in, length);
-        c->item.client = client;
+        c->item.client = header.client;
+        c->item.tls = header.tls;
         c->item.prefaced = 1;
         conn_set_state(w, t, c, CONN_IDLE);
         return STEP_AGAIN;

@@ -8,14 +8,14 @@
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static ProxyResult
-parse(const uint8_t *data, size_t size, size_t *length, Address *client)
+parse(const uint8_t *data, size_t size, size_t *length, ProxyHeader *header)
 {
     char *block = malloc(size > 0 ? size : 1);
     CHECK(block != NULL);
     if (size > 0) {
         memcpy(block, data, size);
     }
-    const ProxyResult result = proxy_parse(block, size, length, client);
+    const ProxyResult result = proxy_parse(block, size, length, header);
     free(block);
     return result;
 }
@@ -23,14 +23,14 @@ parse(const uint8_t *data, size_t size, size_t *length, Address *client)
 int
 LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    Address client = {0}, other = {0};
+    ProxyHeader header = {0}, other = {0};
     size_t length, part;
-    const ProxyResult result = parse(data, size, &length, &client);
+    const ProxyResult result = parse(data, size, &length, &header);
 
     if (result == PROXY_DONE) {
         CHECK(length > 0 && length <= size && length <= PROXY_LONGEST);
         CHECK(parse(data, length, &part, &other) == PROXY_DONE);
-        CHECK(part == length && memcmp(&client, &other, sizeof(client)) == 0);
+        CHECK(part == length && memcmp(&header, &other, sizeof(header)) == 0);
         CHECK(parse(data, length - 1, &part, &other) == PROXY_PARTIAL);
     }
     if (result == PROXY_PARTIAL) {

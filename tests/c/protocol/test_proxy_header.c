@@ -4,6 +4,7 @@
 
 #include "check.h"
 #include "protocol/proxy_header.h"
+#include "protocol/tls_names.h"
 
 /* Version 2, of so many bytes behind the first 16. */
 #define V2(command, family, size) \
@@ -22,9 +23,20 @@ typedef struct {
     size_t size;
     const char *client; /* "-": not known, "=": as it was; NULL: malformed */
     uint16_t port;
+    TlsNote tls;
 } Given;
 
-#define GIVEN(bytes, client, port) {bytes, sizeof(bytes) - 1, client, port}
+#define GIVEN(bytes, client, port) {bytes, sizeof(bytes) - 1, client, port, {0}}
+/* Over TCP4, with so many bytes of records; and what they say of TLS. */
+#define TLS(size, records, ...)                                          \
+    {                                                                    \
+        V2("\x21", "\x11", size)                                         \
+        TCP4 records, sizeof(V2("\x21", "\x11", size) TCP4 records) - 1, \
+            "192.0.2.1", 8080,                                           \
+        {                                                                \
+            __VA_ARGS__                                                  \
+        }                                                                \
+    }
 
 static const Given givens[] = {
     GIVEN("PROXY TCP4 192.0.2.1 198.51.100.2 8080 443\r\n", "192.0.2.1", 8080),
@@ -69,6 +81,29 @@ static const Given givens[] = {
     /* Type, length and value behind the addresses, even cut short. */
     GIVEN(V2("\x21", "\x11", "\x13") TCP4 "\x02\0\x04name", "192.0.2.1", 8080),
     GIVEN(V2("\x21", "\x11", "\x0d") TCP4 "\xff", "192.0.2.1", 8080),
+    /* flags, result of verifying, then version and cipher */
+    TLS("\x14", "\x20\0\x05\1\0\0\0\0", .version = TLS_OTHER),
+    TLS("\x1e", "\x20\0\x0f\1\0\0\0\0\x21\0\7TLSv1.3", .version = TLS_1_3),
+    TLS("\x1c", "\x20\0\x0d\1\0\0\0\0\x21\0\5TLSv1", .version = TLS_1_0),
+    TLS("\x1b", "\x20\0\x0c\1\0\0\0\0\x21\0\4what", .version = TLS_OTHER),
+    TLS("\x2d", "\x20\0\x1e\1\0\0\0\0\x23\0\x16TLS_AES_128_GCM_SHA256",
+        .version = TLS_OTHER, .cipher = 3),
+    TLS("\x1b", "\x20\0\x0c\1\0\0\0\0\x23\0\4none", .version = TLS_OTHER),
+    /* A certificate: good, expired (10), with an error beyond a byte. */
+    TLS("\x14", "\x20\0\x05\3\0\0\0\0", .version = TLS_OTHER,
+        .verified = TLS_GOOD_CERTIFICATE),
+    TLS("\x14", "\x20\0\x05\5\0\0\0\x0a", .version = TLS_OTHER,
+        .verified = TLS_BAD_CERTIFICATE),
+    TLS("\x14", "\x20\0\x05\3\0\0\1\0", .version = TLS_OTHER,
+        .verified = TLS_BAD_CERTIFICATE),
+    /* No certificate: nothing was verified, whatever stands there. */
+    TLS("\x14", "\x20\0\x05\1\0\0\0\0", .version = TLS_OTHER),
+    /* The client speaks no TLS; cut short; twice; cut short inside. */
+    TLS("\x14", "\x20\0\x05\0\0\0\0\0", 0),
+    TLS("\x13", "\x20\0\x04\1\0\0\0", 0),
+    TLS("\x13", "\x20\0\x05\1\0\0\0", 0),
+    TLS("\x1c", "\x20\0\x05\1\0\0\0\0\x20\0\x05\1\0\0\0\0", 0),
+    TLS("\x1a", "\x20\0\x0b\1\0\0\0\0\x21\0\4TLS", 0),
     GIVEN(V2("\x21", "\x31", "\xd8") PATH PATH, "-", 0),
     GIVEN(V2("\x21", "\0", "\0"), "-", 0),
     GIVEN(V2("\x21", "\0", "\3") "abc", "-", 0),
@@ -89,12 +124,12 @@ static const Given givens[] = {
 
 /* In a block of exactly that size, so that a sanitizer sees a byte too many. */
 static ProxyResult
-parse(const Given *given, size_t size, size_t *length, Address *client)
+parse(const Given *given, size_t size, size_t *length, ProxyHeader *header)
 {
     char *block = malloc(size > 0 ? size : 1);
     CHECK(block != NULL);
     memcpy(block, given->bytes, size);
-    const ProxyResult result = proxy_parse(block, size, length, client);
+    const ProxyResult result = proxy_parse(block, size, length, header);
     free(block);
     return result;
 }
@@ -103,9 +138,10 @@ static void
 test_given(const Given *given)
 {
     const Address before = {.bytes = {127, 0, 0, 1}, .port = 5, .family = 2};
-    Address client = before;
+    ProxyHeader header = {.client = before};
+    const Address *client = &header.client;
     size_t length;
-    const ProxyResult result = parse(given, given->size, &length, &client);
+    const ProxyResult result = parse(given, given->size, &length, &header);
 
     if (given->client == NULL) {
         CHECK(result == PROXY_BAD);
@@ -113,16 +149,17 @@ test_given(const Given *given)
         CHECK(result == PROXY_DONE && length == given->size);
     }
     if (given->client == NULL || strcmp(given->client, "=") == 0) {
-        CHECK(memcmp(&client, &before, sizeof(client)) == 0);
+        CHECK(memcmp(client, &before, sizeof(before)) == 0);
     } else if (strcmp(given->client, "-") == 0) {
-        CHECK(client.family == AF_UNSPEC && client.port == 0);
+        CHECK(client->family == AF_UNSPEC && client->port == 0);
     } else {
         char text[INET6_ADDRSTRLEN];
-        CHECK(inet_ntop(client.family, client.bytes, text, sizeof(text)));
-        CHECK(strcmp(text, given->client) == 0 && client.port == given->port);
+        CHECK(inet_ntop(client->family, client->bytes, text, sizeof(text)));
+        CHECK(strcmp(text, given->client) == 0 && client->port == given->port);
     }
+    CHECK(memcmp(&header.tls, &given->tls, sizeof(TlsNote)) == 0);
     for (size_t size = 0; size < given->size; size++) {
-        const ProxyResult part = parse(given, size, &length, &client);
+        const ProxyResult part = parse(given, size, &length, &header);
         CHECK(part == PROXY_PARTIAL ||
               (part == PROXY_BAD && given->client == NULL));
     }
@@ -132,11 +169,23 @@ static void
 test_what_follows_is_left_alone(void)
 {
     static const char bytes[] = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\nGET";
-    Address client;
+    ProxyHeader header;
     size_t length;
-    CHECK(proxy_parse(bytes, sizeof(bytes) - 1, &length, &client) ==
+    CHECK(proxy_parse(bytes, sizeof(bytes) - 1, &length, &header) ==
           PROXY_DONE);
     CHECK(length == strlen("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"));
+}
+
+static void
+test_names(void)
+{
+    for (int i = 0; i <= UINT8_MAX; i++) {
+        const char *cipher = tls_cipher_name((uint8_t)i);
+        const char *version = tls_version_name((uint8_t)i);
+        CHECK(cipher == NULL || tls_cipher(cipher, strlen(cipher)) == i);
+        CHECK(version == NULL || tls_version(version, strlen(version)) == i);
+    }
+    CHECK(tls_cipher("AES128-SH", 9) == 0 && tls_cipher("", 0) == 0);
 }
 
 int
@@ -147,6 +196,7 @@ main(void)
         test_given(&givens[i]);
     }
     test_what_follows_is_left_alone();
+    test_names();
     printf("%zu headers\n", count);
     return 0;
 }

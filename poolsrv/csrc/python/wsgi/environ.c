@@ -8,6 +8,8 @@
  */
 #include "python/wsgi/wsgi.h"
 
+#include "protocol/tls_names.h"
+
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
@@ -365,6 +367,28 @@ set_forwarded(Context *x, PyObject *environ, const Forwarded *said,
                             said->prefix.len);
 }
 
+/* The client speaks TLS with a proxy that has told us: under the names that
+ * mod_ssl gave them. */
+static int
+set_tls(Context *x, PyObject *environ, const TlsNote *tls)
+{
+    const EnvironKeys *keys = &x->app->keys;
+    const char *version = tls_version_name(tls->version);
+    const char *cipher = tls_cipher_name(tls->cipher);
+    const char *verified = tls->verified == TLS_NO_CERTIFICATE     ? "NONE"
+                           : tls->verified == TLS_GOOD_CERTIFICATE ? "SUCCESS"
+                                                                   : "FAILED";
+    if (set(environ, keys->ssl_verify, PyUnicode_FromString(verified)) < 0 ||
+        set(environ, keys->https, PyUnicode_FromString("on")) < 0 ||
+        set(environ, keys->url_scheme, PyUnicode_FromString("https")) < 0 ||
+        (version &&
+         set(environ, keys->ssl_protocol, PyUnicode_FromString(version)) < 0)) {
+        return -1;
+    }
+    return cipher ? set(environ, keys->ssl_cipher, PyUnicode_FromString(cipher))
+                  : 0;
+}
+
 PyObject *
 environ_new(Context *x)
 {
@@ -431,6 +455,9 @@ environ_new(Context *x)
         set(environ, keys->content_length,
             PyUnicode_FromFormat("%llu", (unsigned long long)r->body_size)) < 0)
         goto failed;
+    if (item->tls.version != TLS_NONE && set_tls(x, environ, &item->tls) < 0) {
+        goto failed;
+    }
     if (forwarded && set_forwarded(x, environ, &said, base) < 0)
         goto failed;
     return environ;

@@ -33,6 +33,10 @@
     X(url_scheme, "wsgi.url_scheme")      \
     X(remote_addr, "REMOTE_ADDR")         \
     X(remote_port, "REMOTE_PORT")         \
+    X(https, "HTTPS")                     \
+    X(ssl_protocol, "SSL_PROTOCOL")       \
+    X(ssl_cipher, "SSL_CIPHER")           \
+    X(ssl_verify, "SSL_CLIENT_VERIFY")    \
     X(content_type, "CONTENT_TYPE")       \
     X(content_length, "CONTENT_LENGTH")   \
     X(wsgi_input, "wsgi.input")           \
