@@ -410,6 +410,8 @@ def test_each_option_is_read_by_its_name(
         ("forwarded", "of", ValueError),
         ("forwarded", "off|x-forwarded", ValueError),
         ("forwarded", "\ud800", UnicodeEncodeError),
+        ("forwarded_fields", "for", TypeError),
+        ("forwarded_fields", ("for", "by"), ValueError),
     ],
 )
 def test_values_that_no_option_has(

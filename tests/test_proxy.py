@@ -26,6 +26,7 @@ Environ = dict[str, Any]
 # Every name of http1.h that speaks for a client.
 X_FORWARDED = ["X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "X-Forwarded-Port"]
 X_FORWARDED += ["X-Forwarded-Prefix"]
+ALL_PARTS = "for,proto,host,port,prefix"
 HEADER = (Path(__file__).parent.parent / "poolsrv/csrc/protocol/http1.h").read_text()
 SYNONYMS = re.findall(r'^ +X\("([a-z0-9-]+)"\)', HEADER, re.MULTILINE)
 
@@ -96,7 +97,8 @@ def test_a_stranger_is_not_believed(strangers: Server) -> None:
 @pytest.fixture(scope="module")
 def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     networks = ["127.0.0.0/8", "10.0.0.0/8", "2001:db8::/32"]
-    with serving(PROBE, tmp_path_factory.mktemp("trusting"), trust_proxy=networks) as started:
+    directory = tmp_path_factory.mktemp("trusting")
+    with serving(PROBE, directory, trust_proxy=networks, forwarded_fields=ALL_PARTS) as started:
         yield started
 
 
@@ -204,7 +206,8 @@ def test_other_names_are_believed_from_nobody(trusting: Server) -> None:
 
 
 def test_the_standard_field(server: Start) -> None:
-    trusting = server(PROBE, trust_proxy="127.0.0.1", forwarded="forwarded")
+    parts = "for,proto,host"
+    trusting = server(PROBE, trust_proxy="127.0.0.1", forwarded="forwarded", forwarded_fields=parts)
     shown = environ(
         trusting,
         "X-Forwarded-For: 192.0.2.66",
@@ -306,6 +309,29 @@ def test_owners() -> None:
     for text in (":", "no such user", "0:4294967295"):
         with pytest.raises(ConfigError, match=r"unix_owner: .* is not allowed"):
             from_options(config=None, unix_owner=text)
+
+
+def test_only_what_is_named_is_believed(server: Start) -> None:
+    """The usual lines for nginx set For and Proto, and pass a client's Host on."""
+    usual = server(PROBE, trust_proxy="127.0.0.1")
+    shown = environ(
+        usual,
+        "X-Forwarded-For: 192.0.2.1",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: evil.example",
+        "X-Forwarded-Port: 666",
+        "X-Forwarded-Prefix: /evil",
+    )
+    assert (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"]) == ("192.0.2.1", "https")
+    assert "evil" not in json.dumps(shown)
+    assert (shown["SERVER_PORT"], shown["SCRIPT_NAME"]) == ("443", "")
+
+
+def test_of_the_standard_field_too(server: Start) -> None:
+    usual = server(PROBE, trust_proxy="127.0.0.1", forwarded="forwarded")
+    shown = environ(usual, "Forwarded: for=192.0.2.1;proto=https;host=evil.example")
+    assert (shown["REMOTE_ADDR"], shown["wsgi.url_scheme"]) == ("192.0.2.1", "https")
+    assert shown["HTTP_HOST"] == "test.example"
 
 
 def test_the_access_log_names_the_client(server: Start, tmp_path: Path) -> None:

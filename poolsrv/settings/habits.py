@@ -150,7 +150,7 @@ _OTHERS = (
     ),
     (
         "root-path url-prefix url-path-prefix",
-        "a trusted proxy says it: X-Forwarded-Prefix with --trust-proxy",
+        "a trusted proxy says it: X-Forwarded-Prefix with --trust-proxy and --forwarded-fields",
     ),
     (
         "url-scheme",

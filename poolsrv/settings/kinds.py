@@ -164,6 +164,19 @@ def choice(*names: str) -> Kind:
     return Kind(parse, f"one of {', '.join(names)}", "|".join(names))
 
 
+def choices(*names: str) -> Kind:
+    """Some of these names, separated by commas."""
+    one = choice(*names)
+    return Kind(
+        one.parse,
+        one.allowed,
+        "NAME,...",
+        ",".join,
+        separator=",",
+        examples=",".join(names[:2]),
+    )
+
+
 _WORDS = {"true": True, "yes": True, "on": True, "1": True}
 _WORDS |= {"false": False, "no": False, "off": False, "0": False}
 

@@ -23,6 +23,7 @@ from poolsrv.settings.kinds import (
     address,
     addresses,
     choice,
+    choices,
     flag,
     integer,
     mode,
@@ -429,6 +430,16 @@ class Settings:
             "-Prefix, or Forwarded (RFC 7239). All others of this purpose are removed.",
         ),
     ] = "x-forwarded"
+    forwarded_fields: Annotated[
+        tuple[str, ...],
+        Row(
+            choices("for", "proto", "host", "port", "prefix"),
+            PROXIES,
+            "What trusted proxies say in those fields. Name only what each of them sets or removes "
+            "itself: what it passes through is the client's word, and a false host reaches links "
+            "and caches.",
+        ),
+    ] = ("for", "proto")
     proxy_protocol: Annotated[
         str,
         Row(

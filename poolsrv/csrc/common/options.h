@@ -11,6 +11,7 @@
  *   COUNT    a number
  *   SWITCH   a bool
  *   CHOICE   one of the texts in `values` ("|a|b"); here which, from 0 on
+ *   CHOICES  some of them; here a set, with the bit 1 << which for each
  */
 #ifndef POOLSRV_OPTIONS_H
 #define POOLSRV_OPTIONS_H
@@ -24,6 +25,7 @@
 #define OPTION_COUNT_TYPE uint32_t
 #define OPTION_SWITCH_TYPE bool
 #define OPTION_CHOICE_TYPE uint32_t
+#define OPTION_CHOICES_TYPE uint32_t
 
 #define OPTION_MEMBER(kind, name, values) OPTION_##kind##_TYPE name;
 
@@ -37,6 +39,19 @@
     X(FORWARDED_STANDARD, "forwarded")
 
 typedef enum { FORWARDED_FAMILIES(OPTION_ENUM) } ForwardedFamily;
+
+/* What they may say. A proxy that sets one of them and passes the others
+ * through would let its clients say them. */
+#define FORWARDED_PARTS(X)      \
+    X(FORWARDED_FOR, "for")     \
+    X(FORWARDED_PROTO, "proto") \
+    X(FORWARDED_HOST, "host")   \
+    X(FORWARDED_PORT, "port")   \
+    X(FORWARDED_PREFIX, "prefix")
+
+typedef enum {
+    FORWARDED_PARTS(OPTION_ENUM) FORWARDED_PART_COUNT
+} ForwardedPart;
 
 #define ON_OR_OFF(X)     \
     X(OPTION_OFF, "off") \
@@ -81,7 +96,8 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(CHOICE, log_format, LOG_FORMATS(OPTION_TEXT))
 
 /* What environ depends on. */
-#define APPLICATION_OPTIONS(O) \
-    O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT))
+#define APPLICATION_OPTIONS(O)                            \
+    O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT)) \
+    O(CHOICES, forwarded_fields, FORWARDED_PARTS(OPTION_TEXT))
 
 #endif

@@ -6,16 +6,27 @@
 #include "protocol/address_text.h"
 #include "protocol/lex.h"
 
+/* The field of the X-Forwarded family that says a part. */
+static const Http1FieldId x_fields[FORWARDED_PART_COUNT] = {
+    [FORWARDED_FOR] = HTTP1_X_FORWARDED_FOR,
+    [FORWARDED_PROTO] = HTTP1_X_FORWARDED_PROTO,
+    [FORWARDED_HOST] = HTTP1_X_FORWARDED_HOST,
+    [FORWARDED_PORT] = HTTP1_X_FORWARDED_PORT,
+    [FORWARDED_PREFIX] = HTTP1_X_FORWARDED_PREFIX,
+};
+
 uint64_t
-forwarded_fields(ForwardedFamily family)
+forwarded_fields(ForwardedFamily family, uint32_t parts)
 {
+    uint64_t fields = 0;
     switch (family) {
     case FORWARDED_X:
-        return HTTP1_BIT(HTTP1_X_FORWARDED_FOR) |
-               HTTP1_BIT(HTTP1_X_FORWARDED_PROTO) |
-               HTTP1_BIT(HTTP1_X_FORWARDED_HOST) |
-               HTTP1_BIT(HTTP1_X_FORWARDED_PORT) |
-               HTTP1_BIT(HTTP1_X_FORWARDED_PREFIX);
+        for (uint32_t i = 0; i < FORWARDED_PART_COUNT; i++) {
+            if (parts & FORWARDED_BIT(i)) {
+                fields |= HTTP1_BIT(x_fields[i]);
+            }
+        }
+        return fields;
     case FORWARDED_STANDARD:
         return HTTP1_BIT(HTTP1_FORWARDED);
     case FORWARDED_OFF:
@@ -176,28 +187,29 @@ at_hop(const Http1Head *head, const char *base, Http1FieldId id, uint32_t hops)
 }
 
 static void
-read_x(Forwarded *said, const Http1Head *head, const char *base,
+read_x(Forwarded *said, uint32_t parts, const Http1Head *head, const char *base,
        const Networks *trusted)
 {
     Members m = members_of(head, base, HTTP1_X_FORWARDED_FOR);
-    Http1Span node;
+    Http1Span node, spans[FORWARDED_PART_COUNT] = {{0, 0}};
     uint32_t hops = 0;
 
-    while (previous(&m, &node)) {
+    while ((parts & FORWARDED_BIT(FORWARDED_FOR)) && previous(&m, &node)) {
         hops++;
         if (!step(said, base + node.at, node.len, trusted))
             break;
     }
     if (hops == 0)
         hops = 1;
-    said->scheme =
-        scheme_of(base, at_hop(head, base, HTTP1_X_FORWARDED_PROTO, hops));
-    said->host =
-        host_of(base, at_hop(head, base, HTTP1_X_FORWARDED_HOST, hops));
-    said->port =
-        port_of(base, at_hop(head, base, HTTP1_X_FORWARDED_PORT, hops));
-    said->prefix =
-        prefix_of(base, at_hop(head, base, HTTP1_X_FORWARDED_PREFIX, hops));
+    for (uint32_t i = FORWARDED_PROTO; i < FORWARDED_PART_COUNT; i++) {
+        if (parts & FORWARDED_BIT(i)) {
+            spans[i] = at_hop(head, base, x_fields[i], hops);
+        }
+    }
+    said->scheme = scheme_of(base, spans[FORWARDED_PROTO]);
+    said->host = host_of(base, spans[FORWARDED_HOST]);
+    said->port = port_of(base, spans[FORWARDED_PORT]);
+    said->prefix = prefix_of(base, spans[FORWARDED_PREFIX]);
 }
 
 /* ------------------------------------------------------------------------
@@ -281,17 +293,22 @@ read_element(const char *base, Http1Span text, Element *element)
 }
 
 static void
-read_standard(Forwarded *said, const Http1Head *head, const char *base,
-              const Networks *trusted)
+read_standard(Forwarded *said, uint32_t parts, const Http1Head *head,
+              const char *base, const Networks *trusted)
 {
     Members m = members_of(head, base, HTTP1_FORWARDED);
     Http1Span text;
     Element element;
 
     while (previous(&m, &text) && read_element(base, text, &element)) {
-        said->scheme = scheme_of(base, element.proto);
-        said->host = host_of(base, element.host);
-        if (!step(said, base + element.node.at, element.node.len, trusted))
+        if (parts & FORWARDED_BIT(FORWARDED_PROTO)) {
+            said->scheme = scheme_of(base, element.proto);
+        }
+        if (parts & FORWARDED_BIT(FORWARDED_HOST)) {
+            said->host = host_of(base, element.host);
+        }
+        if (!(parts & FORWARDED_BIT(FORWARDED_FOR)) ||
+            !step(said, base + element.node.at, element.node.len, trusted))
             return;
     }
 }
@@ -342,16 +359,17 @@ settle(Forwarded *said, const Http1Head *head, const char *base)
 }
 
 void
-forwarded_read(Forwarded *said, ForwardedFamily family, const Http1Head *head,
-               const char *base, const Networks *trusted, const Address *peer)
+forwarded_read(Forwarded *said, ForwardedFamily family, uint32_t parts,
+               const Http1Head *head, const char *base, const Networks *trusted,
+               const Address *peer)
 {
     *said = (Forwarded){.client = *peer};
     switch (family) {
     case FORWARDED_X:
-        read_x(said, head, base, trusted);
+        read_x(said, parts, head, base, trusted);
         break;
     case FORWARDED_STANDARD:
-        read_standard(said, head, base, trusted);
+        read_standard(said, parts, head, base, trusted);
         break;
     case FORWARDED_OFF:
         return;

@@ -17,8 +17,12 @@
 #include "common/options.h"
 #include "protocol/http1.h"
 
-/* The fields of a family, HTTP1_BIT each. */
-uint64_t forwarded_fields(ForwardedFamily family);
+/* A set of parts is a word. */
+#define FORWARDED_BIT(part) (1u << (part))
+#define FORWARDED_ALL (FORWARDED_BIT(FORWARDED_PART_COUNT) - 1)
+
+/* The fields of a family that say these parts, HTTP1_BIT each. */
+uint64_t forwarded_fields(ForwardedFamily family, uint32_t parts);
 
 /* All fields that speak for a client, of every family and of none. */
 #define FORWARDED_ANY                                                          \
@@ -40,8 +44,9 @@ typedef struct {
 } Forwarded;
 
 /* Judge a complete head. What is malformed counts as not said; of the
- * client's address the nearest hop that is known remains, at least `peer`. */
-void forwarded_read(Forwarded *said, ForwardedFamily family,
+ * client's address the nearest hop that is known remains, at least `peer`. What
+ * is not among `parts` is not read. */
+void forwarded_read(Forwarded *said, ForwardedFamily family, uint32_t parts,
                     const Http1Head *head, const char *base,
                     const Networks *trusted, const Address *peer);
 

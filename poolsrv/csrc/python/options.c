@@ -82,6 +82,23 @@ read_choice(const Option *row, PyObject *value, uint32_t *to)
 }
 
 static int
+read_choices(const Option *row, PyObject *value, uint32_t *to)
+{
+    if (!PyTuple_Check(value)) {
+        return wrong_type(row, "a tuple", value);
+    }
+    *to = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(value); i++) {
+        uint32_t which;
+        if (read_choice(row, PyTuple_GET_ITEM(value, i), &which) < 0) {
+            return -1;
+        }
+        *to |= 1u << which;
+    }
+    return 0;
+}
+
+static int
 read_option(const Option *row, PyObject *value, char *place)
 {
     uint64_t *const wide = (uint64_t *)(void *)place;
@@ -111,6 +128,8 @@ read_option(const Option *row, PyObject *value, char *place)
         return 0;
     case OPTION_CHOICE:
         return read_choice(row, value, (uint32_t *)(void *)place);
+    case OPTION_CHOICES:
+        return read_choices(row, value, (uint32_t *)(void *)place);
     }
     Py_UNREACHABLE();
 }

@@ -15,6 +15,7 @@ typedef enum {
     OPTION_COUNT,
     OPTION_SWITCH,
     OPTION_CHOICE,
+    OPTION_CHOICES,
 } OptionKind;
 
 /* A row of a table, and where it goes in the struct made of that table. */

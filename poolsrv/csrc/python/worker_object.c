@@ -455,7 +455,8 @@ read_options(PyObject *given, WorkerLimits *limits, App *app)
         return -1;
     }
     app->forwarded = (ForwardedFamily)options.forwarded;
-    app->believed = forwarded_fields(app->forwarded);
+    app->forwarded_parts = options.forwarded_fields;
+    app->believed = forwarded_fields(app->forwarded, app->forwarded_parts);
     return 0;
 }
 

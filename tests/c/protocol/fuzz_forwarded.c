@@ -52,7 +52,8 @@ read_fields(Forwarded *said, ForwardedFamily family, const char *name,
     const bool good = http1_head_parse(&head, &message_limits, text.bytes,
                                        text.size) == HTTP1_DONE;
     if (good) {
-        forwarded_read(said, family, &head, text.bytes, &trusted, &peer);
+        forwarded_read(said, family, FORWARDED_ALL, &head, text.bytes, &trusted,
+                       &peer);
         check(said, &head, text.bytes);
     }
     free(text.bytes);

@@ -178,7 +178,8 @@ read_fields(Forwarded *said, ForwardedFamily family, Text *request)
     http1_head_init(&head, fields);
     CHECK(http1_head_parse(&head, &message_limits, request->bytes,
                            request->size) == HTTP1_DONE);
-    forwarded_read(said, family, &head, request->bytes, &trusted, &peer);
+    forwarded_read(said, family, FORWARDED_ALL, &head, request->bytes, &trusted,
+                   &peer);
 }
 
 /* What is said, in words: client, scheme, host or name:port, port, prefix;
@@ -284,11 +285,22 @@ test_only_the_chosen_family_is_read(void)
     says(FORWARDED_STANDARD, BOTH, "192.0.2.2, -, -, 0, ");
     says(FORWARDED_OFF, BOTH, NOTHING);
 #undef BOTH
-    CHECK(forwarded_fields(FORWARDED_OFF) == 0);
-    CHECK((forwarded_fields(FORWARDED_X) & ~FORWARDED_ANY) == 0);
-    CHECK((forwarded_fields(FORWARDED_STANDARD) & ~FORWARDED_ANY) == 0);
-    CHECK((forwarded_fields(FORWARDED_X) &
-           forwarded_fields(FORWARDED_STANDARD)) == 0);
+    CHECK(forwarded_fields(FORWARDED_OFF, FORWARDED_ALL) == 0);
+    CHECK((forwarded_fields(FORWARDED_X, FORWARDED_ALL) & ~FORWARDED_ANY) == 0);
+    CHECK((forwarded_fields(FORWARDED_STANDARD, FORWARDED_ALL) &
+           ~FORWARDED_ANY) == 0);
+    CHECK((forwarded_fields(FORWARDED_X, FORWARDED_ALL) &
+           forwarded_fields(FORWARDED_STANDARD, FORWARDED_ALL)) == 0);
+}
+
+static void
+test_only_the_named_parts_are_fields(void)
+{
+    CHECK(forwarded_fields(FORWARDED_X, 0) == 0);
+    CHECK(forwarded_fields(FORWARDED_X, FORWARDED_BIT(FORWARDED_HOST)) ==
+          HTTP1_BIT(HTTP1_X_FORWARDED_HOST));
+    CHECK(forwarded_fields(FORWARDED_STANDARD, FORWARDED_BIT(FORWARDED_FOR)) ==
+          HTTP1_BIT(HTTP1_FORWARDED));
 }
 
 static void
@@ -451,6 +463,7 @@ main(void)
     test_client();
     test_fields_are_joined_in_order();
     test_only_the_chosen_family_is_read();
+    test_only_the_named_parts_are_fields();
     test_scheme_host_and_port();
     test_prefix();
     test_forwarded();

@@ -416,8 +416,8 @@ environ_new(Context *x)
     forwarded = (head->seen & x->app->believed) != 0 &&
                 address_within(&item->client, &x->app->trusted);
     if (forwarded) {
-        forwarded_read(&said, x->app->forwarded, head, base, &x->app->trusted,
-                       &item->client);
+        forwarded_read(&said, x->app->forwarded, x->app->forwarded_parts, head,
+                       base, &x->app->trusted, &item->client);
         x->thread->record.client = said.client;
         hidden &= ~x->app->believed;
     }

@@ -75,6 +75,7 @@ typedef struct {
     EnvironKeys keys;
     FileTypes files;
     ForwardedFamily forwarded; /* what trusted proxies speak */
+    uint32_t forwarded_parts;  /* FORWARDED_BIT each */
     Networks trusted;          /* proxies; the items are ours */
     uint64_t believed;         /* fields of trusted peers, HTTP1_BIT each */
 } App;
