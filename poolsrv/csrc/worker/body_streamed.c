@@ -1,4 +1,5 @@
-/* Bodies that the application reads while the client sends. Pure C. */
+/* Bodies that the application reads while the client sends: of known length,
+ * for chunked ones are spooled. Pure C. */
 #define _GNU_SOURCE
 #include "worker/body_streamed.h"
 
@@ -57,49 +58,6 @@ receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
     }
 }
 
-/* Take decoded bytes that are in the buffer already. */
-static size_t
-take_chunk(Request *r, char *to, size_t room)
-{
-    const size_t n = r->chunk.len < room ? r->chunk.len : room;
-    memcpy(to, r->buffer + r->chunk.at, n);
-    r->chunk.at += (uint32_t)n;
-    r->chunk.len -= (uint32_t)n;
-    return n;
-}
-
-static size_t
-read_chunked(Thread *t, Conn *c, Request *r, char *to, size_t room,
-             const char **words)
-{
-    while (r->chunk.len == 0) {
-        const uint32_t body = r->start + r->head.length;
-        Http1Result result;
-        size_t used;
-        if (r->next == r->size) {
-            r->next = r->size = body;
-            r->size += (uint32_t)receive_body(t, c, r, r->buffer + body,
-                                              r->capacity - body, words);
-            if (r->refusal)
-                return 0;
-        }
-        result = http1_chunks_next(&r->chunks, r->buffer + r->next,
-                                   r->size - r->next, &used, &r->chunk);
-        r->chunk.at += r->next;
-        r->next += (uint32_t)used;
-        if (result == HTTP1_DONE) {
-            r->ended = true;
-            return 0;
-        }
-        if (result != HTTP1_DATA && result != HTTP1_PARTIAL) {
-            *words = http1_words(result);
-            r->refusal = http1_status(result);
-            return 0;
-        }
-    }
-    return take_chunk(r, to, room);
-}
-
 static size_t
 read_sized(Thread *t, Conn *c, Request *r, char *to, size_t room,
            const char **words)
@@ -144,17 +102,12 @@ body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
         *words = "the body could not be read before";
         return -1;
     }
-    n = r->head.chunked ? read_chunked(t, c, r, to, room, words)
-                        : read_sized(t, c, r, to, room, words);
-    r->body_size += n;
-    if (r->body_size > t->worker->o.limits.limit_request_body) {
-        *words = request_too_large;
-        r->refusal = 413;
-    }
-    if (r->refusal)
+    n = read_sized(t, c, r, to, room, words);
+    if (r->refusal) {
         return -1;
-    if (!r->head.chunked && r->body_size == (uint64_t)r->head.content_length)
-        r->ended = true;
+    }
+    r->body_size += n;
+    r->ended = r->body_size == (uint64_t)r->head.content_length;
     return (ssize_t)n;
 }
 
@@ -170,31 +123,15 @@ body_streamed_abandon(Conn *c, Request *r)
 bool
 body_streamed_end(const Request *r, uint32_t *end)
 {
-    Http1Chunks chunks = r->chunks;
-    uint32_t at = r->next;
-
-    if (r->ended || !r->streaming)
+    if (r->ended || !r->streaming) {
         return true;
-    if (r->refusal)
-        return false;
-    if (!r->head.chunked) {
-        const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
-        if (left > r->size - at)
-            return false;
-        at += (uint32_t)left;
-    } else {
-        Http1Result result;
-        do {
-            Http1Span span;
-            size_t used;
-            result = http1_chunks_next(&chunks, r->buffer + at, r->size - at,
-                                       &used, &span);
-            at += (uint32_t)used;
-        } while (result == HTTP1_DATA);
-        if (result != HTTP1_DONE)
-            return false;
     }
-    if (end)
-        *end = at;
+    const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
+    if (r->refusal || left > r->size - r->next) {
+        return false;
+    }
+    if (end) {
+        *end = r->next + (uint32_t)left;
+    }
     return true;
 }

@@ -22,9 +22,6 @@
 #include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
-/* Behind the head, for the pieces of a chunked body that is streamed. */
-#define CHUNK_ROOM 8192
-
 Step
 exchange_hang_up(Worker *w, Thread *t, Conn *c)
 {
@@ -259,16 +256,7 @@ framed(Worker *w, Thread *t, Conn *c, Request *r)
          * empty (RFC 3875 section 4.1.2). */
         if (w->o.limits.request_buffering || r->head.chunked)
             return body_kept_start(w, t, c, r);
-        /* Beyond REQUEST_BUFFER only in a Request of its own: what one thread
-         * received must fit any other's buffer. */
-        if (r->head.chunked && body + CHUNK_ROOM > r->capacity) {
-            r = request_adopt(w, c, r);
-            if (r == NULL || request_grow(r, r->head.length + CHUNK_ROOM) < 0)
-                return exchange_hang_up(w, t, c);
-            r->next = r->head.length;
-        }
         r->streaming = true;
-        http1_chunks_init(&r->chunks);
         return exchange_serve(w, t, c, r, c->ready);
     }
     r->body = r->buffer + body;

@@ -39,7 +39,6 @@ request_drop_body(Request *r)
     r->body_size = r->body_capacity = 0;
     r->spool = -1;
     r->streaming = r->ended = r->wanted = false;
-    r->chunk.len = 0;
     r->refusal = 0;
     r->abandoned = false;
 }

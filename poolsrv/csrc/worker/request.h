@@ -30,12 +30,11 @@ struct Request {
     uint64_t body_began; /* when its first part was asked for */
     int spool;           /* an unlinked file that holds the body, or -1 */
     /* A streamed body: what the application has not read is in `buffer` from
-     * `next` on, still encoded, or still with the client. */
+     * `next` on, or still with the client. */
     bool streaming;
-    bool ended;      /* all of it has been read */
-    bool wanted;     /* 100 Continue has been answered, or was not asked for */
-    Http1Span chunk; /* decoded, but no room for it at the last read */
-    int refusal;     /* reading went wrong: the status to answer with */
+    bool ended;  /* all of it has been read */
+    bool wanted; /* 100 Continue has been answered, or was not asked for */
+    int refusal; /* reading went wrong: the status to answer with */
     _Atomic bool abandoned; /* nobody will read the rest */
 };
 
