@@ -26,9 +26,11 @@ WORD_FAILED: Final[int]
 EVENT_READABLE: Final[int]
 EVENT_WORD: Final[int]
 EVENT_DRAINED: Final[int]
+EVENT_REFUSED: Final[int]
 
-# (EVENT_READABLE, token), (EVENT_WORD, slot, word, text) or (EVENT_DRAINED,)
-_Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int]
+# (EVENT_READABLE, token), (EVENT_WORD, slot, word, text), (EVENT_DRAINED,) or
+# (EVENT_REFUSED, text)
+_Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | tuple[int, str]
 
 def adopt_orphans() -> None: ...
 def forks_keep(descriptors: Sequence[int], signals: Sequence[int], /) -> None: ...

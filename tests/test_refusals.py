@@ -1,5 +1,7 @@
 """Every way to be refused, found again by those who look: metrics, status, page, log."""
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -48,6 +50,19 @@ def test_a_refusal_of_each_status_is_seen(server: Callable[..., Server], tmp_pat
         assert client.receive().status == 503
         gate.release(1)
         assert holder.receive().status == 200
+    strict.wait_for_log(r"WARNING supervisor.* refused 1 request: 1 x 503 \(no thread came free")
+    # The first at once, all others in a line a second.
+    lines = r"WARNING worker 0.* refused \d+ requests?: (.*)"
+    said: Counter[str] = Counter()
+
+    def all_said() -> bool:
+        said.clear()
+        for line in re.findall(lines, strict.log()):
+            for number, status in re.findall(r"(\d+) x (\d+)", line):
+                said[status] += int(number)
+        return said == dict.fromkeys(REFUSED, 1)
+
+    strict.wait_until(all_said)
     seen = [*REFUSED, "503"]
     for status in seen:
         strict.wait_for_metric(1, "poolsrv_requests_refused_total", status=status)

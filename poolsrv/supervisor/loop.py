@@ -177,6 +177,8 @@ class Supervisor:
                 self._readable(Watched(token % _KINDS), token // _KINDS)
             case (_core.EVENT_WORD, int(slot), int(word), str(text)):
                 self._heard(slot, word, text)
+            case (_core.EVENT_REFUSED, str(text)):
+                _log.warning("%s", text)
             case (_core.EVENT_DRAINED,):
                 self._do(self._pool.queue_empty(self._now))
 

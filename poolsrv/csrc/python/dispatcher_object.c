@@ -217,6 +217,9 @@ event_object(const DispatchEvent *event)
     if (event->kind == DISPATCH_DRAINED) {
         return Py_BuildValue("(i)", (int)DISPATCH_DRAINED);
     }
+    if (event->kind == DISPATCH_REFUSED) {
+        return Py_BuildValue("(is)", (int)DISPATCH_REFUSED, event->text);
+    }
     return Py_BuildValue(
         "(iIiN)", (int)DISPATCH_WORD, event->slot, (int)event->word,
         PyUnicode_DecodeUTF8(event->text, (Py_ssize_t)strlen(event->text),
@@ -341,7 +344,9 @@ core_add_dispatcher(PyObject *module, CoreState *state)
         PyModule_AddIntConstant(module, "EVENT_READABLE", DISPATCH_FOREIGN) <
             0 ||
         PyModule_AddIntConstant(module, "EVENT_WORD", DISPATCH_WORD) < 0 ||
-        PyModule_AddIntConstant(module, "EVENT_DRAINED", DISPATCH_DRAINED) < 0)
+        PyModule_AddIntConstant(module, "EVENT_DRAINED", DISPATCH_DRAINED) <
+            0 ||
+        PyModule_AddIntConstant(module, "EVENT_REFUSED", DISPATCH_REFUSED) < 0)
         return -1;
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

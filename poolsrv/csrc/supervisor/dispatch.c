@@ -134,6 +134,10 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
             d->drained = true;
             events[count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
         }
+        if (count < room && refusals_say(&d->refusals, now, events[count].text,
+                                         sizeof events[count].text)) {
+            events[count++].kind = DISPATCH_REFUSED;
+        }
         if (count || (deadline && deadline <= now))
             return (int)count;
     }

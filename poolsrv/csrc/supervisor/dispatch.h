@@ -24,6 +24,7 @@ typedef enum {
     DISPATCH_FOREIGN, /* a watched descriptor is readable: `token` */
     DISPATCH_WORD,    /* a worker said something: `slot`, `word`, `text` */
     DISPATCH_DRAINED, /* stopped, and all that came has a thread: said once */
+    DISPATCH_REFUSED, /* requests were refused: `text`, for the log */
 } DispatchEventKind;
 
 typedef struct {

@@ -10,6 +10,7 @@
 #include "common/choice.h"
 #include "common/clock.h"
 #include "common/path_times.h"
+#include "common/refusals.h"
 #include "supervisor/dispatch.h"
 #include "supervisor/held.h"
 
@@ -53,6 +54,7 @@ struct Dispatch {
     bool stopped;
     bool drained; /* and the queue has been empty since */
     HeldTable held;
+    Refusals refusals;
     Buffer busy_answer; /* 503, with the date of busy_second */
     time_t busy_second;
     Slot *slots;

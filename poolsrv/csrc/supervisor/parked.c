@@ -78,6 +78,10 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
         return;
     }
     word_add(&d->board->supervisor->refused[REFUSED_503], 1);
+    refusals_add(&d->refusals, 503,
+                 why == CLOSED_QUEUE_FULL      ? "the queue is full"
+                 : why == CLOSED_QUEUE_TIMEOUT ? "no thread came free in time"
+                                               : "the server stops");
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }
 
@@ -186,6 +190,7 @@ parked_deadline(const Dispatch *d)
     at = dispatch_earlier(
         at, runs_out(d, HELD_SLOW, d->group.limits.queue_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
+    at = dispatch_earlier(at, refusals_due(&d->refusals));
     for (i = 0; i < d->board->slot_count; i++)
         at = dispatch_earlier(at, d->slots[i].retry_at);
     return at;

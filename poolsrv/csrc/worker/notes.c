@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "worker/watch.h"
 #include "worker/worker_internal.h"
 
 /* Do the lines that were dropped wait to be told of? Not more than once a
@@ -54,6 +55,37 @@ notes_add(Worker *w, NoteLevel level, const char *format, ...)
     pthread_mutex_unlock(&w->side);
     if (first) {
         worker_ring(w->bell);
+    }
+}
+
+void
+notes_refused(Worker *w, int status, const char *reason)
+{
+    pthread_mutex_lock(&w->side);
+    refusals_add(&w->refusals, status, reason);
+    atomic_store(&w->has_refusals, true);
+    pthread_mutex_unlock(&w->side);
+    notes_tick(w, clock_now());
+}
+
+void
+notes_tick(Worker *w, uint64_t now)
+{
+    char text[sizeof w->notes[0].text];
+    bool said = false;
+    if (!atomic_load(&w->has_refusals)) {
+        return;
+    }
+    pthread_mutex_lock(&w->side);
+    if (refusals_say(&w->refusals, now, text, sizeof text)) {
+        said = true;
+        atomic_store(&w->has_refusals, false);
+    }
+    pthread_mutex_unlock(&w->side);
+    if (said) {
+        notes_add(w, NOTE_WARNING, "%s", text);
+    } else {
+        watch_attend(w);
     }
 }
 

@@ -24,4 +24,10 @@ bool notes_pop(Worker *w, Note *note);
 /* Is there one to pop? */
 bool notes_wait(Worker *w);
 
+/* A request was refused, because of `reason`, which must stay: a warning says
+ * so, one a second at most. */
+void notes_refused(Worker *w, int status, const char *reason);
+/* Say what is due of the warnings that were put off; `now` in nanoseconds. */
+void notes_tick(Worker *w, uint64_t now);
+
 #endif

@@ -27,7 +27,7 @@ refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
     t->out.size = 0;
     http1_answer_own(&t->out, &asker, status, "", text);
     word_add(&t->row->refused[scoreboard_refused(status)], 1);
-    notes_add(w, NOTE_DEBUG, "refused a request: %d, %s", status, words);
+    notes_refused(w, status, words);
     access_log_write(t, c, r, clock_now() - c->began);
     const int sent = output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL,
                                  NULL, STREAM_MORE);

@@ -67,7 +67,9 @@ busy_threads(const Worker *w)
 static void
 pace_down(Worker *w)
 {
-    const WatchPace pace = atomic_load(&w->live) ? WATCH_SLOW : WATCH_OFF;
+    const WatchPace pace =
+        atomic_load(&w->live) || atomic_load(&w->has_refusals) ? WATCH_SLOW
+                                                               : WATCH_OFF;
     if (atomic_load(&w->pace) == pace)
         return;
     /* First: who sees the new pace and sets the timer has the last word. */
@@ -76,7 +78,8 @@ pace_down(Worker *w)
     atomic_thread_fence(memory_order_seq_cst);
     if (busy_threads(w))
         watch_arm(w);
-    else if (pace == WATCH_OFF && atomic_load(&w->live) != 0)
+    else if (pace == WATCH_OFF &&
+             (atomic_load(&w->live) != 0 || atomic_load(&w->has_refusals)))
         watch_attend(w);
 }
 
@@ -438,6 +441,7 @@ tick(Worker *w)
         return;                                 /* it was set meanwhile */
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
+    notes_tick(w, now);
     ending_tick(w);
     view = look(w, now, &unseen);
     if (!w->draining)

@@ -4,6 +4,7 @@
 
 #include "common/clock.h"
 #include "common/forks.h"
+#include "common/refusals.h"
 #include "worker/conn.h"
 #include "worker/descriptors.h"
 #include "worker/stream.h"
@@ -65,7 +66,9 @@ struct Worker {
     uint32_t begun;      /* ready.begun of the last tick */
     uint32_t *sequences; /* [threads] at the last tick */
 
-    pthread_mutex_t side; /* guards notes and garbage */
+    pthread_mutex_t side; /* guards notes, refusals and garbage */
+    Refusals refusals;
+    _Atomic bool has_refusals; /* not said yet */
     Note notes[NOTES_MOST];
     uint32_t note_first, note_count, note_lost;
     uint32_t note_said; /* since note_second */

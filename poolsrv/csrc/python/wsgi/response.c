@@ -453,6 +453,7 @@ response_fail(Context *x, StartResponse *sr)
     x->thread->record.body_size = who.is_head ? 0 : size + 1;
     if (x->request->refusal) {
         word_add(&x->thread->row->refused[scoreboard_refused(status)], 1);
+        notes_refused(x->thread->worker, status, "the body cannot be read");
     }
     x->conn->status = (uint16_t)status;
     x->conn->ending = http1_answer_own(&x->thread->out, &who, status, "", text)
