@@ -26,7 +26,7 @@ from tests.server import Server
 
 PROBE = "tests.apps.probe:app"
 OWN = f"{__name__}:app"
-KILLED = "worker was ended by|worker ended|template ended|request was lost with its worker"
+KILLED = "worker was ended by|worker ended|template ended"
 Start = Callable[..., Server]
 
 _answered = itertools.count(1)

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -21,13 +21,14 @@ from poolsrv.supervisor.actions import Action
 from poolsrv.supervisor.children import Template
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
+from tests.apps.gate import Gate
 from tests.client import Client
 from tests.server import Server
 
 Start = Callable[..., Server]
 
 PROBE = "tests.apps.probe:app"
-KILLED = "worker was ended by|request was lost with its worker"
+KILLED = "worker was ended by"
 
 
 def serves(server: Server) -> None:
@@ -298,3 +299,21 @@ def test_a_message_without_its_descriptor_is_dropped() -> None:
     supervisor._guarded(supervisor._heard, 0, _core.WORD_READY, "4711 ")
     supervisor._end()
     assert board.supervisor()[index] == 3
+
+
+def test_a_death_is_one_record_with_what_was_inside(server: Start, tmp_path: Path) -> None:
+    probe = server(PROBE, processes=1, log_format="json", allow_errors=KILLED)
+    serves(probe)
+    (victim,) = probe.workers()
+    with closing(Gate(tmp_path)) as gate, Client(probe.address) as client:
+        client.send(b"GET /hold?gate=gate&secret=1 HTTP/1.1\r\nHost: a\r\n\r\n")
+        probe.wait_until(gate.arrivals)
+        probe.kill(victim)
+        probe.wait_until(lambda: probe.workers() not in ([], [victim]), deadline=20)
+        gate.release(1)
+    lines = [json.loads(line) for line in probe.log().splitlines() if line.startswith("{")]
+    (record,) = [line for line in lines if line.get("message", "").startswith("worker was ended")]
+    assert (record["slot"], record["worker"], record["generation"]) == (0, victim, 1)
+    assert (record["served"], record["lost"]) == (1, 1)
+    assert "SIGKILL\nrequest was lost with it: GET /hold id=" in record["message"]
+    assert "secret" not in probe.log()

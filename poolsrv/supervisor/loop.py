@@ -25,7 +25,6 @@ from enum import IntEnum
 from poolsrv import _core, forks, messages, processes
 from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.processes import Ending
-from poolsrv.scoreboard import SLOT, Row
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import Action, Reason
 from poolsrv.supervisor.children import Child, Template, Worker
@@ -34,6 +33,7 @@ from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import LAST_WORDS, Pool
+from poolsrv.supervisor.postmortem import postmortem, served
 from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
@@ -338,7 +338,7 @@ class Supervisor:
         except Unfit:
             self._refuse_worker(slot, pid, pidfd)
             raise
-        self._workers[slot] = Worker(pid, pidfd, generation)
+        self._workers[slot] = Worker(pid, pidfd, generation, served(self._board, slot))
         self._board.set("slot", slot, "pid", pid)
         self._do(actions)
         self._dispatcher.watch(pidfd, _token(Watched.WORKER, slot))
@@ -378,14 +378,8 @@ class Supervisor:
         level = logging.INFO if planned or state is State.KILLED else logging.ERROR
         if state is State.KILLED and self._pool.failed:
             level = logging.DEBUG  # why the server does not start is said, and nothing else
-        spawned_at = Row(SLOT, self._board.slot(slot))["spawned_at"]
-        fields = {
-            "slot": slot,
-            "worker": worker.pid,
-            "generation": worker.generation,
-            "age": f"{(time.monotonic_ns() - spawned_at) / 1e9:.1f}s",
-        }
-        _log.log(level, "worker %s", words, extra={"fields": fields})
+        text, fields = postmortem(self._board, slot, worker, words)
+        _log.log(logging.ERROR if fields["lost"] else level, "%s", text, extra={"fields": fields})
         self._do(self._pool.exited(slot, reason, self._now))
 
     def _cause(self, ending: Ending) -> tuple[Reason, str]:
@@ -515,8 +509,7 @@ class Supervisor:
         self._templates[generation].send(messages.Spawn(slots))
 
     def _bury(self, slot: int, reason: Reason | None) -> None:
-        """The post-mortem, and all that the worker leaves behind."""
-        self._guarded(self._mourn, slot)
+        """All that the worker leaves behind."""
         count = self._dispatcher.reclaim(slot)
         if count:
             _log.info("%d connections that the worker had not received go to others", count)
@@ -525,23 +518,6 @@ class Supervisor:
         self._board.set("slot", slot, "ready_at", 0)
         if reason is not None:
             self._board.add("slot", slot, "restarts", 1, word=int(reason))
-
-    def _mourn(self, slot: int) -> None:
-        now = time.monotonic_ns()
-        for thread, _, since, _, method, path, request_id in self._board.current(slot):
-            _log.error(
-                "request was lost with its worker",
-                extra={
-                    "fields": {
-                        "request": request_id.decode("latin-1"),
-                        "method": method.decode("latin-1"),
-                        "path": path.decode("latin-1"),
-                        "age": f"{(now - since) / 1e9:.3f}s",
-                        "slot": slot,
-                        "thread": thread,
-                    }
-                },
-            )
 
     def _show(self) -> None:
         pool = self._pool

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from poolsrv import _core
 from poolsrv.lifecycle import State
-from poolsrv.scoreboard import SUPERVISOR, THREAD, WORKER, Row
+from poolsrv.scoreboard import SUPERVISOR, WORKER, Row
 from poolsrv.supervisor import limits
 from poolsrv.supervisor.actions import Action, Reason
 from poolsrv.supervisor.children import Worker
 from poolsrv.supervisor.limits import LOOK, Limits, Use
 from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.postmortem import served
 
 _log = logging.getLogger("poolsrv")
 
@@ -42,8 +43,7 @@ class Progress:
         slots = range(self._board.slot_count)
         busy = sum(len(self._board.current(slot)) for slot in slots)
         threads = sum(Row(WORKER, self._board.worker(slot))["threads"] for slot in slots)
-        rows = (Row(THREAD, self._board.totals(slot, 0)) for slot in slots)
-        answered = sum(sum(row.all("requests")) for row in rows)
+        answered = sum(served(self._board, slot) for slot in slots)
         rate = (answered - self._answered) / max(now - self._asked, 0.001)
         self._answered, self._asked = answered, now
         return f"{busy} of {threads} threads busy, {rate:.1f} requests/s"
@@ -51,12 +51,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
-    """A worker since it was ready: its limits, and what the slot had served before."""
+    """A worker since it was ready, and its limits."""
 
     pid: int
     limits: Limits
     since: float
-    before: int
 
 
 class Watch:
@@ -86,12 +85,12 @@ class Watch:
         return actions
 
     def _judge(self, slot: int, worker: Worker, now: float) -> list[Action]:
-        served = sum(Row(THREAD, self._board.totals(slot, 0)).all("requests"))
         watched = self._watched.get(slot)
         if watched is None or watched.pid != worker.pid:
             drawn = self.given.drawn(self._chance)
-            watched = self._watched[slot] = _Watched(worker.pid, drawn, now, served)
-        use = Use(served - watched.before, now - watched.since, limits.resident(worker.pid))
+            watched = self._watched[slot] = _Watched(worker.pid, drawn, now)
+        requests = served(self._board, slot) - worker.served_before
+        use = Use(requests, now - watched.since, limits.resident(worker.pid))
         if why := limits.kills(watched.limits, use):
             return self._pool.kill(slot, why, Reason.RECYCLE, now)
         why = limits.exceeded(watched.limits, use)
