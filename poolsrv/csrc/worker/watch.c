@@ -83,11 +83,18 @@ pace_down(Worker *w)
         watch_attend(w);
 }
 
+/* All of the server ends, or nobody is left to send anything to. */
+static bool
+is_last(const Worker *w)
+{
+    return w->orphan || atomic_load(&w->o.board->notice->stopping);
+}
+
 bool
 watch_hands_back(const Worker *w)
 {
     return atomic_load_explicit(&w->draining, memory_order_relaxed) &&
-           !w->orphan && !atomic_load(&w->o.board->notice->stopping);
+           !is_last(w);
 }
 
 /* The server ends, and so does this connection, which has been idle for its
@@ -123,7 +130,7 @@ sweep(Worker *w, uint64_t now, bool all_idle)
             continue;
         if (!atomic_compare_exchange_strong(&c->word, &word, word | CONN_OWNED))
             continue;
-        if (conn_may_move(c) && w->draining && !watch_hands_back(w)) {
+        if (conn_may_move(c) && is_last(w)) {
             end_idle(w, c);
         } else if (conn_may_move(c)) {
             c->ready = 0;
