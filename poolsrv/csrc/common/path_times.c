@@ -51,7 +51,7 @@ forecast_learn(Forecast *f, const char *method, size_t method_size,
     const uint32_t old = atomic_load_explicit(usual, memory_order_relaxed);
     const uint32_t now =
         took / 1000 > UINT32_MAX / 2 ? UINT32_MAX / 2 : (uint32_t)(took / 1000);
-    uint32_t new = old;
+    uint32_t new = old, longest;
 
     atomic_store_explicit(
         &f->mean,
@@ -66,6 +66,9 @@ forecast_learn(Forecast *f, const char *method, size_t method_size,
         new = old + old / 8 + 1;
     else if (now < old - old / 4 && old > 1)
         new = old - old / 8 - 1;
+    longest = atomic_load_explicit(&f->longest, memory_order_relaxed);
+    if (new > longest || (old == longest && new < old))
+        atomic_store_explicit(&f->longest, new, memory_order_relaxed);
     if (new == old)
         return;
     atomic_store_explicit(usual, new, memory_order_relaxed);
@@ -101,10 +104,12 @@ forecast_delay(const Forecast *f, int fd)
     const ChoicePatience patience = {
         atomic_load_explicit(&f->factor, memory_order_relaxed),
         atomic_load_explicit(&f->patience, memory_order_relaxed)};
-    if (!forecast_knows(f)) {
+    const uint64_t mean = atomic_load_explicit(&f->mean, memory_order_relaxed);
+    const uint64_t longest = 1000 * (uint64_t)atomic_load_explicit(
+                                        &f->longest, memory_order_relaxed);
+    /* Where no path is slow, none is looked up. */
+    if (!forecast_knows(f) || choice_delay(longest, mean, patience) == 0) {
         return 0;
     }
-    return choice_delay(forecast_of(f, fd),
-                        atomic_load_explicit(&f->mean, memory_order_relaxed),
-                        patience);
+    return choice_delay(forecast_of(f, fd), mean, patience);
 }

@@ -33,6 +33,7 @@ typedef struct {
     _Atomic uint32_t factor;
     _Atomic uint64_t patience; /* and by how much at most, in nanoseconds */
     _Atomic uint32_t known;    /* is there anything to look up? */
+    _Atomic uint32_t longest;  /* of `usual`, nearly */
     /* Written with each request that is learned from, hence a line of its own:
      * the mean of them all, in nanoseconds. */
     _Alignas(64) _Atomic uint64_t mean;

@@ -1,6 +1,7 @@
 /* What is learned of requests, and what is made of it. */
 #include "common/path_times.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "check.h"
@@ -161,9 +162,41 @@ test_a_long_path(void)
     CHECK(forecast(&f, request) == 10 * MILLISECOND);
 }
 
+/* Does a request that waits cost a system call? */
+static bool
+is_looked_up(const Forecast *f)
+{
+    errno = 0;
+    CHECK(forecast_delay(f, -1) == 0);
+    return errno == EBADF;
+}
+
+/* Pages that all take the same are not told apart, however long they take. */
+static void
+test_where_no_path_is_slow_none_is_looked_up(void)
+{
+    Forecast f = new_forecast();
+    f.patience = MILLISECOND;
+    CHECK(!is_looked_up(&f));
+    ran(&f, "GET", "/a", 5 * MILLISECOND);
+    CHECK(is_looked_up(&f));
+    for (int i = 0; i < 100; i++) {
+        ran(&f, "GET", "/a", 5 * MILLISECOND);
+        ran(&f, "GET", "/b", 6 * MILLISECOND);
+    }
+    CHECK(!is_looked_up(&f));
+    ran(&f, "GET", "/report", 500 * MILLISECOND);
+    CHECK(is_looked_up(&f));
+    for (int i = 0; i < 100; i++) { /* it was once */
+        ran(&f, "GET", "/report", 5 * MILLISECOND);
+    }
+    CHECK(!is_looked_up(&f));
+}
+
 int
 main(void)
 {
+    RUN(test_where_no_path_is_slow_none_is_looked_up);
     RUN(test_one_long_request_is_enough);
     RUN(test_short_requests_leave_no_trace);
     RUN(test_without_a_factor_nothing_is_learned);
