@@ -128,14 +128,14 @@ def worker(package: Path, runner: list[str]) -> Iterator[socket.socket]:
         )
         stack.callback(process.kill)
         dispatcher.watch(_owned(stack, os.pidfd_open(process.pid)), _ENDED)
-        _expect(dispatcher, process, (0, _core.WORD_READY, ""))
+        _expect(dispatcher, process, (_core.EVENT_WORD, 0, _core.WORD_READY))
         dispatcher.enable(0, True)
         client = stack.enter_context(socket.create_connection(listener.getsockname()))
         client.settimeout(_PATIENCE)
         client.sendall(_REQUEST)
         # As long as nobody waits here, nobody dispatches it.
         dispatcher.watch(client.fileno(), _ANSWERED)
-        _expect(dispatcher, process, (_ANSWERED,))
+        _expect(dispatcher, process, (_core.EVENT_READABLE, _ANSWERED))
         client.recv(4096)
         yield client
         client.close()
@@ -159,11 +159,15 @@ def _owned(stack: ExitStack, fd: int) -> int:
 
 
 def _expect(
-    dispatcher: _core.Dispatcher, process: "subprocess.Popen[str]", event: tuple[object, ...]
+    dispatcher: _core.Dispatcher, process: "subprocess.Popen[str]", begins: tuple[int, ...]
 ) -> None:
+    """Wait for an event that begins like this."""
     deadline = time.monotonic() + _PATIENCE
-    while event not in (events := dispatcher.wait(deadline)):
-        if (_ENDED,) in events:
+    while True:
+        events = dispatcher.wait(deadline)
+        if any(event[: len(begins)] == begins for event in events):
+            return
+        if (_core.EVENT_READABLE, _ENDED) in events:
             raise Failed(f"the worker ended: {process.communicate()[1].strip()[-300:]}")
         if time.monotonic() > deadline:
             raise Failed(f"the worker is not ready within {_PATIENCE:g} s")

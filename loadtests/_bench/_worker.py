@@ -22,7 +22,10 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         bell=bell,
         lifeline=lifeline,
         access_log=-1,
+        access_log_place="",
+        stacks=[],
         sites=[Site("127.0.0.1", "80")],
+        folder=".",
     )
     run(job, slot=0)
 
