@@ -135,12 +135,14 @@ TRAFFIC = (
         "What went wrong",
         "reqps",
         "Exceptions in the application, requests that the server refused, clients that left"
-        " before they had their answer, connections closed because a time limit ran out.",
+        " before they had their answer, connections closed because a time limit ran out,"
+        " applications that gave no sign of life.",
         (
             ("application errors", f"sum({rate('application_errors_total')})"),
             ("refused", f"sum({rate('requests_refused_total')})"),
             ("clients gone", f"sum({rate('client_disconnects_total')})"),
             ("limit reached", f"sum({rate('connections_limited_total')})"),
+            ("timed out", f"sum({rate('requests_timed_out_total')})"),
         ),
     ),
     Panel(

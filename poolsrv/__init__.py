@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 from poolsrv._version import __version__
 
 if TYPE_CHECKING:
+    from poolsrv.errors import RequestTimeout
     from poolsrv.launcher import serve
 
-__all__ = ["__version__", "serve"]
+__all__ = ["RequestTimeout", "__version__", "serve"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from poolsrv.launcher import serve
 
         return serve
+    if name == "RequestTimeout":
+        from poolsrv.errors import RequestTimeout
+
+        return RequestTimeout
     raise AttributeError(f"module 'poolsrv' has no attribute {name!r}")

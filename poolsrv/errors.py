@@ -1,6 +1,6 @@
-"""What can keep poolsrv from starting, by the exit status it ends with.
+"""What can keep poolsrv from starting, by the exit status it ends with; and RequestTimeout.
 
-Each message is written for the person at the keyboard: what was found, where,
+Each message of the former is written for the person at the keyboard: what was found, where,
 and what to do. Caught once, at the command line.
 """
 
@@ -21,6 +21,13 @@ class PoolsrvError(Exception):
     def __str__(self) -> str:
         fault, remedy = self.args
         return f"{fault}\n  {remedy}" if remedy else str(fault)
+
+
+class RequestTimeout(BaseException):
+    """Raised in an application that has given no sign of life for --request-timeout.
+
+    Not an Exception, so that `except Exception` in the application does not hide it.
+    """
 
 
 class ConfigError(PoolsrvError):

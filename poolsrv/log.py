@@ -45,6 +45,17 @@ def setup(level: str, format: str, role: str) -> None:
     logger.propagate = False
 
 
+def with_stack(level: int, message: str, fields: Mapping[str, object], stack: str) -> None:
+    """Log with a stack of another thread or process, as text."""
+    logger = logging.getLogger(_LOGGER)
+    extra = {"fields": fields}
+    logger.handle(
+        logger.makeRecord(
+            _LOGGER, level, "", 0, message, (), None, extra=extra, sinfo=stack or None
+        )
+    )
+
+
 class _Logger(logging.Logger):
     """What the application does to all loggers, it does not do to ours.
 

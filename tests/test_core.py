@@ -334,6 +334,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "bell": -1,
         "lifeline": quiet[0],
         "signals": quiet[1],
+        "dump_signal": 0,
+        "dump": -1,
         "application": hello,
         "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
         "on_error": print,
@@ -470,7 +472,7 @@ class Server:
 
     def watch(self) -> None:
         while not self.drained:
-            self.drained, _ = self.reactor.watch()
+            self.drained, _, _ = self.reactor.watch()
 
     def requests(self) -> int:
         index = index_of("thread", "requests")

@@ -29,6 +29,7 @@ _OURS: Mapping[str, str] = {
         "keep-alive keepalive timeout-keep-alive http-keepalive http1-keep-alive channel-timeout"
     ),
     "header_timeout": "http1-header-read-timeout header-read-timeout",
+    "request_timeout": "-t timeout harakiri",
     "body_timeout": "http-timeout",
     "send_timeout": "socket-timeout",
     "limit_request_field_size": "buffer-size max-request-header-size http1-buffer-size",
@@ -61,11 +62,6 @@ _OTHERS = (
         "keyfile certfile ca-certs ssl-keyfile ssl-certfile https https-socket ssl-certificate "
         "ssl-keyfile-password",
         "TLS is the work of a proxy in front (nginx, Caddy, HAProxy): see --trust-proxy",
-    ),
-    (
-        "-t timeout harakiri",
-        "a request inside the application has no time limit yet; what waits has: --queue-timeout, "
-        "--graceful-timeout",
     ),
     (
         "reload touch-reload py-autoreload reload-dir reload-engine reload-extra-file "

@@ -269,6 +269,37 @@ class Settings:
         float,
         Row(seconds(0, _YEAR), TIMES, "How long running requests may go on when a worker stops."),
     ] = 30.0
+    request_timeout: Annotated[
+        float,
+        Row(
+            seconds(0, _YEAR),
+            TIMES,
+            "How long the application may go without a sign of life in a request, that is without "
+            "giving a piece of its answer or taking a piece of the body. Then RequestTimeout is "
+            "raised in it, and its client is answered 504; 0 for any time. "
+            'environ["poolsrv.set_timeout"](seconds) changes it for one request.',
+        ),
+    ] = 60.0
+    interrupt_timeout: Annotated[
+        float,
+        Row(
+            seconds(0, _YEAR),
+            TIMES,
+            "How long the application may take to come back from RequestTimeout. Then its client "
+            "is answered or cut off at once, and the worker is replaced when its other requests "
+            "are done.",
+        ),
+    ] = 5.0
+    watchdog_timeout: Annotated[
+        float,
+        Row(
+            seconds(0, _YEAR),
+            TIMES,
+            "How long a worker may be without the interpreter, which a call in C may keep while "
+            "requests run. Then its stacks are logged, its clients answered 504 or cut off, and it "
+            "is killed and replaced; 0 for any time.",
+        ),
+    ] = 60.0
     queue_timeout: Annotated[
         float,
         Row(

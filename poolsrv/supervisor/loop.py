@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
-from poolsrv import _core, forks, messages, processes
+from poolsrv import _core, forks, log, messages, processes
 from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.processes import Ending
 from poolsrv.supervisor import actions as do
@@ -295,6 +295,15 @@ class Supervisor:
             if self._pool.state is ServerState.SERVING and not actions:
                 _log.error("worker cannot load the application: %s", text)
             self._do(actions)
+        elif word == _core.WORD_REPLACE:
+            _log.warning("worker is replaced: %s", text, extra=self._fields(slot))
+            self._do(self._pool.recycle([slot], self._now, Reason.HANG))
+        elif word == _core.WORD_HUNG:
+            fields = {"slot": slot, "worker": worker.pid}
+            log.with_stack(
+                logging.ERROR, "worker hangs: a call keeps the interpreter", fields, text
+            )
+            self._do(self._pool.kill(slot, "", Reason.HANG, self._now))
 
     def _hear_templates(self) -> None:
         for generation in list(self._templates):

@@ -110,12 +110,15 @@ class Pool:
         self.wanted = processes
         return self._settle(now)
 
-    def recycle(self, slots: Iterable[int], now: float) -> list[Action]:
+    def recycle(
+        self, slots: Iterable[int], now: float, reason: Reason = Reason.RECYCLE
+    ) -> list[Action]:
         """Replace the workers in these slots, one after another."""
         for slot in slots:
             place = self.slots[slot]
             if place.state is State.READY and self._serves(place) and not self.is_recycling(slot):
                 self._recycling.append(slot)
+                place.ending = reason if reason is not Reason.RECYCLE else None
         return self._settle(now)
 
     def is_recycling(self, slot: int) -> bool:
@@ -537,7 +540,8 @@ class Pool:
             return []
         if len(kept) < self.wanted or not self._all(kept, State.READY):
             return []
-        self.slots[self._replaced].ending = Reason.RECYCLE
+        place = self.slots[self._replaced]
+        place.ending = Reason.RECYCLE if place.ending is None else place.ending
         return self._dismiss(self._replaced, now)
 
     def _take_over(self, slots: list[int], now: float) -> list[Action]:

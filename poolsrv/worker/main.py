@@ -4,6 +4,7 @@ Runs in a worker. The main thread never serves a request; it waits in the C
 reactor for signals, time and the end.
 """
 
+import atexit
 import faulthandler
 import gc
 import logging
@@ -23,6 +24,7 @@ from poolsrv.processes import DUMP_STACKS
 from poolsrv.settings.core import core_options
 from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
+from poolsrv.worker.deadlines import DUMP, Deadlines, dump_file
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.loader import load, prepare, refuse_patched_threads
 
@@ -88,7 +90,8 @@ def run(job: Job, slot: int) -> None:
     }
     forks.handle(handlers, sender.fileno())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, forks.SIGNALS)
-    own = [*job.descriptors(), receiver.fileno(), sender.fileno()]
+    dump = dump_file()
+    own = [*job.descriptors(), receiver.fileno(), sender.fileno(), dump]
     forks.keep(own)
     born = os.getpid()
     try:
@@ -107,13 +110,16 @@ def run(job: Job, slot: int) -> None:
         sys.exit(error.status)
     gc.collect()
     gc.freeze()
+    board = _core.Scoreboard(job.board)
     reactor = _core.Reactor(
-        _core.Scoreboard(job.board),
+        board,
         slot,
         channel=channel.fileno(),
         bell=job.bell,
         lifeline=job.lifeline,
         signals=receiver.fileno(),
+        dump_signal=DUMP,
+        dump=dump,
         application=application,
         templates=tuple(_template(settings, site) for site in job.sites),
         on_error=_log_error,
@@ -145,8 +151,9 @@ def run(job: Job, slot: int) -> None:
     if told:  # to drain, while it loaded
         reactor.drain()
     _say(channel, _core.WORD_READY, "")
+    deadlines = Deadlines(reactor, board, slot, threads)
     try:
-        _watch(reactor, receiver)
+        _watch(reactor, receiver, deadlines)
     except BaseException:  # noqa: BLE001 - whatever it was, another worker follows
         # Without its main thread a worker knows no time limits and no stop. What
         # raises here: a signal handler of the application, or descriptors of ours
@@ -154,17 +161,22 @@ def run(job: Job, slot: int) -> None:
         _log.critical("the main thread cannot go on; another worker follows", exc_info=True)
         logging.shutdown()
         os._exit(1)
-    for thread in threads:
-        thread.join()
+    all_ended = deadlines.join()
     signal.set_wakeup_fd(-1)
     sender.close()
     receiver.close()
+    if not all_ended:
+        # A program would wait for the threads that are lost.
+        atexit._run_exitfuncs()
+        os._exit(0)
 
 
-def _watch(reactor: _core.Reactor, signals: socket.socket) -> None:
+def _watch(reactor: _core.Reactor, signals: socket.socket, deadlines: Deadlines) -> None:
     drained = False
     while not drained:
-        drained, notes = reactor.watch()
+        drained, notes, overdue = reactor.watch()
+        for index, sequence, lost in overdue:
+            deadlines.act(index, sequence, lost)
         for level, text in notes:
             _log.log(level, "%s", text)
         try:
@@ -206,9 +218,10 @@ def _network(peers: Peers) -> tuple[int, int, bytes]:
 
 def _template(settings: Settings, site: Site) -> dict[str, object]:
     """environ as it is for a bare `GET /` on one listener (PEP 3333, RFC 3875)."""
-    # With wsgi.errors and what every request sets, 22 keys: CPython's table of 32
-    # holds 21, so that a copy of this one has room for 20 fields. One key less,
-    # and the first field of each request would make it grow: 800 instructions.
+    # With wsgi.errors, poolsrv.set_timeout and what every request sets, 23 keys:
+    # CPython's table of 32 holds 21, so that a copy of this one has room for 19
+    # fields. Two keys less, and the first field of each request would make it grow:
+    # 800 instructions.
     return {
         "GATEWAY_INTERFACE": "CGI/1.1",
         "REQUEST_METHOD": "GET",

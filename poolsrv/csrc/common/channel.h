@@ -25,6 +25,8 @@ typedef enum {
     CHANNEL_HAND_BACK,    /* worker: these are yours again */
     CHANNEL_READY,        /* worker: the application is loaded */
     CHANNEL_FAILED,       /* worker: it could not be loaded; text says why */
+    CHANNEL_REPLACE,      /* worker: start another in my place, then drain me */
+    CHANNEL_HUNG, /* worker: the interpreter is not to be had; all stacks */
 } ChannelKind;
 
 /* A connection on its way. */

@@ -88,6 +88,9 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(SECONDS, body_timeout, "")                      \
     O(BYTES, body_min_rate, "")                       \
     O(SECONDS, send_timeout, "")                      \
+    O(SECONDS, request_timeout, "")                   \
+    O(SECONDS, interrupt_timeout, "")                 \
+    O(SECONDS, watchdog_timeout, "")                  \
     O(BYTES, send_min_rate, "")                       \
     O(SECONDS, keep_alive_timeout, "")                \
     O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT)) \

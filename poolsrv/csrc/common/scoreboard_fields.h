@@ -54,6 +54,11 @@
     X(LIMIT_SEND, "send_timeout")     \
     X(LIMIT_REQUESTS, "keep_alive_requests")
 
+/* How a request ended whose application gave no sign of life. */
+#define TIMED_OUT_OUTCOMES(X)               \
+    X(TIMED_OUT_INTERRUPTED, "interrupted") \
+    X(TIMED_OUT_LOST, "lost")
+
 /* Why a connection that must begin with a PROXY header was closed. */
 #define UNPROXIED_REASONS(X)            \
     X(UNPROXIED_UNTRUSTED, "untrusted") \
@@ -84,6 +89,7 @@ typedef enum { STATUS_CLASSES(SCOREBOARD_ENUM) STATUS_CLASS_COUNT } StatusClass;
 typedef enum { STATUS_PHRASES(REFUSED_ENUM) REFUSED_COUNT } Refused;
 
 typedef enum { LIMITS(SCOREBOARD_ENUM) LIMIT_COUNT } Limit;
+typedef enum { TIMED_OUT_OUTCOMES(SCOREBOARD_ENUM) TIMED_OUT_COUNT } TimedOut;
 typedef enum { UNPROXIED_REASONS(SCOREBOARD_ENUM) UNPROXIED_COUNT } Unproxied;
 typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 
@@ -208,6 +214,10 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(limited, COUNTER, LIMIT_COUNT, "", "connections_limited",               \
       "limit" LIMITS(SCOREBOARD_TEXT),                                        \
       "Connections closed by a worker because a limit was reached")           \
+    F(timed_out, COUNTER, TIMED_OUT_COUNT, "", "requests_timed_out",          \
+      "outcome" TIMED_OUT_OUTCOMES(SCOREBOARD_TEXT),                          \
+      "Requests whose application gave no sign of life: an exception ended "  \
+      "it (interrupted), or its thread is lost")                              \
     F(unproxied, COUNTER, UNPROXIED_COUNT, "", "proxy_protocol_refusals",     \
       "reason" UNPROXIED_REASONS(SCOREBOARD_TEXT),                            \
       "Connections closed because no trusted peer began them with a PROXY "   \

@@ -20,6 +20,7 @@ typedef struct {
     PyTypeObject *input_type;
     PyTypeObject *start_response_type;
     PyTypeObject *file_wrapper_type;
+    PyTypeObject *set_timeout_type;
 } CoreState;
 
 extern struct PyModuleDef core_module;

@@ -346,7 +346,10 @@ core_add_dispatcher(PyObject *module, CoreState *state)
         PyModule_AddIntConstant(module, "EVENT_WORD", DISPATCH_WORD) < 0 ||
         PyModule_AddIntConstant(module, "EVENT_DRAINED", DISPATCH_DRAINED) <
             0 ||
-        PyModule_AddIntConstant(module, "EVENT_REFUSED", DISPATCH_REFUSED) < 0)
+        PyModule_AddIntConstant(module, "EVENT_REFUSED", DISPATCH_REFUSED) <
+            0 ||
+        PyModule_AddIntConstant(module, "WORD_HUNG", CHANNEL_HUNG) < 0 ||
+        PyModule_AddIntConstant(module, "WORD_REPLACE", CHANNEL_REPLACE) < 0)
         return -1;
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

@@ -200,7 +200,8 @@ core_exec(PyObject *module)
     X(reactor_type)        \
     X(input_type)          \
     X(start_response_type) \
-    X(file_wrapper_type)
+    X(file_wrapper_type)   \
+    X(set_timeout_type)
 
 static int
 core_traverse(PyObject *module, visitproc visit, void *arg)

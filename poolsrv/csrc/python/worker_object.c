@@ -13,7 +13,9 @@
 #include "worker/handler.h"
 #include "worker/notes.h"
 #include "worker/output.h"
+#include "worker/overdue.h"
 #include "worker/watch.h"
+#include "worker/watchdog.h"
 
 #include <sys/resource.h>
 
@@ -83,6 +85,10 @@ report(Context *x)
                   x->thread->record.id, x->request->refusal,
                   status_phrase(x->request->refusal));
         PyErr_Clear();
+        return;
+    }
+    if (x->interruption && PyErr_ExceptionMatches(x->interruption)) {
+        PyErr_Clear(); /* it was told of when it was raised */
         return;
     }
     word_add(x->thread->row->failed, 1);
@@ -173,6 +179,17 @@ context_stay(const Context *x)
     }
 }
 
+/* What was raised in the thread and has not come out of the application must
+ * not come out of the next request. */
+static void
+end_interruption(Context *x)
+{
+    overdue_end(x->thread);
+    if (x->interruption) {
+        PyThreadState_SetAsyncExc(x->ident, NULL);
+    }
+}
+
 static void
 call(Context *x)
 {
@@ -186,6 +203,7 @@ call(Context *x)
     arguments[1] = x->input ? environ_new(x) : NULL;
     sr = arguments[1] ? start_response_new(x) : NULL;
     arguments[2] = (PyObject *)sr;
+    deadline_begin(&x->thread->deadline);
     if (sr) {
         result = PyObject_Vectorcall(x->app->callable, arguments + 1,
                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
@@ -194,6 +212,7 @@ call(Context *x)
     if (result) {
         outcome = response_send(x, sr, result);
     }
+    end_interruption(x);
     if (outcome != 0) {
         report(x);
     }
@@ -202,6 +221,7 @@ call(Context *x)
     if (outcome < 0) {
         response_fail(x, sr);
     }
+    Py_CLEAR(x->interruption);
     Py_XDECREF(result);
     Py_CLEAR(x->input);
     Py_XDECREF(arguments[1]);
@@ -272,6 +292,7 @@ context_free(Context *x)
     Py_XDECREF(x->errors);
     gate_release(x->reading);
     gate_release(x->writing);
+    set_timeout_end(x->set_timeout);
     environ_context_clear(x);
     PyMem_Free(x);
 }
@@ -299,11 +320,17 @@ context_new(ReactorObject *self, PyObject *errors)
         PyErr_NoMemory();
         goto failed;
     }
+    x->set_timeout = set_timeout_new(x);
+    if (x->set_timeout == NULL) {
+        goto failed;
+    }
     for (i = 0; i < x->template_count; i++) {
         x->templates[i] = PyDict_Copy(PyTuple_GET_ITEM(self->app.templates, i));
         if (x->templates[i] == NULL ||
             environ_template_init(&self->app.keys, x->templates[i]) < 0 ||
-            PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0)
+            PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0 ||
+            PyDict_SetItemString(x->templates[i], "poolsrv.set_timeout",
+                                 x->set_timeout) < 0)
             goto failed;
     }
     return x;
@@ -332,6 +359,7 @@ reactor_serve(ReactorObject *self, PyObject *args)
     self->contexts[index] = x;
     self->serving++;
     x->thread = threads_at(self->worker, index);
+    x->ident = PyThread_get_thread_ident();
     Py_INCREF(self);
     x->tstate = PyEval_SaveThread();
     threads_serve(self->worker, index, x);
@@ -363,11 +391,28 @@ notes_list(Worker *worker)
     return list;
 }
 
+/* (thread, sequence, lost) of each that is overdue. */
+static PyObject *
+overdue_list(Worker *worker)
+{
+    PyObject *list = PyList_New(0);
+    Overdue o;
+    while (list && overdue_pop(worker, &o)) {
+        PyObject *item = Py_BuildValue("(IIN)", o.thread, o.sequence,
+                                       PyBool_FromLong(o.lost));
+        if (item == NULL || PyList_Append(list, item) < 0) {
+            Py_CLEAR(list);
+        }
+        Py_XDECREF(item);
+    }
+    return list;
+}
+
 static PyObject *
 reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
 {
     WatchResult result;
-    PyObject *notes;
+    PyObject *notes, *overdue;
     void *garbage;
 
     if (worker_left(self->worker)) {
@@ -377,6 +422,7 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
     result = watch_wait(self->worker);
     const int error = errno;
     PyEval_RestoreThread(state);
+    watchdog_answer(self->worker);
     if (result == WATCH_BROKEN) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
@@ -387,8 +433,36 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
     notes = notes_list(self->worker);
     if (notes == NULL)
         return NULL;
-    return Py_BuildValue("(NN)", PyBool_FromLong(result == WATCH_DRAINED),
-                         notes);
+    overdue = overdue_list(self->worker);
+    if (overdue == NULL) {
+        Py_DECREF(notes);
+        return NULL;
+    }
+    return Py_BuildValue("(NNN)", PyBool_FromLong(result == WATCH_DRAINED),
+                         notes, overdue);
+}
+
+static PyObject *
+reactor_interrupt(ReactorObject *self, PyObject *args)
+{
+    unsigned index, sequence;
+    PyObject *type;
+    Context *x;
+    bool done;
+
+    if (!PyArg_ParseTuple(args, "IIO:interrupt", &index, &sequence, &type)) {
+        return NULL;
+    }
+    x = index < self->thread_count ? self->contexts[index] : NULL;
+    if (x == NULL || !overdue_raise(x->thread, sequence)) {
+        Py_RETURN_FALSE;
+    }
+    done = PyThreadState_SetAsyncExc(x->ident, type) == 1;
+    if (done) {
+        Py_XSETREF(x->interruption, Py_NewRef(type));
+    }
+    overdue_raised(x->thread, done);
+    return PyBool_FromLong(done);
 }
 
 static PyObject *
@@ -493,10 +567,11 @@ parse_networks(PyObject *tuple, Networks *networks)
 static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",      "slot",    "channel",     "bell",
-                            "lifeline",   "signals", "application", "templates",
-                            "on_error",   "on_left", "options",     "trusted",
-                            "access_log", NULL};
+    static char *names[] = {
+        "board",      "slot",        "channel",     "bell",
+        "lifeline",   "signals",     "application", "templates",
+        "on_error",   "on_left",     "options",     "trusted",
+        "access_log", "dump_signal", "dump",        NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *application, *templates, *on_error, *on_left, *given,
@@ -507,11 +582,11 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiOO!OOOO!i:Reactor", names, &board,
+            args, keywords, "OI$iiiiOO!OOOO!iii:Reactor", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &application, &PyTuple_Type, &templates,
             &on_error, &on_left, &given, &PyTuple_Type, &trusted,
-            &access_log_fd)) {
+            &access_log_fd, &options.dump_signal, &options.dump)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -608,10 +683,14 @@ static PyMethodDef reactor_methods[] = {
      "serve(index, errors): be request thread `index` until the worker is "
      "done.\n\n`errors` becomes wsgi.errors of its requests."},
     {"watch", (PyCFunction)reactor_watch, METH_NOARGS,
-     "The main thread's wait: (drained, notes).\n\n"
-     "Returns at a signal, when there are notes to log (level, text), or, with "
-     "drained true, when nothing is left and the threads are ending. Raises "
-     "OSError when the worker cannot go on."},
+     "The main thread's wait: (drained, notes, overdue).\n\n"
+     "Returns at a signal, when there are notes to log (level, text), when a "
+     "thread is overdue (thread, sequence of its request, lost), or, with "
+     "drained true, when nothing is left and the threads are ending. "
+     "Raises OSError when the worker cannot go on."},
+    {"interrupt", (PyCFunction)reactor_interrupt, METH_VARARGS,
+     "interrupt(thread, sequence, type): raise in the thread, if it is in that "
+     "request's application. Was it?"},
     {"drain", (PyCFunction)reactor_drain, METH_NOARGS,
      "Hand idle connections back, finish what runs, take nothing new."},
     {"request_id", (PyCFunction)reactor_request_id, METH_O,
@@ -625,7 +704,7 @@ static PyMethodDef reactor_methods[] = {
 static PyType_Slot reactor_slots[] = {
     {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
                 "application, templates, on_error, on_left, options, trusted, "
-                "access_log)\n\n"
+                "access_log, dump_signal, dump)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values. Descriptors stay the caller's."},
@@ -650,6 +729,8 @@ core_add_request(PyObject *module, CoreState *state)
     if (core_add_input(module, state) < 0)
         return -1;
     if (core_add_start_response(module, state) < 0)
+        return -1;
+    if (core_add_set_timeout(module, state) < 0)
         return -1;
     return core_add_file_wrapper(module, state);
 }

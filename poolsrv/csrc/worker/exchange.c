@@ -169,6 +169,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
         memory_order_relaxed);
     word_set(&current->since, start);
     record_begin(t, c);
+    t->conn = c;
     watch_arm(w);
 
     w->o.handler->serve(w->o.handler->argument, t, c, r);
@@ -191,7 +192,10 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     if (r->streaming && !r->ended)
         r->ended = body_streamed_end(r, &r->next);
     if (c->gone) {
-        word_add(t->row->disconnected, 1);
+        /* If it was taken away from us, the client did not leave. */
+        if (t->deadline.lost_request != atomic_load(&current->sequence)) {
+            word_add(t->row->disconnected, 1);
+        }
         request_drop_body(r);
         return exchange_hang_up(w, t, c);
     }

@@ -11,6 +11,7 @@
 #include "common/buffer.h"
 #include "common/scoreboard.h"
 #include "worker/conn.h"
+#include "worker/deadline.h"
 #include "worker/pieces.h"
 #include "worker/ready.h"
 #include "worker/record.h"
@@ -43,7 +44,9 @@ struct Thread {
     Buffer out;    /* the answer that it puts together */
     ScheduleMeter meter;
     uint64_t looked; /* when output_look last did */
-    void *context;   /* the application's */
+    Conn *conn;      /* whose request the application has, or had last */
+    Deadline deadline;
+    void *context; /* the application's */
 };
 
 Thread *threads_at(Worker *w, uint32_t index);

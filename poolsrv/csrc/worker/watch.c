@@ -15,6 +15,7 @@
 #include "worker/ending.h"
 #include "worker/pieces.h"
 #include "worker/refuse.h"
+#include "worker/overdue.h"
 #include "worker/worker_internal.h"
 
 /* The supervisor is gone: what runs gets this long. */
@@ -435,7 +436,8 @@ set_places(Worker *w, int32_t stuck)
     }
 }
 
-static void
+/* True: there is something that the binding must hear. */
+static bool
 tick(Worker *w)
 {
     const uint64_t now = w->main.now;
@@ -445,7 +447,7 @@ tick(Worker *w)
     bool unseen;
 
     if (read(w->timer, &rung, sizeof rung) < 0) /* which also sets it anew */
-        return;                                 /* it was set meanwhile */
+        return false;                           /* it was set meanwhile */
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
     notes_tick(w, now);
@@ -467,8 +469,11 @@ tick(Worker *w)
             even_out(w);
         }
     }
-    if (view.busy == 0)
+    if (view.busy == 0) {
         pace_down(w);
+        return false;
+    }
+    return overdue_tick(w) || watchdog_is_due(w);
 }
 
 /* ------------------------------------------------------------------------
@@ -487,11 +492,15 @@ watch_drain(Worker *w)
 }
 
 /* Nothing here and nothing on its way to us? What is in the channel counts in
- * the load until it counts as live: hence the order. */
+ * the load until it counts as live: hence the order. Threads that are lost keep
+ * their connections; they are read last, because one may come back. */
 static bool
 empty(Worker *w)
 {
-    return atomic_load(&w->line->load) <= 0 && atomic_load(&w->live) == 0;
+    const int32_t load = atomic_load(&w->line->load);
+    const uint32_t live = atomic_load(&w->live);
+    const uint32_t lost = atomic_load(&w->lost);
+    return load <= (int32_t)lost && live <= lost;
 }
 
 static void
@@ -525,8 +534,8 @@ has_news(Worker *w)
     return atomic_load(&w->has_garbage) || notes_wait(w);
 }
 
-WatchResult
-watch_wait(Worker *w)
+static WatchResult
+wait_for_news(Worker *w)
 {
     for (;;) {
         struct epoll_event events[8];
@@ -557,8 +566,7 @@ watch_wait(Worker *w)
         for (i = 0; i < n; i++) {
             switch ((Watched)events[i].data.u64) {
             case WATCHED_TIMER:
-                tick(w);
-                if (notes_wait(w)) { /* of what was dropped */
+                if (tick(w) || notes_wait(w)) { /* of what was dropped */
                     return WATCH_NOTES;
                 }
                 break;
@@ -579,4 +587,14 @@ watch_wait(Worker *w)
             }
         }
     }
+}
+
+WatchResult
+watch_wait(Worker *w)
+{
+    const WatchResult result = wait_for_news(w);
+    const int error = errno; /* of one that is broken */
+    watchdog_ask(w);
+    errno = error;
+    return result;
 }

@@ -9,13 +9,14 @@
 /* What the main thread is told. */
 typedef enum {
     WATCH_SIGNAL,  /* the signal descriptor is readable */
-    WATCH_NOTES,   /* something to log or to release: notes_pop and
-                    * output_garbage_pop */
+    WATCH_NOTES,   /* something to log, to release or to interrupt: notes_pop,
+                    * output_garbage_pop and overdue_pop */
     WATCH_BROKEN,  /* this process cannot go on; errno says why */
     WATCH_DRAINED, /* nothing is left; the threads are ending */
 } WatchResult;
 
-/* The main thread's life, piece by piece. */
+/* The main thread's life, piece by piece. What follows it needs the
+ * interpreter: tell the watchdog when it is had. */
 WatchResult watch_wait(Worker *w);
 /* Finish what is there, hand the idle connections back, take nothing new. */
 void watch_drain(Worker *w);

@@ -73,7 +73,8 @@ static void
 leave(void *argument)
 {
     Worker *w = argument;
-    int *own[] = {&w->epoll, &w->watch, &w->nudge, &w->bell, &w->timer};
+    int *own[] = {&w->epoll, &w->watch, &w->nudge,
+                  &w->bell,  &w->timer, &w->watchdog.timer};
     const uint32_t places = atomic_load(&w->conn_count);
     uint32_t i;
 
@@ -162,6 +163,9 @@ worker_new(const WorkerOptions *options)
     word_set(options->board->workers[options->slot].threads, threads);
     atomic_store(&w->line->width, (int32_t)threads);
     atomic_store(&w->line->limit, (int32_t)threads);
+    if (watchdog_start(w) < 0) {
+        goto failed;
+    }
     forks_guard(&w->guard, leave, w);
     return w;
 failed:
@@ -191,6 +195,7 @@ worker_free(Worker *w)
     if (w->guard.leave) {
         forks_unguard(&w->guard);
     }
+    watchdog_end(w);
     for (i = 0; i < places; i++)
         close_once(&conn_at(w, i)->fd);
     for (i = 0; i < places; i += CONN_BLOCK)

@@ -8,9 +8,11 @@
  * and serves), conn.h (connections and their states), exchange.h (what is said
  * on one), preface.h, request.h, body_kept.h, body_streamed.h (bytes in),
  * output.h, pieces.h (bytes out), refuse.h (errors), watch.h (the main
- * thread), notes.h (what is to be logged), schedule.h (how many threads). An
- * application needs conn.h, request.h, threads.h and what it calls.
- * worker_internal.h is for this folder alone.
+ * thread), deadline.h, overdue.h, watchdog.h (applications that
+ * hang), notes.h (what is to
+ * be logged), schedule.h (how many threads). An application needs conn.h,
+ * request.h, threads.h and what it calls. worker_internal.h is for this folder
+ * alone.
  */
 #ifndef POOLSRV_WORKER_H
 #define POOLSRV_WORKER_H
@@ -45,6 +47,8 @@ typedef struct {
     int bell;         /* the supervisor's eventfd */
     int lifeline;     /* a pidfd of the supervisor */
     int signals;      /* readable when a signal came in */
+    int dump_signal;  /* whose handler writes all stacks to `dump`; 0: none */
+    int dump;         /* a file of our own */
     Networks trusted; /* of proxies */
     WorkerLimits limits;
     uint64_t id_prefix; /* of request ids: random */

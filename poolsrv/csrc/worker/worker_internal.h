@@ -12,6 +12,7 @@
 #include "worker/ready.h"
 #include "worker/threads.h"
 #include "worker/watch.h"
+#include "worker/watchdog.h"
 #include "worker/worker.h"
 
 typedef enum { WATCH_OFF, WATCH_SLOW, WATCH_FAST } WatchPace;
@@ -63,8 +64,11 @@ struct Worker {
     _Atomic int broken; /* an errno */
     uint64_t orphan_end;
     uint64_t swept;
-    uint32_t begun;      /* ready.begun of the last tick */
-    uint32_t *sequences; /* [threads] at the last tick */
+    uint32_t begun;         /* ready.begun of the last tick */
+    uint32_t *sequences;    /* [threads] at the last tick */
+    _Atomic uint32_t lost;  /* threads whose connection was taken away */
+    bool asked_for_another; /* worker, because of them */
+    Watchdog watchdog;
 
     pthread_mutex_t side; /* guards notes, refusals and garbage */
     Refusals refusals;

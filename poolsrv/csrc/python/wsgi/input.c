@@ -125,7 +125,14 @@ receive(Input *self, char *to, size_t room)
     }
     /* Not the context's: the application may read on a thread of its own. */
     own = PyEval_SaveThread();
-    n = body_streamed_read(x->thread, x->conn, x->request, to, room, &words);
+    if (context_hold(x)) {
+        n = body_streamed_read(x->thread, x->conn, x->request, to, room,
+                               &words);
+        context_let_go(x);
+    } else {
+        words = "the request has timed out";
+        n = -1;
+    }
     PyEval_RestoreThread(own);
     if (n < 0)
         PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);
@@ -209,6 +216,10 @@ take(Input *self, uint64_t size)
 
     if (self->streaming) {
         return take_stream(self, size);
+    }
+    const Context *x = self->context;
+    if (x) { /* NULL: its request ends at this moment */
+        deadline_alive(&x->thread->deadline);
     }
     if (size > self->size - self->at)
         size = self->size - self->at;

@@ -67,9 +67,12 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
     bool kept = false;
     Py_INCREF(owner);
     own = PyEval_SaveThread();
-    output_send(x->thread, x->conn, x->thread->out.data, x->thread->out.size,
-                data, size, owner, &kept, STREAM_PUSH);
-    pieces_sent(x->thread);
+    if (context_hold(x)) {
+        output_send(x->thread, x->conn, x->thread->out.data,
+                    x->thread->out.size, data, size, owner, &kept, STREAM_PUSH);
+        pieces_sent(x->thread);
+        context_let_go(x);
+    }
     PyEval_RestoreThread(own);
     x->thread->out.size = 0;
     if (!kept)
@@ -81,11 +84,17 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
 static void
 send_soon(Context *x, bool first, PyObject *owner)
 {
-    if (!first && pieces_put_off(x->thread, x->conn, x->thread->out.data,
-                                 x->thread->out.size))
-        x->thread->out.size = 0;
-    else
-        transmit(x, NULL, 0, owner);
+    Buffer *out = &x->thread->out;
+    if (!first && context_hold(x)) {
+        const bool waits =
+            pieces_put_off(x->thread, x->conn, out->data, out->size);
+        context_let_go(x);
+        if (waits) {
+            out->size = 0;
+            return;
+        }
+    }
+    transmit(x, NULL, 0, owner);
 }
 
 /* How much of a piece of `size` bytes may go out. What is beyond the announced
@@ -155,7 +164,10 @@ pace(Context *x)
     if (x->conn->out_size <= worker_limits(x->thread->worker)->response_buffer)
         return;
     own = PyEval_SaveThread();
-    output_wait(x->thread, x->conn);
+    if (context_hold(x)) {
+        output_wait(x->thread, x->conn);
+        context_let_go(x);
+    }
     PyEval_RestoreThread(own);
 }
 
@@ -255,12 +267,16 @@ send_file(Context *x, StartResponse *sr, PyObject *wrapper)
         return -1;
     }
     PyThreadState *state = PyEval_SaveThread();
-    if (output_send(x->thread, x->conn, x->thread->out.data,
-                    x->thread->out.size, NULL, 0, NULL, NULL,
-                    STREAM_MORE) == 0) {
+    const bool ours = context_hold(x);
+    if (ours && output_send(x->thread, x->conn, x->thread->out.data,
+                            x->thread->out.size, NULL, 0, NULL, NULL,
+                            STREAM_MORE) == 0) {
         output_send_file(x->thread, x->conn, own, span.at, size);
     } else {
         close(own);
+    }
+    if (ours) {
+        context_let_go(x);
     }
     PyEval_RestoreThread(state);
     x->thread->out.size = 0;
@@ -434,7 +450,9 @@ void
 response_fail(Context *x, StartResponse *sr)
 {
     /* A body that could not be read is the client's fault, not ours. */
-    const int status = x->request->refusal ? x->request->refusal : 500;
+    const int status = x->request->refusal ? x->request->refusal
+                       : x->interruption   ? 504
+                                           : 500;
 
     x->thread->record.reason = x->request->refusal
                                    ? "the body could not be read"

@@ -9,6 +9,7 @@
 #include "protocol/forwarded.h"
 #include "protocol/http1_answer.h"
 #include "worker/conn.h"
+#include "worker/deadline.h"
 #include "worker/request.h"
 #include "worker/threads.h"
 #include "worker/worker.h"
@@ -112,6 +113,8 @@ typedef struct Context {
     Conn *conn;
     Request *request;
     PyThreadState *tstate;
+    unsigned long ident;    /* of the thread, for Python */
+    PyObject *interruption; /* what was raised in this request, or NULL */
     Gate *reading, *writing;
     PyObject *variables;  /* a contextvars.Context, for the next request too if
                            * this one leaves nothing in it */
@@ -121,6 +124,7 @@ typedef struct Context {
     Py_ssize_t template_count;
     StartResponse *start_response; /* kept for the next request if it is free */
     PyObject *input;
+    PyObject *set_timeout;
     PyObject *values[HTTP1_KNOWN_COUNT]; /* the last value of each field */
     PyObject *target;                    /* and of the request target */
     struct {
@@ -137,6 +141,39 @@ typedef struct Context {
         PyObject *text;
     } ports[PORT_CACHE];
 } Context;
+
+/* The application lets us have the connection, to send or to receive, and gets
+ * it back; both without the interpreter or with it. False: it has been taken
+ * away (deadline.h). A thread that the application has made itself holds
+ * nothing: nobody waits for it at the end of the request. */
+static inline bool
+context_is_own(const Context *x)
+{
+    return x->ident == PyThread_get_thread_ident();
+}
+
+static inline bool
+context_hold(Context *x)
+{
+    Deadline *d = &x->thread->deadline;
+    const bool held = context_is_own(x)
+                          ? deadline_hold(d)
+                          : atomic_load(&d->stage) != DEADLINE_LOST;
+    if (!held) {
+        x->conn->gone = true;
+    }
+    return held;
+}
+
+static inline void
+context_let_go(Context *x)
+{
+    if (context_is_own(x)) {
+        deadline_let_go(&x->thread->deadline);
+    } else {
+        deadline_alive(&x->thread->deadline);
+    }
+}
 
 /* environ.c: a new dict for the context's request; NULL and exception. */
 PyObject *environ_new(Context *x);
@@ -170,6 +207,11 @@ int core_add_input(PyObject *module, CoreState *state);
 int answer_result(Http1AnswerResult result, PyObject *culprit);
 StartResponse *start_response_new(Context *x);
 int core_add_start_response(PyObject *module, CoreState *state);
+
+/* set_timeout.c: environ["poolsrv.set_timeout"] of a thread. */
+PyObject *set_timeout_new(Context *x);
+void set_timeout_end(PyObject *object);
+int core_add_set_timeout(PyObject *module, CoreState *state);
 
 /* file_wrapper.c */
 int file_types_init(FileTypes *types);
