@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from poolsrv import privileges
 from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvError
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
 from poolsrv.settings.rows import ROWS, Settings
@@ -115,6 +116,7 @@ def _load(settings: Settings) -> bytes:
     from poolsrv.worker.loader import load, prepare
 
     try:
+        privileges.assume(settings)
         prepare(settings)
         load(settings.application)
     except PoolsrvError as error:

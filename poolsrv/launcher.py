@@ -21,12 +21,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from poolsrv import _core, access_log, exporter, log
+from poolsrv import _core, access_log, exporter, log, privileges
 from poolsrv._version import __version__
 from poolsrv.control import listen, place
 from poolsrv.errors import ApplicationError, ListenError, MachineError, PoolsrvError
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
+from poolsrv.pid_file import pid_file
 from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
@@ -109,12 +110,14 @@ def _run(
     # The usual soft limit of 1024 is for programs that use select(): idle connections
     # alone may be more. The application has what the server was started with.
     usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    whom = privileges.identity(settings)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     notify = Notify(os.environ, os.getpid())
     passed = _passed(os.environ)
     settings = _with(settings, passed)
     with ExitStack() as stack:
         stack.callback(notify.close)
+        stack.enter_context(pid_file(settings.pid_file))
         listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
         admin = _open_admin(stack, settings)
         # Twice the workers: a generation that takes over needs slots of its own.
@@ -162,6 +165,7 @@ def _run(
                     for end in pair:
                         end.close()
                 log.setup(settings.log_level, settings.log_format, "exporter")
+                privileges.assume(settings)
                 exporter.run(admin.socket, board_fd, job.lifeline, job.bell, about)
 
             return Child.start("exporter", run, ends_by=END_EXPORTER)
@@ -212,6 +216,8 @@ def _run(
 
         def reopen_logs() -> None:
             access_log.reopen(job.access_log, job.access_log_place)
+            if whom is not None and os.geteuid() == 0:
+                access_log.give_to(job.access_log, whom.uid)
 
         def announce() -> None:
             places = [("application", _url(listener)) for listener in listeners]
@@ -252,6 +258,13 @@ def _run(
             limits=Limits.of(settings),
             notify=notify,
         )
+        if whom is None and os.geteuid() == 0:
+            _log.warning("the application runs as root: name another user with --user")
+        if whom is not None and os.geteuid() == 0 and whom.uid != 0:
+            # Workers open the log anew when it was moved away.
+            access_log.give_to(job.access_log, whom.uid)
+            kept = privileges.keep_what_is_needed()
+            _log.info("workers run as user %d; the supervisor keeps %s", whom.uid, kept)
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
         finish = supervisor.run()

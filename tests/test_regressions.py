@@ -171,7 +171,7 @@ def test_clients_leave_descriptors_for_new_processes(server: Start) -> None:
 
 def test_a_flood_of_refusals_is_no_flood_of_warnings(server: Start) -> None:
     """A line a second says how many there were; none is lost."""
-    probe = server(PROBE, header_timeout="0.5s", log_level="warning")
+    probe = server(PROBE, header_timeout="0.5s", log_level="warning", user=f"{os.getuid()}")
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(probe.address)) for _ in range(300)]
         for client in clients:

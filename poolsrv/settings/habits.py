@@ -19,8 +19,12 @@ _OURS: Mapping[str, str] = {
     "chdir": "chdir2 working-dir working-directory app-dir",
     "pythonpath": "pp python-path",
     "application": "application app module wsgi wsgi-file wsgi-app callable mount",
-    "unix_mode": "uds-permissions unix-socket-perms chmod-socket umask -m",
+    "unix_mode": "uds-permissions unix-socket-perms chmod-socket",
     "unix_owner": "chown-socket",
+    "user": "-u uid",
+    "group": "-g gid",
+    "umask": "-m",
+    "pid_file": "pid pidfile",
     "queue_size": "backpressure limit-concurrency worker-connections connection-limit",
     "graceful_timeout": (
         "timeout-graceful-shutdown workers-kill-timeout worker-reload-mercy shutdown-timeout"
@@ -55,7 +59,7 @@ _OURS: Mapping[str, str] = {
 # What has no counterpart: their names, what to do.
 _OTHERS = (
     (
-        "daemon -D daemonize pid pidfile pid-file",
+        "daemon -D daemonize",
         "poolsrv stays in the foreground: leave this to systemd, a container or nohup",
     ),
     (
@@ -81,8 +85,8 @@ _OTHERS = (
         "all workers are of one kind, processes x threads: --processes 4 --threads 8",
     ),
     (
-        "-u -g user group uid gid initgroups",
-        "workers run as the user that starts the server: User= and Group= of systemd set it",
+        "initgroups",
+        "workers have all groups of their --user",
     ),
     (
         "error-logfile log-file capture-output log-to-terminal",
@@ -210,8 +214,6 @@ def _more(plain: str, write: Callable[[str], str]) -> str:
             return f": {bind}{joint}unix:/path"
         case "fd":
             return f": {bind}{joint}fd://N"
-        case "umask" | "-m":
-            return ", which is what the sockets get, not what they lose"
         case "proxy-headers":
             return ", with the proxy's network: 10.0.0.0/8"
     return ""

@@ -274,6 +274,29 @@ def owner() -> Kind:
     )
 
 
+def user_of_machine() -> Kind:
+    def parse(text: str) -> Owner:
+        return Owner(_number(text, "user", lambda name: pwd.getpwnam(name).pw_uid), -1, text)
+
+    return _account(parse, "a user of this machine, by name or number", "USER", "www-data")
+
+
+def group_of_machine() -> Kind:
+    def parse(text: str) -> Owner:
+        return Owner(-1, _number(text, "group", lambda name: grp.getgrnam(name).gr_gid), text)
+
+    return _account(parse, "a group of this machine, by name or number", "GROUP", "www-data")
+
+
+def _account(parse: Callable[[str], Owner], allowed: str, metavar: str, example: str) -> Kind:
+    def parse_some(text: str) -> Owner:
+        if not text:
+            raise ValueError
+        return parse(text)
+
+    return Kind(parse_some, allowed, metavar, lambda value: str(value or ""), examples=example)
+
+
 def _number(name: str, what: str, look_up: Callable[[str], int]) -> int:
     """The number of a user or group; -1 for none."""
     if not name:

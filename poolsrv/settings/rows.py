@@ -25,6 +25,7 @@ from poolsrv.settings.kinds import (
     choice,
     choices,
     flag,
+    group_of_machine,
     integer,
     mode,
     owner,
@@ -33,6 +34,7 @@ from poolsrv.settings.kinds import (
     seconds,
     size,
     text,
+    user_of_machine,
 )
 
 # Read if the working directory has it and --config names no other.
@@ -43,6 +45,7 @@ DEFAULT_FILE = "poolsrv.toml"
 APPLICATION = "Application"
 LISTENING = "Listening"
 PROCESSES = "Processes and threads"
+PRIVILEGES = "Privileges"
 TIMES = "Time limits"
 MESSAGES = "Requests and responses"
 PROXIES = "Behind a proxy"
@@ -260,6 +263,49 @@ class Settings:
             reloadable=False,
         ),
     ] = 10
+
+    user: Annotated[
+        Owner | None,
+        Row(
+            user_of_machine(),
+            PRIVILEGES,
+            "Load and run the application, and the exporter, as this user, with all its groups. "
+            "The supervisor stays who it is, and keeps only the rights that it needs.",
+            reloadable=False,
+        ),
+    ] = None
+    group: Annotated[
+        Owner | None,
+        Row(
+            group_of_machine(),
+            PRIVILEGES,
+            "The group of these processes, instead of the user's own.",
+            reloadable=False,
+        ),
+    ] = None
+    umask: Annotated[
+        Mode | None,
+        Row(mode(), PRIVILEGES, "Permissions that files of the application do not get."),
+    ] = None
+    new_privs: Annotated[
+        bool,
+        Row(
+            flag(),
+            PRIVILEGES,
+            "Programs that the application starts may gain rights, as sudo does; "
+            "--no-new-privs forbids that.",
+        ),
+    ] = True
+    pid_file: Annotated[
+        str | None,
+        Row(
+            path("the path of a file", "FILE"),
+            PRIVILEGES,
+            "Write the supervisor's pid to this file, which is locked while it runs and removed "
+            "at the end.",
+            reloadable=False,
+        ),
+    ] = None
 
     startup_timeout: Annotated[
         float,

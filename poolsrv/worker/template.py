@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 
-from poolsrv import _core, forks, messages, processes
+from poolsrv import _core, forks, messages, privileges, processes
 from poolsrv.errors import PoolsrvError
 from poolsrv.worker.loader import load, prepare
 from poolsrv.worker.main import Job, reopen_log, run
@@ -33,6 +33,11 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
     control.setblocking(True)
     forks.begin()
     forks.keep([control.fileno(), *job.descriptors()])
+    try:
+        privileges.assume(job.settings)
+    except PoolsrvError as error:
+        messages.send(control, messages.LoadFailed(generation, str(error)))
+        return
     if job.settings.preload and job.application is None:
         born = os.getpid()
         importlib.invalidate_caches()  # the supervisor has looked into folders before

@@ -6,6 +6,7 @@
 
 #include "common/channel.h"
 #include "common/forks.h"
+#include "common/privileges.h"
 
 int
 core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
@@ -155,7 +156,34 @@ core_adopt_orphans(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+static PyObject *
+core_keep_capabilities(PyObject *Py_UNUSED(module), PyObject *value)
+{
+    const uint64_t kept = PyLong_AsUnsignedLongLong(value);
+    if (kept == (uint64_t)-1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (privileges_keep(kept) < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+core_forbid_new_privileges(PyObject *Py_UNUSED(module),
+                           PyObject *Py_UNUSED(none))
+{
+    if (privileges_forbid_more() < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
+    {"keep_capabilities", core_keep_capabilities, METH_O,
+     "keep_capabilities(mask): give up all others (capabilities(7))."},
+    {"forbid_new_privileges", core_forbid_new_privileges, METH_NOARGS,
+     "forbid_new_privileges(): no program that is started gains any."},
     {"adopt_orphans", core_adopt_orphans, METH_NOARGS,
      "adopt_orphans(): processes whose parent ends become this one's children, "
      "if it descends from us (PR_SET_CHILD_SUBREAPER)."},
