@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -157,6 +158,40 @@ def test_a_generator_of_nothing_ends_when_the_client_is_gone(site: Server, clien
         client.reset()
         gate.release(1)
         site.wait_until(lambda: noted(site, "nothing") == "told\n")
+
+
+@route
+def seen(environ: WSGIEnvironment, start: StartResponse, query: Query) -> Iterable[bytes]:
+    """Leaves its name, then waits at the gate, if it is told one."""
+    note("seen", query["name"])
+    if "gate" in query:
+        wait_at_gate(query["gate"])
+    start("200 OK", PLAIN)
+    return [b"seen"]
+
+
+def test_a_client_that_left_the_queue_is_not_served(tmp_path: Path) -> None:
+    """One that was reset, not one that only sends no more."""
+    with (
+        serving("tests.test_wsgi:app", tmp_path, processes=1, threads=1) as server,
+        closing(Gate(folder(server))) as gate,
+        Client(server.address) as first,
+        Client(server.address) as closed,
+        Client(server.address) as half,
+    ):
+        first.send(head("GET", "/seen?name=first&gate=gate"))
+        server.wait_until(gate.arrivals)
+        began = time.monotonic()
+        closed.send(head("GET", "/seen?name=closed"))
+        half.send(head("GET", "/seen?name=half"))
+        server.wait_for_metric(2, "poolsrv_queue_length")
+        closed.reset()
+        half.socket.shutdown(socket.SHUT_WR)
+        server.wait_until(lambda: time.monotonic() > began + 0.1)
+        gate.release(1)
+        assert first.receive().body == b"seen"
+        assert half.receive().body == b"seen"
+        assert noted(server, "seen").split() == ["first", "half"]
 
 
 # The end of an answer

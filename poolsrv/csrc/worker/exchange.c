@@ -20,7 +20,11 @@
 #include "worker/pieces.h"
 #include "worker/preface.h"
 #include "worker/refuse.h"
+#include "worker/stream.h"
 #include "worker/worker_internal.h"
+
+/* After so long a wait for a thread, a system call more does not matter. */
+#define LONG_WAIT (50 * CLOCK_MILLISECOND)
 
 Step
 exchange_hang_up(Worker *w, Thread *t, Conn *c)
@@ -333,6 +337,12 @@ begin(Worker *w, Thread *t, Conn *c)
     if (!c->counted && watch_hands_back(w)) {
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
+    }
+    /* Its request is still here, but nobody waits for the answer. That it sends
+     * no more is no such sign. */
+    if (t->now > c->ready + LONG_WAIT && stream_is_reset(c)) {
+        word_add(t->row->disconnected, 1);
+        return exchange_hang_up(w, t, c);
     }
     if (w->o.limits.proxy_protocol == OPTION_ON && !c->item.prefaced)
         return preface_read(w, t, c);
