@@ -20,6 +20,7 @@ from poolsrv.supervisor import actions
 from poolsrv.supervisor.actions import Action
 from poolsrv.supervisor.children import Template
 from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import Pool
 from tests.apps.gate import Gate
 from tests.client import Client
@@ -317,3 +318,18 @@ def test_a_death_is_one_record_with_what_was_inside(server: Start, tmp_path: Pat
     assert (record["served"], record["lost"]) == (1, 1)
     assert "SIGKILL\nrequest was lost with it: GET /hold id=" in record["message"]
     assert "secret" not in probe.log()
+
+
+def test_an_out_of_memory_kill_is_told_from_a_count_that_cannot_be_read(tmp_path: Path) -> None:
+    absent, count = tmp_path / "absent", tmp_path / "memory.events"
+    count.write_text("oom 0\noom_kill 7\n")
+    watched = OutOfMemory([absent, count])
+    assert not watched.happened()
+    count.write_text("oom 1\noom_kill 8\n")
+    assert watched.happened()
+    assert not watched.happened()
+    count.unlink()  # as when no descriptor is left
+    assert not watched.happened()
+    count.write_text("oom 1\noom_kill 8\n")
+    assert not watched.happened()
+    assert not OutOfMemory([absent]).happened()
