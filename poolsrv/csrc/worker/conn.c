@@ -194,7 +194,7 @@ conn_close(Worker *w, Thread *t, Conn *c)
 {
     if (c->gone || c->ending == ENDING_RESET) {
         stream_reset(c);
-    } else {
+    } else if (c->state != CONN_LINGER) { /* else our side has ended */
         stream_shut(c); /* a child of the application may hold it, too */
     }
     conn_forget(w, c);
