@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from poolsrv._version import __version__
 
 if TYPE_CHECKING:
+    from poolsrv.claims import once
     from poolsrv.errors import RequestTimeout
     from poolsrv.launcher import serve
 
-__all__ = ["RequestTimeout", "__version__", "serve"]
+__all__ = ["RequestTimeout", "__version__", "once", "serve"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,6 +24,10 @@ def __getattr__(name: str) -> Any:
         from poolsrv.launcher import serve
 
         return serve
+    if name == "once":
+        from poolsrv.claims import once
+
+        return once
     if name == "RequestTimeout":
         from poolsrv.errors import RequestTimeout
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from poolsrv import _core, access_log, exporter, log, privileges
 from poolsrv._version import __version__
+from poolsrv.claims import make
 from poolsrv.control import listen, place
 from poolsrv.errors import ApplicationError, ListenError, MachineError, PoolsrvError
 from poolsrv.messages import END_EXPORTER
@@ -146,6 +147,7 @@ def _run(
             access_log_place=access_log.place_of(settings.access_log),
             stacks=[],
             sites=[_site(listener) for listener in listeners],
+            once=_owned(stack, make()),
             folder=str(Path.cwd()),
         )
 

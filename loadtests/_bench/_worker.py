@@ -8,6 +8,7 @@ import socket
 import sys
 
 from loadtests._bench import _apps
+from poolsrv.claims import make
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.main import Job, Site, run
 
@@ -25,6 +26,7 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         access_log_place="",
         stacks=[],
         sites=[Site("127.0.0.1", "80")],
+        once=make(),
         folder=".",
     )
     run(job, slot=0)

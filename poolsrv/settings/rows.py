@@ -243,6 +243,41 @@ class Settings:
             "lower, so that they are not replaced in a row.",
         ),
     ] = 10
+    on_template_ready: Annotated[
+        str | None,
+        Row(
+            text("module:function", "FUNCTION"),
+            PROCESSES,
+            "Call this function in the template, once the application is loaded there and "
+            "before workers are forked; needs preload.",
+        ),
+    ] = None
+    on_worker_start: Annotated[
+        str | None,
+        Row(
+            text("module:function", "FUNCTION"),
+            PROCESSES,
+            "Call this function in each worker before it serves: for threads and connections of "
+            "its own.",
+        ),
+    ] = None
+    on_worker_stop: Annotated[
+        str | None,
+        Row(
+            text("module:function", "FUNCTION"),
+            PROCESSES,
+            "Call this function in each worker when its last request is done.",
+        ),
+    ] = None
+    on_service_start: Annotated[
+        str | None,
+        Row(
+            text("module:function", "FUNCTION"),
+            PROCESSES,
+            "Call this function in one worker, before any serves, and only once in the life of "
+            "the server: not again after a reload, a recycled worker or a crash.",
+        ),
+    ] = None
     queue_size: Annotated[
         int,
         Row(
@@ -577,6 +612,11 @@ class Settings:
     ] = "off"
 
     def __post_init__(self) -> None:
+        if self.on_template_ready is not None and not self.preload:
+            raise ConfigError(
+                "on-template-ready: the template loads nothing without preload",
+                "add --preload, or use on-worker-start",
+            )
         if self.proxy_protocol == "on" and not self.trust_proxy:
             raise ConfigError(
                 "proxy-protocol is on, but no proxy is trusted: each connection would be refused",

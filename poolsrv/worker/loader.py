@@ -86,6 +86,20 @@ def refuse_patched_threads() -> None:
     )
 
 
+def call_named(what: str, spec: str) -> None:
+    """Call module:function without arguments. Raises ApplicationError."""
+    place, _, name = spec.partition(":")
+    try:
+        if not name:
+            raise ApplicationError("it names no function", "give module:function")
+        module = _run_file(place) if _is_file(place) else _import(place)
+        function = _attribute(module, name.split("."))
+        _guarded(f"calling {name} failed", function)
+    except ApplicationError as error:
+        fault, remedy = error.args
+        raise ApplicationError(f"{what}: {fault}", remedy) from error
+
+
 def load(spec: str) -> Callable[..., Any]:
     """The WSGI callable that `spec` names. Raises ApplicationError.
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from poolsrv import _core, access_log, forks, log
 from poolsrv._version import __version__
+from poolsrv.claims import at_service_start, attach
 from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.processes import DUMP_STACKS
 from poolsrv.settings.core import core_options
@@ -26,6 +27,7 @@ from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.deadlines import DUMP, Deadlines, dump_file
 from poolsrv.worker.errors import ErrorStream
+from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import load, prepare, refuse_patched_threads
 
 _log = logging.getLogger("poolsrv")
@@ -53,12 +55,13 @@ class Job:
     access_log_place: str
     stacks: list[int]  # by slot: the file for the stacks of its threads, if they can be asked for
     sites: list[Site]
+    once: int  # the file of poolsrv.once
     folder: str  # where the server was started
 
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
         ends = [end.fileno() for pair in self.channels for end in pair if end.fileno() >= 0]
-        own = [self.board, self.bell, self.lifeline, self.access_log, *self.stacks]
+        own = [self.board, self.bell, self.lifeline, self.access_log, self.once, *self.stacks]
         return [*ends, *(fd for fd in own if fd > 2)]
 
 
@@ -94,6 +97,7 @@ def run(job: Job, slot: int) -> None:
     own = [*job.descriptors(), receiver.fileno(), sender.fileno(), dump]
     forks.keep(own)
     born = os.getpid()
+    attach(job.once)
     try:
         application = job.application
         if application is None:
@@ -104,6 +108,9 @@ def run(job: Job, slot: int) -> None:
                 _log.warning("%s", changed)
             forks.keep(own)
         refuse_patched_threads()
+        if settings.on_service_start is not None:
+            at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
+        run_hook("on-worker-start", settings.on_worker_start)
     except PoolsrvError as error:
         forks.stay(born, error.__cause__)
         _say(channel, _core.WORD_FAILED, str(error))
@@ -162,6 +169,10 @@ def run(job: Job, slot: int) -> None:
         logging.shutdown()
         os._exit(1)
     all_ended = deadlines.join()
+    try:
+        run_hook("on-worker-stop", settings.on_worker_stop)
+    except ApplicationError as error:
+        _log.error("%s", error)
     signal.set_wakeup_fd(-1)
     sender.close()
     receiver.close()

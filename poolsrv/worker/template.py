@@ -17,7 +17,9 @@ import socket
 import time
 
 from poolsrv import _core, forks, messages, privileges, processes
+from poolsrv.claims import attach
 from poolsrv.errors import PoolsrvError
+from poolsrv.worker.hooks import refuse_threads, run_hook
 from poolsrv.worker.loader import load, prepare
 from poolsrv.worker.main import Job, reopen_log, run
 
@@ -43,8 +45,11 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
         importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
             prepare(job.settings, job.folder)
+            attach(job.once)
             job.application = load(job.settings.application)
             forks.stay(born)
+            run_hook("on-template-ready", job.settings.on_template_ready)
+            refuse_threads()
         except PoolsrvError as error:
             forks.stay(born, error.__cause__)
             text = str(error)[: messages.LONGEST_TEXT]
