@@ -40,6 +40,10 @@ class Mode(int):
         return f"{int(self):04o}"
 
 
+def _shown(value: object) -> str:
+    return "" if value is None else str(value)
+
+
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
@@ -57,7 +61,7 @@ class Kind:
     parse: Callable[[str], object]
     allowed: str
     metavar: str
-    show: Callable[[Any], str] = str
+    show: Callable[[Any], str] = _shown
     text: Callable[[object], str] = _text
     separator: str | None = None
     examples: str = ""
