@@ -106,7 +106,10 @@ class Pool:
     def scale(self, processes: int, now: float) -> list[Action]:
         """So many workers from now on."""
         if not 1 <= processes <= len(self.slots) // 2:
-            raise Unfit(f"the number of workers is 1 to {len(self.slots) // 2}")
+            raise Unfit(
+                f"the number of workers is 1 to {len(self.slots) // 2}: start the server with "
+                "a higher --max-processes for more"
+            )
         self.wanted = processes
         return self._settle(now)
 
