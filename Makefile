@@ -68,6 +68,7 @@ load: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m poolsrv.settings.reference
+	$(BIN)/python -m poolsrv.settings.moving
 	$(BIN)/python -m poolsrv.manual > docs/poolsrv.1
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json

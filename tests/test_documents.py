@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from poolsrv import manual
 from poolsrv.cli import COMMANDS
 from poolsrv.exporter.metrics import METRICS
 from poolsrv.lifecycle import diagram
-from poolsrv.manual import page
 from poolsrv.scoreboard import Kind
+from poolsrv.settings import moving
 from poolsrv.settings.reference import reference
 
 pytestmark = pytest.mark.once
@@ -22,13 +23,19 @@ DOCUMENTS = [
     ROOT / f"{name}.md"
     for name in ("README", "ARCHITECTURE", "SCHEDULING", "CHANGELOG", "CONTRIBUTING")
 ]
+GUIDES = sorted((ROOT / "docs").glob("*.md"))
 # As in `csrc/worker/threads.c:take`, `tests/http/` or `lifecycle.py`.
 PATH = re.compile(r"`([\w.][\w./]*(?:/|\.(?:c|h|py|json|yml)))(?::(\w+))?`")
 WORD = re.compile(r"`(\w+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w`-])`?(--[a-z][a-z-]+)")
 # A line of the README's screen: flag, metavar, default, meaning.
 SCREEN = re.compile(r"^--([a-z-]+)(?: \S+)? {2,}(\S+) {2,}\S", re.MULTILINE)
+# The names of other servers, in the first column.
+TABLE_OF_OTHERS = re.compile(r"^\| `[^|]*` \|(?= .*\|$)|^(?:gunicorn|uwsgi) .*$", re.MULTILINE)
+# Options of other programs.
+OTHERS = {"deploy.md": {"--yes", "--from", "--wheel-dir", "--kill-whom", "--signal"}}
 SETTING = re.compile(r"^\| `([a-z-]+)` \| (.*?) \| ", re.MULTILINE)
 
 
@@ -36,6 +43,13 @@ SETTING = re.compile(r"^\| `([a-z-]+)` \| (.*?) \| ", re.MULTILINE)
 def document(request: pytest.FixtureRequest) -> str:
     path: Path = request.param
     return path.read_text()
+
+
+@pytest.fixture(params=[*DOCUMENTS, *GUIDES], ids=lambda path: path.name)
+def page(request: pytest.FixtureRequest) -> Path:
+    """A document, or a guide: that has names of other programs and of the reader's files."""
+    path: Path = request.param
+    return path
 
 
 def settings() -> dict[str, str]:
@@ -64,13 +78,14 @@ def defined(path: Path) -> set[str]:
     return set(re.findall(r"^(\w+)\(", path.read_text(), re.MULTILINE))
 
 
-def test_links_lead_to_files_and_headings(document: str) -> None:
-    for target in LINK.findall(document):
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    for target in LINK.findall(FENCED.sub("", page.read_text())):
         if target.startswith("https://"):
             continue
         name, _, anchor = target.partition("#")
-        assert (ROOT / name).exists(), target
-        assert not anchor or anchor in sections((ROOT / name).read_text()), target
+        file = page.parent / name if name else page
+        assert file.exists(), target
+        assert not anchor or anchor in sections(file.read_text()), target
 
 
 def test_paths_and_names_exist(document: str) -> None:
@@ -87,17 +102,37 @@ def test_words_of_the_architecture_are_words_of_the_code() -> None:
     assert set(WORD.findall((ROOT / "ARCHITECTURE.md").read_text())) <= words
 
 
-def test_options_exist(document: str) -> None:
+def test_options_exist(page: Path) -> None:
     switches = {switch for command in COMMANDS.values() for switch in command.switches}
-    for flag in OPTION.findall(document):
+    switches |= OTHERS.get(page.name, set())
+    for flag in OPTION.findall(TABLE_OF_OTHERS.sub("", page.read_text())):
         name = flag.removeprefix("--")
         assert flag in switches or settings().keys() & {name, name.removeprefix("no-")}, flag
 
 
-def test_metrics_exist(document: str) -> None:
+def test_metrics_exist(page: Path) -> None:
     exported = {metric.name for metric in METRICS}
     exported |= {f"{m.name}_bucket" for m in METRICS if m.kind is Kind.HISTOGRAM}
-    assert set(re.findall(r"\bpoolsrv_[a-z_]+", document)) <= exported
+    assert set(re.findall(r"\bpoolsrv_[a-z_]+", page.read_text())) <= exported
+
+
+def test_every_alert_has_a_section() -> None:
+    """Each is found by its name, from the message that somebody got at night."""
+    rules = (ROOT / "dashboards" / "alerts.yml").read_text()
+    alerts = re.findall(r"- alert: (\w+)", rules)
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "alerts.md").read_text(), re.MULTILINE)
+    assert headings == alerts
+
+
+def test_every_guide_is_found_from_the_readme() -> None:
+    linked = LINK.findall((ROOT / "README.md").read_text())
+    assert {f"docs/{guide.name}" for guide in GUIDES} <= set(linked)
+
+
+def test_commands_of_guides_are_commands(page: Path) -> None:
+    for block in (text for _, text in fenced(page.read_text())):
+        for command in re.findall(r"^(?:[\w/.]*/)?poolsrv (?!-)(\w+)", block, re.MULTILINE):
+            assert command in COMMANDS, command
 
 
 def test_the_screen_of_options_has_their_defaults() -> None:
@@ -111,7 +146,8 @@ def test_the_screen_of_options_has_their_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "text"), [("SETTINGS.md", reference), ("docs/poolsrv.1", page)]
+    ("document", "text"),
+    [("SETTINGS.md", reference), ("docs/poolsrv.1", manual.page), (moving.PAGE, moving.page)],
 )
 def test_what_is_written_from_the_rows_is_current(document: str, text: Callable[[], str]) -> None:
     assert (ROOT / document).read_text() == text(), "run `make docs`"

@@ -14,7 +14,7 @@ _OURS: Mapping[str, str] = {
     "bind": "-b host port uds fd listen http http-socket unix-socket",
     "processes": "-w -p workers",
     "threads": "blocking-threads",
-    "backlog": "-l listener-backlog",
+    "backlog": "-l listener-backlog listen-backlog",
     "config": "-c ini toml",
     "chdir": "chdir2 working-dir working-directory app-dir",
     "pythonpath": "pp python-path",
@@ -101,7 +101,7 @@ _OTHERS = (
         "call the factory in the application's name: 'module:create_app()'",
     ),
     (
-        "-e env env-file env-files set-env",
+        "-e env env-file env-files set-env lang locale",
         "set variables before the server starts: NAME=value poolsrv serve app:app",
     ),
     (
@@ -129,7 +129,7 @@ _OTHERS = (
         "poolsrv has nothing like it; leave it out",
     ),
     (
-        "-n name proc-name process-name procname-prefix",
+        "-n name proc-name process-name procname-prefix display-name",
         "leave it out: the log and the metrics name processes by their slot",
     ),
     (
