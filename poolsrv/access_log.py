@@ -7,21 +7,23 @@ the core, which writes to the number, need not know.
 
 import errno
 import os
-import stat
 from pathlib import Path
 
 from poolsrv.errors import ConfigError
 from poolsrv.outlets import unwaiting
 
+# A FIFO without a reader must not keep us waiting, here or later.
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 
-def open_log(place: str) -> int:
+
+def open_log(place: str, owner: int | None = None) -> int:
     """A descriptor in append mode, -1 for none; `place` is Settings.access_log."""
     if place == "off":
         return -1
     if place == "-":
         return unwaiting(1)
     try:
-        return _open(place)
+        return _open(place) if owner is None else _open_as_root(place, owner)
     except OSError as error:
         remedy = f"{Path(place).absolute().parent} must exist and be writable"
         if error.errno == errno.ENXIO:
@@ -45,13 +47,18 @@ def reopen(fd: int, place: str) -> None:
         os.close(opened)
 
 
-def give_to(fd: int, uid: int) -> None:
-    """Let this user open the file anew: it becomes the user's. Raises OSError."""
-    if fd > 2 and stat.S_ISREG(os.fstat(fd).st_mode):
-        os.fchown(fd, uid, -1)
+def _open_as_root(place: str, owner: int) -> int:
+    """The same for root, whose workers are another user's: a new file is that user's.
+
+    The folder may be too: what was put there is neither followed nor given away.
+    """
+    try:
+        fd = os.open(place, _FLAGS | os.O_NOFOLLOW | os.O_CREAT | os.O_EXCL, 0o640)
+    except FileExistsError:
+        return os.open(place, _FLAGS | os.O_NOFOLLOW)
+    os.fchown(fd, owner, -1)
+    return fd
 
 
 def _open(place: str) -> int:
-    # A FIFO without a reader must not keep us waiting, here or later.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-    return os.open(place, flags, 0o640)
+    return os.open(place, _FLAGS | os.O_CREAT, 0o640)

@@ -136,6 +136,7 @@ def _run(
             core_options(settings),
         )
         stack.callback(dispatcher.close)
+        log_owner = whom.uid if whom is not None and os.geteuid() == 0 else None
         job = Job(
             settings=settings,
             application=application,
@@ -143,7 +144,7 @@ def _run(
             channels=channels,
             bell=_owned(stack, os.dup(dispatcher.bell)),
             lifeline=_owned(stack, os.pidfd_open(os.getpid())),
-            access_log=_owned(stack, access_log.open_log(settings.access_log)),
+            access_log=_owned(stack, access_log.open_log(settings.access_log, log_owner)),
             access_log_place=access_log.place_of(settings.access_log),
             stacks=[],
             sites=[_site(listener) for listener in listeners],
@@ -217,9 +218,8 @@ def _run(
             return Template(generation, run)
 
         def reopen_logs() -> None:
-            access_log.reopen(job.access_log, job.access_log_place)
-            if whom is not None and os.geteuid() == 0:
-                access_log.give_to(job.access_log, whom.uid)
+            with privileges.acting_as(whom):  # who may have put anything in its place
+                access_log.reopen(job.access_log, job.access_log_place)
 
         def announce() -> None:
             places = [("application", _url(listener)) for listener in listeners]
@@ -263,8 +263,6 @@ def _run(
         if whom is None and os.geteuid() == 0:
             _log.warning("the application runs as root: name another user with --user")
         if whom is not None and os.geteuid() == 0 and whom.uid != 0:
-            # Workers open the log anew when it was moved away.
-            access_log.give_to(job.access_log, whom.uid)
             kept = privileges.keep_what_is_needed()
             _log.info("workers run as user %d; the supervisor keeps %s", whom.uid, kept)
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended

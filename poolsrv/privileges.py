@@ -9,6 +9,8 @@ rights and has not must not run.
 
 import os
 import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from poolsrv import _core
@@ -102,6 +104,21 @@ def assume(settings: Settings) -> None:
             raise ConfigError(
                 f"--no-new-privs: {error.strerror}", "leave it out on this kernel"
             ) from None
+
+
+@contextmanager
+def acting_as(whom: Identity | None) -> Iterator[None]:
+    """In the supervisor: do something with no more rights than that user has."""
+    if whom is None or os.geteuid() != 0:
+        yield
+        return
+    os.setegid(whom.gid)
+    os.seteuid(whom.uid)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(os.getgid())
 
 
 def _check(whom: Identity) -> None:

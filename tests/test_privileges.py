@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from poolsrv import privileges
+from poolsrv import access_log, privileges
 from poolsrv.errors import ConfigError
 from poolsrv.pid_file import pid_file
 from poolsrv.settings.sources import from_options
@@ -98,6 +98,23 @@ def test_the_application_runs_as_another_user(tmp_path: Path, preload: bool) -> 
         server.terminate(signal.SIGHUP)
         server.wait_until(lambda: asked(server)["pid"] != facts["pid"], deadline=20)
         assert asked(server)["uids"] == [nobody.pw_uid] * 3
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_log_that_was_put_there_is_neither_followed_nor_given_away(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("")
+    (tmp_path / "link").symlink_to(precious)
+    with pytest.raises(ConfigError, match="access-log"):
+        access_log.open_log(str(tmp_path / "link"), 54321)
+    for name, owner in (("precious", 0), ("new", 54321)):
+        os.close(access_log.open_log(str(tmp_path / name), 54321))
+        assert (tmp_path / name).stat().st_uid == owner
+    somebody = privileges.Identity(54321, 54321, (54321,), "", "")
+    precious.chmod(0o600)
+    with privileges.acting_as(somebody), pytest.raises(PermissionError):
+        precious.open("a").close()
+    assert (os.geteuid(), os.getegid()) == (0, os.getgid())
 
 
 def test_a_user_without_an_entry_needs_a_group(tmp_path: Path) -> None:

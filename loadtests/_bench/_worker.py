@@ -16,7 +16,8 @@ from poolsrv.worker.main import Job, Site, run
 def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
     """Arguments are descriptors, by the names of a Job."""
     job = Job(
-        settings=Settings(processes=1, threads=1),
+        # Without the watchdog: the second thread is the one that serves.
+        settings=Settings(processes=1, threads=1, watchdog_timeout=0),
         application=_apps.hello,
         board=board,
         channels=[(socket.socket(fileno=ours), socket.socket(fileno=theirs))],
