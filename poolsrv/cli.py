@@ -5,6 +5,7 @@ runs, so that help, version and mistakes answer at once.
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -182,9 +183,10 @@ def main() -> NoReturn:
 def run(words: Sequence[str]) -> int:
     """Do what the command line says; the exit status. Raises PoolsrvError."""
     if not words or words[0] in ("-h", "--help", "help"):
-        print(_overview())
+        command_asked = next((word for word in words[1:] if word in COMMANDS), None)
+        print(_help(command_asked, COMMANDS[command_asked]) if command_asked else _overview())
         return 0
-    if words[0] in ("--version", "-V"):
+    if words[0] in ("--version", "-V", "version"):
         print(f"poolsrv {__version__}")
         return 0
     name, *rest = words
@@ -235,6 +237,8 @@ def _unexpected(word: str) -> ConfigError:
     name, equals, text = word.partition("=")
     if name.replace("-", "_") in ROWS and equals:
         return ConfigError(f"{word}: unexpected", f"write --{key(name)} {text}")
+    if word.isdecimal() or re.fullmatch(r"[^/]*:[0-9]+", word):
+        return ConfigError(f"{word}: unexpected", f"to listen there: --bind {word}")
     return ConfigError(f"{word}: unexpected", "there is one application, and flags take no value")
 
 
@@ -279,7 +283,7 @@ def _overview() -> str:
     return f"""\
 Usage: poolsrv COMMAND
 
-Serves WSGI applications with processes x threads, and shows how they do.
+Serve WSGI applications with processes and threads, and see what they do.
 
 Commands:
 {columns([*summaries, *asking], _width())}

@@ -101,13 +101,6 @@ def _run(
     read_again: Callable[[], Settings] | None,
 ) -> int:
     _ask_the_kernel()
-    _log.info(
-        "poolsrv %s on Python %s starts: %d processes x %d threads",
-        __version__,
-        platform.python_version(),
-        settings.processes,
-        settings.threads,
-    )
     # The usual soft limit of 1024 is for programs that use select(): idle connections
     # alone may be more. The application has what the server was started with.
     usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -150,6 +143,14 @@ def _run(
             sites=[_site(listener) for listener in listeners],
             once=_owned(stack, make()),
             folder=str(Path.cwd()),
+        )
+        # Not before: a start that fails says one thing.
+        _log.info(
+            "poolsrv %s on Python %s starts: %d processes x %d threads",
+            __version__,
+            platform.python_version(),
+            settings.processes,
+            settings.threads,
         )
 
         def close_supervisors_own() -> None:

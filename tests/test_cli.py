@@ -40,6 +40,11 @@ def test_version(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, f"poolsrv {__version__}\n", "")
 
 
+@pytest.mark.parametrize("arguments", [["help", "check"], ["--help", "check"]])
+def test_help_of_a_command_may_be_asked_in_front(arguments: list[str], tmp_path: Path) -> None:
+    assert run(tmp_path, *arguments).stdout == run(tmp_path, "check", "--help").stdout
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"]])
 def test_help_lists_the_commands(arguments: list[str], tmp_path: Path) -> None:
     done = run(tmp_path, *arguments)
@@ -63,6 +68,7 @@ def test_help_of_serve_has_every_option_in_80_columns(tmp_path: Path) -> None:
     [
         (["serve"], "APP is missing", "give the application: poolsrv serve app:app"),
         (["serve", "a", "b"], "b: unexpected", "there is one application"),
+        (["serve", "a", "8000"], "8000: unexpected", "to listen there: --bind 8000"),
         (["serve", "a", "threads=4"], "threads=4: unexpected", "write --threads 4"),
         (["serve", "a", "--threads", "x"], "--threads: 'x' is not allowed", "from 1 to 1024"),
         (

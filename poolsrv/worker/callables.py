@@ -106,7 +106,7 @@ def _called(found: Any, name: str, write: Callable[[str], str]) -> tuple[str, st
         required = _required(found)
         if not required:
             return (
-                f"{name} takes no arguments: it seems to make the application",
+                f"{name} needs no arguments: it seems to make the application",
                 f"call it: {call}",
             )
         if len(required) == 3:

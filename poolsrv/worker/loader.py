@@ -174,6 +174,11 @@ def _import(name: str) -> ModuleType:
             raise
         # Not an import in the user's code has failed, but ours of the module itself.
         missing = str(cause.name)
+        if name.endswith(".wsgi") and missing != name:
+            raise ApplicationError(
+                f"there is neither a file {Path(name).absolute()} nor a module {missing!r}",
+                "check the path; --chdir changes the folder it is looked for in",
+            ) from None
         above, _, last = missing.rpartition(".")
         if above in sys.modules:
             near = f"did you mean '{above}:{last}'? "
