@@ -1,6 +1,7 @@
 """The configurations that docs/deploy.md shows, each in the real proxy before a real server."""
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -56,22 +57,47 @@ def haproxy(folder: Path, config: str) -> list[str]:
     return ["haproxy", "-db", "-f", str(folder / "haproxy.cfg")]
 
 
+def caddy(folder: Path, config: str) -> list[str]:
+    (folder / "Caddyfile").write_text("{\n    admin off\n}\n" + config)
+    return ["caddy", "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
+
+
+def apache(folder: Path, config: str) -> list[str]:
+    (address,) = re.findall(r"<VirtualHost (.*)>", config)
+    names = ("mpm_event", "authz_core", "headers", "proxy", "proxy_http")
+    loads = "".join(f"LoadModule {name}_module {APACHE_MODULES}/mod_{name}.so\n" for name in names)
+    (folder / "apache.conf").write_text(
+        f"{loads}User nobody\nGroup nogroup\n"
+        f"ServerRoot {folder}\nDefaultRuntimeDir {folder}\nPidFile {folder}/pid\n"
+        f"ErrorLog /dev/stderr\nServerName localhost\nListen {address}\n{config}"
+    )
+    return ["apache2", "-X", "-f", str(folder / "apache.conf")]
+
+
 @dataclass(frozen=True)
 class Proxy:
-    """A program, its language in the guide, and what stands there for the port it listens on."""
+    """A program, its language in the guide, and what it listens on there and in the test."""
 
     program: str
-    listens: str
+    language: str
+    listens: tuple[str, str]
     command: Callable[[Path, str], list[str]]
 
 
-PROXIES = [Proxy("nginx", "listen 80;", nginx), Proxy("haproxy", "bind :80", haproxy)]
+APACHE_MODULES = "/usr/lib/apache2/modules"
+PROXIES = [
+    Proxy("nginx", "nginx", ("listen 80;", "listen {};"), nginx),
+    Proxy("apache2", "apache", ("<VirtualHost *:80>", "<VirtualHost {}>"), apache),
+    Proxy("caddy", "caddy", ("example.com {", "http://:{port} {{"), caddy),
+    Proxy("haproxy", "haproxy", ("bind :80", "bind {}"), haproxy),
+]
 
 
 @contextmanager
 def running(command: list[str], address: tuple[str, int], log: Path) -> Iterator[None]:
+    environ = os.environ | {"HOME": str(log.parent)}
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=environ)
 
     def connects() -> bool:
         assert process.poll() is None, log.read_text()
@@ -94,14 +120,11 @@ def front(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Serv
         pytest.skip(f"needs the package {proxy.program}")
     port = free_port()
     with serving("tests.apps.probe:app", tmp_path, trust_proxy="127.0.0.1") as server:
-        config = shown(proxy.program)
-        address = f"127.0.0.1:{server.address[1]}"
-        for old, new in [
-            (proxy.listens, proxy.listens.replace(":80", "80").replace("80", f"127.0.0.1:{port}")),
-            ("127.0.0.1:8000", address),
-        ]:
-            assert config.count(old) == 1, old
-            config = config.replace(old, new)
+        config = shown(proxy.language)
+        old, new = proxy.listens
+        assert config.count(old) == 1
+        config = config.replace(old, new.format(f"127.0.0.1:{port}", port=port))
+        config = config.replace("127.0.0.1:8000", f"127.0.0.1:{server.address[1]}")
         command = proxy.command(tmp_path, config)
         with running(command, ("127.0.0.1", port), tmp_path / "proxy.log"):
             yield server, port

@@ -15,6 +15,7 @@ from poolsrv.lifecycle import diagram
 from poolsrv.scoreboard import Kind
 from poolsrv.settings import moving
 from poolsrv.settings.reference import reference
+from poolsrv.settings.sources import Entry, read
 
 pytestmark = pytest.mark.once
 
@@ -127,6 +128,14 @@ def test_every_alert_has_a_section() -> None:
 def test_every_guide_is_found_from_the_readme() -> None:
     linked = LINK.findall((ROOT / "README.md").read_text())
     assert {f"docs/{guide.name}" for guide in GUIDES} <= set(linked)
+
+
+def test_settings_in_files_are_allowed(page: Path, tmp_path: Path) -> None:
+    for language, text in fenced(page.read_text()):
+        if language == "toml":
+            (tmp_path / "shown.toml").write_text(text)
+            entries = [Entry("config", "--config", str(tmp_path / "shown.toml"))]
+            assert read({}, line=entries).faults == []
 
 
 def test_commands_of_guides_are_commands(page: Path) -> None:

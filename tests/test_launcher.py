@@ -107,6 +107,7 @@ def test_a_fifo_without_a_reader_does_not_hold_the_start(tmp_path: Path) -> None
         access_log.open_log(str(fifo))
     reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     writer = access_log.open_log(str(fifo))
-    assert os.get_blocking(writer)
+    # Its reader may stop reading later: lines are dropped then.
+    assert not os.get_blocking(writer)
     os.close(writer)
     os.close(reader)
