@@ -16,12 +16,14 @@ from typing import Any, cast, get_args
 import pytest
 
 from poolsrv import _core
+from poolsrv.scoreboard import SLOT, SUPERVISOR, Row
 from poolsrv.supervisor import actions
 from poolsrv.supervisor.actions import Action
 from poolsrv.supervisor.children import Template
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from tests.apps.gate import Gate
 from tests.client import Client
 from tests.server import Server
@@ -35,6 +37,37 @@ KILLED = "worker was ended by"
 def serves(server: Server) -> None:
     with Client(server.address) as client:
         assert client.get("/x").status == 200
+
+
+# What it shows
+
+
+def test_what_the_supervisor_writes_stands_in_its_rows() -> None:
+    memory = _core.scoreboard_create(2, 1)
+    board = _core.Scoreboard(memory)
+    os.close(memory)
+    server, slot = SupervisorRow(board), SlotRow(board, 1)
+    server.wanted = 5
+    server.count_reload(done=False)
+    slot.pid = 4711
+    slot.count_restart(actions.Reason.OOM)
+    shown = Row(SUPERVISOR, board.supervisor())
+    assert (shown["wanted"], shown.by_value("reloads")) == (5, {"done": 0, "failed": 1})
+    shown = Row(SLOT, board.slot(1))
+    assert (shown["pid"], shown.by_value("restarts")["oom"]) == (4711, 1)
+    assert set(Row(SLOT, board.slot(0)).words) == {0}
+
+
+def test_a_field_or_a_slot_that_does_not_exist_is_found_before_the_server_runs() -> None:
+    memory = _core.scoreboard_create(1, 1)
+    board = _core.Scoreboard(memory)
+    os.close(memory)
+    with pytest.raises(IndexError):
+        SlotRow(board, 1)
+    with pytest.raises((KeyError, RuntimeError)):  # the latter before Python 3.12
+        type("Wrong", (), {"LAYOUT": SLOT, "no_such": SlotRow.__dict__["pid"].__class__()})
+    with pytest.raises(AttributeError):
+        SlotRow(board, 0).no_such = 1  # type: ignore[attr-defined]
 
 
 # Exceptions

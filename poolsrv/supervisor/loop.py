@@ -34,6 +34,7 @@ from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import LAST_WORDS, Pool
 from poolsrv.supervisor.postmortem import postmortem, served
+from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
@@ -82,6 +83,8 @@ class Supervisor:
         self._pool = pool
         self._dispatcher = dispatcher
         self._board = board
+        self._row = SupervisorRow(board)
+        self._rows = [SlotRow(board, slot) for slot in range(len(pool.slots))]
         self._start_template = start_template
         self._start_exporter = start_exporter
         self._announce = announce
@@ -124,7 +127,7 @@ class Supervisor:
 
     def run(self) -> do.Finish:
         """Serve until the pool says that nothing is left to do."""
-        self._board.set("supervisor", 0, "started_at", time.monotonic_ns())
+        self._row.started_at = time.monotonic_ns()
         with _signals() as self._wakeup:
             self._dispatcher.watch(self._wakeup[0].fileno(), _token(Watched.SIGNALS))
             if self._control is not None:
@@ -164,7 +167,7 @@ class Supervisor:
             self._failed("the supervisor failed at one event and goes on", exc_info=True)
 
     def _failed(self, text: str, *arguments: object, exc_info: bool = False) -> None:
-        self._board.add("supervisor", 0, "faults", 1)
+        self._row.count_fault()
         if time.monotonic() - self._said_at >= _SAY_AGAIN:
             self._said_at = time.monotonic()
             _log.log(
@@ -287,7 +290,7 @@ class Supervisor:
             raise Unfit(f"process {speaker} is not the worker in slot {slot}")
         if word == _core.WORD_READY:
             actions = self._pool.ready(slot, self._now)
-            self._board.set("slot", slot, "ready_at", time.monotonic_ns())
+            self._rows[slot].ready_at = time.monotonic_ns()
             _log.info("worker is ready", extra=self._fields(slot))
             self._do(actions)
         elif word == _core.WORD_FAILED:
@@ -348,7 +351,7 @@ class Supervisor:
             self._refuse_worker(slot, pid, pidfd)
             raise
         self._workers[slot] = Worker(pid, pidfd, generation, served(self._board, slot))
-        self._board.set("slot", slot, "pid", pid)
+        self._rows[slot].pid = pid
         self._do(actions)
         self._dispatcher.watch(pidfd, _token(Watched.WORKER, slot))
 
@@ -497,11 +500,11 @@ class Supervisor:
                 self._notify.ready()
                 self._announce()
             case do.TookOver(generation):
-                self._board.add("supervisor", 0, "reloads", 1, word=0)
+                self._row.count_reload(done=True)
                 _log.info("generation %d has taken over", generation)
                 self._reload_ended(action)
             case do.ReloadFailed(generation, text):
-                self._board.add("supervisor", 0, "reloads", 1, word=1)
+                self._row.count_reload(done=False)
                 _log.error("the reload failed; the code from before serves on: %s", text)
                 self._reload_ended(action)
             case do.Finish():
@@ -513,8 +516,8 @@ class Supervisor:
 
     def _spawn(self, generation: int, slots: list[int]) -> None:
         for slot in slots:
-            self._board.set("slot", slot, "spawned_at", time.monotonic_ns())
-            self._board.set("slot", slot, "slot_generation", generation)
+            self._rows[slot].spawned_at = time.monotonic_ns()
+            self._rows[slot].slot_generation = generation
         self._templates[generation].send(messages.Spawn(slots))
 
     def _bury(self, slot: int, reason: Reason | None) -> None:
@@ -523,18 +526,18 @@ class Supervisor:
         if count:
             _log.info("%d connections that the worker had not received go to others", count)
         self._board.bury(slot)
-        self._board.set("slot", slot, "pid", 0)
-        self._board.set("slot", slot, "ready_at", 0)
+        self._rows[slot].pid = 0
+        self._rows[slot].ready_at = 0
         if reason is not None:
-            self._board.add("slot", slot, "restarts", 1, word=int(reason))
+            self._rows[slot].count_restart(reason)
 
     def _show(self) -> None:
         pool = self._pool
-        self._board.set("supervisor", 0, "state", int(pool.state))
-        self._board.set("supervisor", 0, "generation", pool.generations.serving.number)
-        self._board.set("supervisor", 0, "wanted", pool.wanted)
+        self._row.state = int(pool.state)
+        self._row.generation = pool.generations.serving.number
+        self._row.wanted = pool.wanted
         for slot, place in enumerate(pool.slots):
-            self._board.set("slot", slot, "state", int(place.state))
+            self._rows[slot].state = int(place.state)
             ready = place.state is State.READY
             if ready != (slot in self._enabled):  # it failed when it was due
                 self._enable(slot, ready)
