@@ -42,6 +42,7 @@ def _serve(line: CommandLine, reading: Reading) -> int:
     if faults:
         return _refuse(faults)
     from poolsrv.launcher import launch
+    from poolsrv.processes import entitle
 
     def again() -> Settings:
         now = read(os.environ, line=_entries(line))
@@ -49,6 +50,7 @@ def _serve(line: CommandLine, reading: Reading) -> int:
             raise now.faults[0]
         return now.settings
 
+    entitle("pool:supervisor")
     return launch(reading.settings, read_again=again)
 
 

@@ -231,8 +231,10 @@ def _run(
             else:
                 lines = [f"{name} {place}" for name, place in places]
             text = "".join(f"{line}\n" for line in lines)
-            if not Outlet(1).put(os.fsencode(text)):
+            output = Outlet(1)
+            if not output.put(os.fsencode(text)):
                 _log.warning("standard output takes nothing; %s", ", ".join(lines))
+            output.close()
             if sys.stderr.isatty():
                 _log.info("Ctrl-C stops it%s", _reach(listeners))
 

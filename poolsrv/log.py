@@ -39,6 +39,9 @@ def setup(level: str, format: str, role: str) -> None:
     logger = logging.getLogger(_LOGGER)
     logger.__class__ = _Logger  # whoever has asked for it before has the same object
     logger.manager = logging.Manager(logging.root)
+    for former in logger.handlers:
+        if isinstance(former, _Handler):
+            former.let_go()
     logger.handlers = [handler]
     logger.setLevel(level.upper())
     # The application's own logging set-up gets its records, not ours.
@@ -78,6 +81,10 @@ class _Handler(logging.Handler):
     def __init__(self, outlet: Outlet) -> None:
         super().__init__()
         self._outlet = outlet
+
+    def let_go(self) -> None:
+        """Not `close`: `logging.config` closes all handlers that there are."""
+        self._outlet.close()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

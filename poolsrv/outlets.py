@@ -51,7 +51,16 @@ class Outlet:
     def __init__(self, fd: int) -> None:
         self.dropped = 0
         self._rest = b""  # of a line that was taken in part
-        self._send = _way(fd)
+        own = unwaiting(fd)
+        self._own = own if own != fd else -1
+        self._send = _way(own, waits=own == fd)
+
+    def close(self) -> None:
+        """Release what is ours; nothing is written any more."""
+        if self._own >= 0:
+            os.close(self._own)
+            self._own = -1
+        self._send = lambda _: 0
 
     def put(self, line: bytes) -> bool:
         """Write a line, unless that would have to wait: whether it was taken."""
@@ -74,12 +83,9 @@ class Outlet:
             return 0  # full, or nobody is there any more: there is no place to say so
 
 
-def _way(fd: int) -> Callable[[bytes], int]:
-    own = unwaiting(fd)
-    if own != fd:
-        return lambda data: os.write(own, data)
+def _way(fd: int, waits: bool) -> Callable[[bytes], int]:
     try:
-        mode = os.fstat(fd).st_mode
+        mode = os.fstat(fd).st_mode if waits else 0
     except OSError:
         return lambda data: os.write(fd, data)
     if stat.S_ISSOCK(mode):

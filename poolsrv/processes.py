@@ -26,9 +26,14 @@ def start(name: str, life: Callable[[], None]) -> forks.Process:
     return process
 
 
+def entitle(name: str) -> None:
+    """Give this process a name for ps and top: 15 bytes at most are shown."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/comm").write_text(name)
+
+
 def _live(name: str, life: Callable[[], None]) -> None:
-    with contextlib.suppress(OSError):  # only for ps and top
-        Path("/proc/self/comm").write_text(f"pool:{name}")
+    entitle(f"pool:{name}")
     life()
 
 

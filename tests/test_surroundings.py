@@ -373,3 +373,22 @@ def test_without_time_to_wait_an_idle_server_answers(server: Start) -> None:
     running = server(APP, processes=1, queue_timeout=0)
     for _ in range(10):
         assert get(running.address)[0] == 200
+
+
+def test_each_process_says_in_ps_what_it_is(server: Start) -> None:
+    running = server(APP, processes=1)
+    names = {process.name for process in running.living()}
+    assert names == {"pool:supervisor", "pool:exporter", "pool:tmpl-1", "pool:worker-0"}
+    pid = running.workers()[0]
+    assert f"worker is ready slot=0 worker_pid={pid}" in running.log()
+
+
+def test_a_log_is_one_descriptor_in_each_process(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with piped(tmp_path, "--processes=1", stderr=writer):
+        pid = int(wait_until(lambda: ask(tmp_path / "s"), 20))
+        pipe = Path(f"/proc/self/fd/{writer}").readlink()
+        held = [entry.readlink() for entry in Path(f"/proc/{pid}/fd").iterdir()]
+        assert held.count(pipe) == 2  # and standard error itself
+    os.close(reader)
+    os.close(writer)

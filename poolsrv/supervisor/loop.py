@@ -544,7 +544,7 @@ class Supervisor:
 
     def _fields(self, slot: int) -> dict[str, object]:
         worker = self._workers.get(slot)
-        return {"fields": {"slot": slot, "worker": worker.pid if worker is not None else 0}}
+        return {"fields": {"slot": slot, "worker_pid": worker.pid if worker is not None else 0}}
 
     # Children
 

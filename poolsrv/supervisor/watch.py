@@ -96,7 +96,6 @@ class Watch:
         why = limits.exceeded(watched.limits, use)
         if not why or self._pool.is_recycling(slot):
             return []
-        _log.info(
-            "worker is replaced: %s", why, extra={"fields": {"slot": slot, "worker": worker.pid}}
-        )
+        fields = {"slot": slot, "worker_pid": worker.pid}
+        _log.info("worker is replaced: %s", why, extra={"fields": fields})
         return self._pool.recycle([slot], now)
