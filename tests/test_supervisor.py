@@ -347,7 +347,7 @@ def test_a_death_is_one_record_with_what_was_inside(server: Start, tmp_path: Pat
         gate.release(1)
     lines = [json.loads(line) for line in probe.log().splitlines() if line.startswith("{")]
     (record,) = [line for line in lines if line.get("message", "").startswith("worker was ended")]
-    assert (record["slot"], record["worker"], record["generation"]) == (0, victim, 1)
+    assert (record["slot"], record["worker_pid"], record["generation"]) == (0, victim, 1)
     assert (record["served"], record["lost"]) == (1, 1)
     assert "SIGKILL\nrequest was lost with it: GET /hold id=" in record["message"]
     assert "secret" not in probe.log()

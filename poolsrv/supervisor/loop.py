@@ -302,7 +302,7 @@ class Supervisor:
             _log.warning("worker is replaced: %s", text, extra=self._fields(slot))
             self._do(self._pool.recycle([slot], self._now, Reason.HANG))
         elif word == _core.WORD_HUNG:
-            fields = {"slot": slot, "worker": worker.pid}
+            fields = {"slot": slot, "worker_pid": worker.pid}
             log.with_stack(
                 logging.ERROR, "worker hangs: a call keeps the interpreter", fields, text
             )

@@ -35,7 +35,7 @@ def postmortem(
     age = (now - Row(SLOT, board.slot(slot))["spawned_at"]) / 1e9
     fields: dict[str, object] = {
         "slot": slot,
-        "worker": worker.pid,
+        "worker_pid": worker.pid,
         "generation": worker.generation,
         "age": f"{age:.1f}s",
         "served": served(board, slot) - worker.served_before,
