@@ -71,6 +71,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m poolsrv.settings.moving
 	$(BIN)/python -m poolsrv.manual > docs/poolsrv.1
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
+	$(BIN)/python -m poolsrv.operator_messages > ERRORS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
 
 clean:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from poolsrv import _core, access_log, exporter, log, privileges
+from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
 from poolsrv.control import listen, place
@@ -89,9 +90,9 @@ def launch(
     except PoolsrvError as error:
         if settings.log_format != "json":
             raise
-        _log.critical("%s", error)  # whoever reads the log reads no other form
+        _log.critical(say.CANNOT_START, error)  # whoever reads the log reads no other form
         return error.status
-    _log.info("poolsrv has stopped")
+    _log.info(say.STOPPED)
     return status
 
 
@@ -146,7 +147,7 @@ def _run(
         )
         # Not before: a start that fails says one thing.
         _log.info(
-            "poolsrv %s on Python %s starts: %d processes x %d threads",
+            say.STARTS,
             __version__,
             platform.python_version(),
             settings.processes,
@@ -233,10 +234,10 @@ def _run(
             text = "".join(f"{line}\n" for line in lines)
             output = Outlet(1)
             if not output.put(os.fsencode(text)):
-                _log.warning("standard output takes nothing; %s", ", ".join(lines))
+                _log.warning(say.STDOUT_FULL, ", ".join(lines))
             output.close()
             if sys.stderr.isatty():
-                _log.info("Ctrl-C stops it%s", _reach(listeners))
+                _log.info(say.CTRL_C, _reach(listeners))
 
         def stop_listening() -> None:
             for listener in listeners:
@@ -264,10 +265,10 @@ def _run(
             notify=notify,
         )
         if whom is None and os.geteuid() == 0:
-            _log.warning("the application runs as root: name another user with --user")
+            _log.warning(say.RUNS_AS_ROOT)
         if whom is not None and os.geteuid() == 0 and whom.uid != 0:
             kept = privileges.keep_what_is_needed()
-            _log.info("workers run as user %d; the supervisor keeps %s", whom.uid, kept)
+            _log.info(say.KEEPS, whom.uid, kept)
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
         finish = supervisor.run()
@@ -314,12 +315,12 @@ def _open_admin(stack: ExitStack, settings: Settings) -> Listener | None:
             continue
         if port != address.port:
             _log.warning(
-                "port %d is in use: metrics and status page are on %d; --admin chooses another",
+                say.ADMIN_MOVED,
                 address.port,
                 port,
             )
         return admin
-    _log.warning("there are no metrics and no status page: %s", " ".join(str(reason).split()))
+    _log.warning(say.NO_ADMIN, " ".join(str(reason).split()))
     return None
 
 
@@ -365,7 +366,7 @@ def _reloaded(first: Settings, given: Settings) -> Settings:
     kept = [name for name in _KEPT if getattr(given, name) != getattr(first, name)]
     if kept:
         flags = ", ".join("--" + name.replace("_", "-") for name in kept)
-        _log.warning("a reload cannot change %s; restart the server for that", flags)
+        _log.warning(say.RELOAD_CANNOT_CHANGE, flags)
     return dataclasses.replace(given, **{name: getattr(first, name) for name in _KEPT})
 
 
@@ -407,8 +408,7 @@ def _open_control(stack: ExitStack, given: str) -> socket.socket | None:
         ours = path.stat().st_ino
     except OSError as error:
         _log.warning(
-            "there is no control socket, so poolsrv status and the like do not work: %s; "
-            "name a place with --control PATH",
+            say.NO_CONTROL,
             error,
         )
         return None

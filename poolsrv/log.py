@@ -1,9 +1,10 @@
 """Where our messages go: standard error, one event a line.
 
 Used by every process; each calls `setup` once with its role, a child again
-after the fork. Messages are sentences, the facts behind them are fields:
+after the fork. Messages are sentences, the facts behind them are fields; those of
+poolsrv.operator_messages have a code, which is shown:
 
-    logging.getLogger("poolsrv").info("worker is ready", extra={"fields": {"slot": 1}})
+    logging.getLogger("poolsrv").info(say.WORKER_READY, extra={"fields": {"slot": 1}})
 
 Whatever comes from outside (paths, client data, tracebacks) is escaped here,
 so that no one who sends us bytes can forge a line or move a terminal's cursor.
@@ -16,6 +17,8 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 
+from poolsrv import operator_messages as say
+from poolsrv.operator_messages import Message
 from poolsrv.outlets import Outlet
 
 _LOGGER = "poolsrv"
@@ -93,7 +96,7 @@ class _Handler(logging.Handler):
             self.handleError(record)
             return
         if lost := self._outlet.dropped:
-            text = "%d lines of this log were dropped: it was not read in time"
+            text = say.LINES_DROPPED
             said = logging.LogRecord(record.name, logging.WARNING, __file__, 0, text, (lost,), None)
             if self._outlet.put(self._line(said)):
                 self._outlet.dropped -= lost
@@ -104,7 +107,7 @@ class _Handler(logging.Handler):
 
 
 class _Text(logging.Formatter):
-    """`2026-11-20 12:00:00.123 +0000 INFO    supervisor[1234] message key=value`"""
+    """`2026-11-20 12:00:00.123 +0000 INFO    supervisor[1234] POOL101 message key=value`"""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -116,13 +119,14 @@ class _Text(logging.Formatter):
         fields = "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
         head = f"{stamp} {record.levelname:<7} {self.role}[{os.getpid()}]"
         first, *rest = record.getMessage().split("\n")
-        lines = [f"{head} {escape(first)}{fields}"]
+        code = f"{found} " if (found := code_of(record)) else ""
+        lines = [f"{head} {code}{escape(first)}{fields}"]
         lines += ["    " + escape(line) for line in [*rest, *_traceback(self, record)]]
         return "\n".join(lines)
 
 
 class _Json(logging.Formatter):
-    """One object a line: time, level, role, pid, message, the fields, and traceback if any."""
+    """One object a line: time, level, role, pid, code, message, the fields, traceback if any."""
 
     def __init__(self, role: str) -> None:
         super().__init__()
@@ -134,6 +138,7 @@ class _Json(logging.Formatter):
             "level": record.levelname.lower(),
             "role": self.role,
             "pid": os.getpid(),
+            **({"code": code} if (code := code_of(record)) else {}),
             "message": record.getMessage(),
             **_fields(record),
         }
@@ -141,6 +146,11 @@ class _Json(logging.Formatter):
             event["traceback"] = "\n".join(lines)
         # ASCII only: every control character and line end leaves as an escape.
         return json.dumps(event, default=str)
+
+
+def code_of(record: logging.LogRecord) -> str:
+    """That of the message (ERRORS.md); empty for a line of the application."""
+    return record.msg.code if isinstance(record.msg, Message) else ""
 
 
 def escape(text: str) -> str:

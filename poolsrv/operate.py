@@ -110,7 +110,8 @@ def show_events(path: Path, _words: Sequence[str], as_json: bool) -> int:
     for event in answer.result["events"]:
         facts = dict(event)
         when = datetime.fromtimestamp(facts.pop("time")).astimezone()
-        level, message = facts.pop("level"), facts.pop("message")
+        level = facts.pop("level")
+        message = f"{facts.pop('code', '')} {facts.pop('message')}".lstrip()
         fields = "".join(f" {name}={value}" for name, value in facts.items())
         print(f"{when:%Y-%m-%d %H:%M:%S} {level.upper():<7} {escape(message)}{escape(fields)}")
     return 0

@@ -16,6 +16,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 
+from poolsrv import operator_messages as say
+
 logger = logging.getLogger(__name__)
 
 # From accepted to answered. A scrape takes milliseconds, and Prometheus itself
@@ -90,7 +92,7 @@ class Server:
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError) as error:
-            logger.debug("admin client went away or was too slow: %r", error)
+            logger.debug(say.ADMIN_CLIENT_GONE, error)
         finally:
             self._connections.pop(task, None)
             # What the client has not taken by now is dropped.

@@ -14,9 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from poolsrv import operator_messages as say
 from poolsrv.control import LONGEST_COMMAND, Answer, Command, peer
 from poolsrv.errors import ControlError
 from poolsrv.lifecycle import ServerState, State, Unfit
+from poolsrv.log import code_of
 from poolsrv.supervisor.actions import Action, ReloadFailed, TookOver
 from poolsrv.supervisor.pool import Pool
 
@@ -40,6 +42,7 @@ class Events(logging.Handler):
             {
                 "time": record.created,
                 "level": record.levelname.lower(),
+                **({"code": code} if (code := code_of(record)) else {}),
                 "message": record.getMessage(),
                 **getattr(record, "fields", {}),
             }
@@ -134,7 +137,7 @@ class Control:
         try:
             socket.send_fds(client, [body], fds)
         except OSError as error:
-            _log.warning("a control client did not take its answer: %s", error)
+            _log.warning(say.CONTROL_CLIENT_GONE, error)
 
     # Commands
 
@@ -166,7 +169,7 @@ class Control:
     def reload(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
         if self._pool.state is ServerState.DRAINING:
             raise ControlError("the server ends")
-        _log.info("told to reload: loading the application anew")
+        _log.info(say.TOLD_TO_RELOAD)
         actions = self._pool.reload(time.monotonic())
         self._waiting[number] = self._pool.generations.asked
         self._do(actions)
@@ -177,14 +180,14 @@ class Control:
         slots = ready if arguments["slot"] == "all" else [int(arguments["slot"])]
         if not set(slots) <= set(ready):
             raise ControlError(f"no worker is ready in slot {slots[0]}")
-        _log.info("told to recycle: %s", ", ".join(map(str, slots)))
+        _log.info(say.TOLD_TO_RECYCLE, ", ".join(map(str, slots)))
         self._do(self._pool.recycle(slots, time.monotonic()))
         return Answer({"slots": slots})
 
     def scale(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
         before, wanted = self._pool.wanted, int(arguments["processes"])
         actions = self._pool.scale(wanted, time.monotonic())
-        _log.info("told to scale: from %d to %d workers", before, wanted)
+        _log.info(say.TOLD_TO_SCALE, before, wanted)
         self._do(actions)
         return Answer({"before": before, "wanted": wanted})
 
@@ -200,7 +203,7 @@ class Control:
 
     def stop(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
         now = bool(arguments["now"])
-        _log.info("told to stop%s", " at once" if now else ": finishing what runs")
+        _log.info(say.TOLD_TO_STOP_NOW if now else say.TOLD_TO_STOP)
         self._do(self._pool.stop(time.monotonic(), at_once=now))
         return Answer(self._served.about)
 

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from enum import IntEnum
 
 from poolsrv import _core, forks, log, messages, processes
+from poolsrv import operator_messages as say
 from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.processes import Ending
 from poolsrv.supervisor import actions as do
@@ -162,9 +163,9 @@ class Supervisor:
         try:
             act(*arguments)
         except (Unfit, messages.Malformed) as error:
-            self._failed("what somebody said was dropped: %s", error)
+            self._failed(say.WORD_DROPPED, error)
         except Exception:  # noqa: BLE001 - the one boundary, see above
-            self._failed("the supervisor failed at one event and goes on", exc_info=True)
+            self._failed(say.SUPERVISOR_FAILED, exc_info=True)
 
     def _failed(self, text: str, *arguments: object, exc_info: bool = False) -> None:
         self._row.count_fault()
@@ -181,7 +182,7 @@ class Supervisor:
             case (_core.EVENT_WORD, int(slot), int(word), str(text)):
                 self._heard(slot, word, text)
             case (_core.EVENT_REFUSED, str(text)):
-                _log.warning("%s", text)
+                _log.warning(say.REFUSED, text)
             case (_core.EVENT_DRAINED,):
                 self._do(self._pool.queue_empty(self._now))
 
@@ -218,23 +219,23 @@ class Supervisor:
         match number:
             case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
                 if self._pool.state is not ServerState.DRAINING:
-                    _log.info("%s: finishing what runs; once more stops at once", name)
+                    _log.info(say.STOPS, name)
                 self._do(self._pool.stop(self._now))
             case signal.SIGHUP:
                 self._reload(name)
             case signal.SIGUSR1:
-                _log.info("%s: opening the log files anew", name)
+                _log.info(say.LOGS_REOPENED, name)
                 self._reopen()
             case signal.SIGCHLD:
                 self._zombies = True
             case _:
-                _log.warning("%s: means nothing here; SIGTERM stops, SIGHUP reloads", name)
+                _log.warning(say.SIGNAL_WITHOUT_MEANING, name)
 
     def _reload(self, why: str) -> None:
         if self._pool.state is ServerState.DRAINING:
-            _log.warning("%s: no reload; the server ends", why)
+            _log.warning(say.NO_RELOAD, why)
             return
-        _log.info("%s: loading the application anew", why)
+        _log.info(say.RELOADS, why)
         self._do(self._pool.reload(self._now))
 
     def _reopen(self) -> None:
@@ -291,21 +292,19 @@ class Supervisor:
         if word == _core.WORD_READY:
             actions = self._pool.ready(slot, self._now)
             self._rows[slot].ready_at = time.monotonic_ns()
-            _log.info("worker is ready", extra=self._fields(slot))
+            _log.info(say.WORKER_READY, extra=self._fields(slot))
             self._do(actions)
         elif word == _core.WORD_FAILED:
             actions = self._pool.worker_failed(slot, text, self._now)
             if self._pool.state is ServerState.SERVING and not actions:
-                _log.error("worker cannot load the application: %s", text)
+                _log.error(say.WORKER_CANNOT_LOAD, text)
             self._do(actions)
         elif word == _core.WORD_REPLACE:
-            _log.warning("worker is replaced: %s", text, extra=self._fields(slot))
+            _log.warning(say.WORKER_REPLACED, text, extra=self._fields(slot))
             self._do(self._pool.recycle([slot], self._now, Reason.HANG))
         elif word == _core.WORD_HUNG:
             fields = {"slot": slot, "worker_pid": worker.pid}
-            log.with_stack(
-                logging.ERROR, "worker hangs: a call keeps the interpreter", fields, text
-            )
+            log.with_stack(logging.ERROR, say.WORKER_HANGS, fields, text)
             self._do(self._pool.kill(slot, "", Reason.HANG, self._now))
 
     def _hear_templates(self) -> None:
@@ -332,11 +331,11 @@ class Supervisor:
             case messages.LoadFailed(number, text) if number == generation:
                 actions = self._pool.load_failed(generation, text, self._now)
                 if self._pool.state is ServerState.SERVING and not actions:
-                    _log.error("template cannot load the application: %s", text)
+                    _log.error(say.TEMPLATE_CANNOT_LOAD, text)
                 self._do(actions)
             case messages.SpawnFailed(number, slot, text) if number == generation:
                 _log.error(
-                    "a worker could not be forked; it is tried again: %s",
+                    say.FORK_FAILED,
                     text,
                     extra=self._fields(slot),
                 )
@@ -357,7 +356,7 @@ class Supervisor:
 
     def _refuse_worker(self, slot: int, pid: int, pidfd: int | None) -> None:
         """End a worker that nobody has ordered, or that we have no descriptor to watch."""
-        _log.error("a worker is not wanted or cannot be watched", extra=self._fields(slot))
+        _log.error(say.WORKER_UNWANTED, extra=self._fields(slot))
         if pidfd is not None:
             processes.send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
@@ -391,7 +390,8 @@ class Supervisor:
         if state is State.KILLED and self._pool.failed:
             level = logging.DEBUG  # why the server does not start is said, and nothing else
         text, fields = postmortem(self._board, slot, worker, words)
-        _log.log(logging.ERROR if fields["lost"] else level, "%s", text, extra={"fields": fields})
+        level = logging.ERROR if fields["lost"] else level
+        _log.log(level, say.WORKER_ENDED, text, extra={"fields": fields})
         self._do(self._pool.exited(slot, reason, self._now))
 
     def _cause(self, ending: Ending) -> tuple[Reason, str]:
@@ -413,9 +413,7 @@ class Supervisor:
         text = f"the template {ending}; its messages are above"
         actions = self._pool.template_exited(generation, text, self._now)
         if not told and self._pool.state is ServerState.SERVING:
-            _log.error(
-                "template ended: it %s", ending, extra={"fields": {"generation": generation}}
-            )
+            _log.error(say.TEMPLATE_ENDED, ending, extra={"fields": {"generation": generation}})
         self._do(actions)
 
     def _exporter_ended(self) -> None:
@@ -425,7 +423,7 @@ class Supervisor:
         exporter, self._exporter = self._exporter, None
         ending = exporter.reap()
         if self._pool.state is not ServerState.DRAINING:
-            _log.error("exporter ended: it %s; starting it again", ending)
+            _log.error(say.EXPORTER_ENDED, ending)
         self._do(self._pool.exporter_exited(self._now))
 
     def _reap_orphans(self) -> None:
@@ -475,7 +473,7 @@ class Supervisor:
             case do.KillTemplate(generation, why):
                 if why:
                     fields = {"generation": generation}
-                    _log.error("template %s: killed", why, extra={"fields": fields})
+                    _log.error(say.TEMPLATE_KILLED, why, extra={"fields": fields})
                 self._templates[generation].child.signal(signal.SIGKILL)
             case do.StartExporter():
                 self._open_exporter()
@@ -487,7 +485,7 @@ class Supervisor:
                 self._workers[slot].signal(signal.SIGTERM)
             case do.Kill(slot, why):
                 if why:
-                    _log.error("worker %s: killed", why, extra=self._fields(slot))
+                    _log.error(say.WORKER_KILLED, why, extra=self._fields(slot))
                 self._workers[slot].signal(signal.SIGKILL)
             case do.Bury(slot, reason):
                 self._bury(slot, reason)
@@ -501,11 +499,11 @@ class Supervisor:
                 self._announce()
             case do.TookOver(generation):
                 self._row.count_reload(done=True)
-                _log.info("generation %d has taken over", generation)
+                _log.info(say.TOOK_OVER, generation)
                 self._reload_ended(action)
             case do.ReloadFailed(generation, text):
                 self._row.count_reload(done=False)
-                _log.error("the reload failed; the code from before serves on: %s", text)
+                _log.error(say.RELOAD_FAILED, text)
                 self._reload_ended(action)
             case do.Finish():
                 self._finish = action
@@ -524,7 +522,7 @@ class Supervisor:
         """All that the worker leaves behind."""
         count = self._dispatcher.reclaim(slot)
         if count:
-            _log.info("%d connections that the worker had not received go to others", count)
+            _log.info(say.CONNECTIONS_MOVE, count)
         self._board.bury(slot)
         self._rows[slot].pid = 0
         self._rows[slot].ready_at = 0
@@ -557,7 +555,7 @@ class Supervisor:
             text = f"the template cannot be started: {error}"
             actions = self._pool.template_not_started(generation, text, self._now)
             if not actions:
-                _log.error("%s", text)
+                _log.error(say.TEMPLATE_NOT_STARTED, text)
             self._do(actions)
             return
         self._templates[generation] = template
@@ -569,7 +567,7 @@ class Supervisor:
         try:
             self._exporter = self._start_exporter()
         except Exception as error:  # noqa: BLE001 - whatever it was, the pool tries again
-            _log.error("the exporter cannot be started; it is tried again: %s", error)
+            _log.error(say.EXPORTER_NOT_STARTED, error)
             self._do(self._pool.exporter_exited(self._now))
             return
         self._do(self._pool.exporter_started(self._now))

@@ -8,6 +8,8 @@ import socket
 import time
 from collections.abc import Callable, MutableMapping
 
+from poolsrv import operator_messages as say
+
 _log = logging.getLogger("poolsrv")
 
 # How often the status line is told, in seconds.
@@ -69,4 +71,4 @@ class Notify:
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)
         except OSError as error:
-            _log.warning("the service manager cannot be told %s: %s", lines[0], error)
+            _log.warning(say.MANAGER_UNREACHABLE, lines[0], error)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from poolsrv import _core
+from poolsrv import operator_messages as say
 from poolsrv.lifecycle import State
 from poolsrv.scoreboard import SUPERVISOR, WORKER, Row
 from poolsrv.supervisor import limits
@@ -97,5 +98,5 @@ class Watch:
         if not why or self._pool.is_recycling(slot):
             return []
         fields = {"slot": slot, "worker_pid": worker.pid}
-        _log.info("worker is replaced: %s", why, extra={"fields": fields})
+        _log.info(say.WORKER_REPLACED, why, extra={"fields": fields})
         return self._pool.recycle([slot], now)

@@ -16,11 +16,8 @@ import traceback
 from collections.abc import Sequence
 
 from poolsrv import _core, log
+from poolsrv import operator_messages as say
 from poolsrv.errors import RequestTimeout
-
-_LATE = "a request gives no sign of life: it is interrupted with RequestTimeout"
-_LOST = "a thread does not come back from its request: its client is told, the worker is replaced"
-
 
 # Of the signals of real time, which have no meaning of their own, one that hardly
 # any application uses.
@@ -59,9 +56,9 @@ class Deadlines:
         fields, stack = self._fields(index), self._stack(index)
         if lost:
             self._lost.add(index)
-            log.with_stack(logging.ERROR, _LOST, fields, stack)
+            log.with_stack(logging.ERROR, say.THREAD_LOST, fields, stack)
         elif self._reactor.interrupt(index, sequence, RequestTimeout):
-            log.with_stack(logging.ERROR, _LATE, fields, stack)
+            log.with_stack(logging.ERROR, say.REQUEST_INTERRUPTED, fields, stack)
 
     def join(self) -> bool:
         """Wait for the ends of the threads; false: not all of them will end."""

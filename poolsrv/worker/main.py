@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolsrv import _core, access_log, forks, log
+from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import at_service_start, attach
 from poolsrv.errors import ApplicationError, PoolsrvError
@@ -105,7 +106,7 @@ def run(job: Job, slot: int) -> None:
             application = load(settings.application)
             forks.stay(born)
             if changed := forks.take_back(handlers, sender.fileno()):
-                _log.warning("%s", changed)
+                _log.warning(say.SIGNALS_TAKEN_BACK, changed)
             forks.keep(own)
         refuse_patched_threads()
         if settings.on_service_start is not None:
@@ -165,14 +166,14 @@ def run(job: Job, slot: int) -> None:
         # Without its main thread a worker knows no time limits and no stop. What
         # raises here: a signal handler of the application, or descriptors of ours
         # that it has closed. Its threads may be waiting for ever.
-        _log.critical("the main thread cannot go on; another worker follows", exc_info=True)
+        _log.critical(say.MAIN_THREAD_FAILED, exc_info=True)
         logging.shutdown()
         os._exit(1)
     all_ended = deadlines.join()
     try:
         run_hook("on-worker-stop", settings.on_worker_stop)
     except ApplicationError as error:
-        _log.error("%s", error)
+        _log.error(say.STOP_HOOK_FAILED, error)
     signal.set_wakeup_fd(-1)
     sender.close()
     receiver.close()
@@ -189,7 +190,7 @@ def _watch(reactor: _core.Reactor, signals: socket.socket, deadlines: Deadlines)
         for index, sequence, lost in overdue:
             deadlines.act(index, sequence, lost)
         for level, text in notes:
-            _log.log(level, "%s", text)
+            _log.log(level, say.WORKER_NOTE, text)
         try:
             signals.recv(64)
         except BlockingIOError:
@@ -201,7 +202,7 @@ def reopen_log(job: Job) -> None:
     try:
         access_log.reopen(job.access_log, job.access_log_place)
     except OSError as error:
-        _log.error("--access-log %s cannot be opened anew: %s", job.access_log_place, error)
+        _log.error(say.ACCESS_LOG_NOT_REOPENED, job.access_log_place, error)
 
 
 def _say(channel: socket.socket, word: int, text: str) -> None:
@@ -257,7 +258,7 @@ def _log_error(
     error: BaseException | None, request_id: str, method: bytes | str, path: bytes | str
 ) -> None:
     _log.error(
-        "the application failed",
+        say.APPLICATION_FAILED,
         exc_info=error,
         extra={"fields": {"request": request_id, "method": method, "path": path}},
     )

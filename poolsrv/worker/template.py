@@ -17,6 +17,7 @@ import socket
 import time
 
 from poolsrv import _core, forks, messages, privileges, processes
+from poolsrv import operator_messages as say
 from poolsrv.claims import attach
 from poolsrv.errors import PoolsrvError
 from poolsrv.worker.hooks import refuse_threads, run_hook
@@ -58,7 +59,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
         gc.collect()
         gc.freeze()  # the collector would write to pages that workers share
         if changed := forks.take_back(dict.fromkeys(forks.NEEDED, forks.nothing)):
-            _log.warning("%s", changed)
+            _log.warning(say.SIGNALS_TAKEN_BACK, changed)
     messages.send(control, messages.Loaded(generation))
     _Template(control, job, generation).serve()
     job.application = None

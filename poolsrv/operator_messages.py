@@ -1,0 +1,474 @@
+"""What the server says to operators: each message stands here once, under a code that stays.
+
+Used by every process. `logging` takes a message as it takes any text, and poolsrv.log shows
+its code: `_log.info(operator_messages.WORKER_READY, extra=...)`. A code is never used again
+for something else; a message that is gone leaves a gap.
+`python -m poolsrv.operator_messages` prints ERRORS.md.
+"""
+
+import re
+
+
+class Message(str):
+    """A text for logging, with its code, and what a reader wants to know beside it."""
+
+    __slots__ = ("cause", "code", "effect", "heading", "remedy")
+
+    code: str
+    heading: str
+    cause: str
+    effect: str
+    remedy: str
+
+    def __new__(
+        cls, number: int, text: str, cause: str, effect: str, remedy: str, heading: str = ""
+    ) -> "Message":
+        """`heading` stands in ERRORS.md for a text that is made elsewhere."""
+        message = super().__new__(cls, text)
+        message.code = f"POOL{number}"
+        message.heading = heading or re.sub(r"%[a-z]", "…", text)
+        message.cause, message.effect, message.remedy = cause, effect, remedy
+        return message
+
+
+_NOTHING = "Nothing."
+
+# 1xx: the server starts and ends.
+
+STARTS = Message(
+    101,
+    "poolsrv %s on Python %s starts: %d processes x %d threads",
+    "The server was started.",
+    "It opens its addresses, then loads the application.",
+    _NOTHING,
+)
+CANNOT_START = Message(
+    102,
+    "%s",
+    "An option, the application, an address or the machine is not as it must be; the text says "
+    "which.",
+    "The server ends with status 2, 3, 4 or 5 for these four.",
+    "The text names it. `poolsrv check APP` shows all faults at once.",
+    "the server cannot start",
+)
+STOPPED = Message(
+    103,
+    "poolsrv has stopped",
+    "The server was told to stop, and all its processes have ended.",
+    "None of it is left.",
+    _NOTHING,
+)
+STOPS = Message(
+    104,
+    "%s: finishing what runs; once more stops at once",
+    "The signal came in.",
+    "No new connections; requests have `--graceful-timeout` to end.",
+    "Send it once more to end at once.",
+)
+TOLD_TO_STOP = Message(
+    105,
+    "told to stop: finishing what runs",
+    "`poolsrv stop`.",
+    "As for the signal SIGTERM.",
+    _NOTHING,
+)
+TOLD_TO_STOP_NOW = Message(
+    106,
+    "told to stop at once",
+    "`poolsrv stop --now`.",
+    "Running requests are lost.",
+    "Use `poolsrv stop` to let them finish.",
+)
+LOGS_REOPENED = Message(
+    107,
+    "%s: opening the log files anew",
+    "The signal came in, as a rule from logrotate.",
+    "All processes write to the files that have the names now.",
+    _NOTHING,
+)
+SIGNAL_WITHOUT_MEANING = Message(
+    108,
+    "%s: means nothing here; SIGTERM stops, SIGHUP reloads",
+    "A signal that the server keeps from ending it.",
+    "None.",
+    "Look for who sends it.",
+)
+CTRL_C = Message(
+    109,
+    "Ctrl-C stops it%s",
+    "The server runs in a terminal.",
+    "None.",
+    _NOTHING,
+)
+SUPERVISOR_FAILED = Message(
+    110,
+    "the supervisor failed at one event and goes on",
+    "A fault of poolsrv, or a system call that failed; the traceback says where.",
+    "The event is lost, the server serves on. `poolsrv_supervisor_faults_total` counts them.",
+    "Report it with the traceback.",
+)
+WORD_DROPPED = Message(
+    111,
+    "what somebody said was dropped: %s",
+    "A process that is not what the server takes it for has written to a channel of the server.",
+    "None.",
+    "If it comes again, look for code of the application that writes to descriptors not its own.",
+)
+MANAGER_UNREACHABLE = Message(
+    112,
+    "the service manager cannot be told %s: %s",
+    "The socket in NOTIFY_SOCKET takes nothing.",
+    "systemd may take the server for one that does not start, or hangs.",
+    "Set `NotifyAccess=main`, and let the server reach the socket.",
+)
+
+# 2xx: workers, templates and the exporter.
+
+WORKER_READY = Message(
+    201,
+    "worker is ready",
+    "A worker has loaded the application.",
+    "Requests go to it, when its generation serves.",
+    _NOTHING,
+)
+WORKER_ENDED = Message(
+    202,
+    "%s",
+    "The text says how: its exit status, a signal, the kernel for want of memory, a limit. With "
+    "status 0 it was told to.",
+    "Each request that was inside has a line of its own. Another worker takes its place.",
+    "Look for the reason in the lines of that worker above. Out of memory: fewer `--processes`, "
+    "or `--max-rss`.",
+    "worker … (has ended)",
+)
+WORKER_KILLED = Message(
+    203,
+    "worker %s: killed",
+    "It has not ended, or not started, within the time that an option gives it, or uses more "
+    "memory than `--max-rss-kill`; the text says which.",
+    "Its requests are lost. Another worker takes its place.",
+    "Give more time with `--graceful-timeout` or `--startup-timeout`; `poolsrv stacks` shows "
+    "what a worker does.",
+)
+WORKER_REPLACED = Message(
+    204,
+    "worker is replaced: %s",
+    "It has reached a limit (`--max-requests`, `--max-age`, `--max-rss`), or has lost a thread.",
+    "None: the other is ready before it finishes.",
+    "Of a lost thread POOL304 says what it did.",
+)
+WORKER_HANGS = Message(
+    205,
+    "worker hangs: a call keeps the interpreter",
+    "Code in C has not let the GIL go for `--watchdog-timeout`; the stacks say whose.",
+    "The worker is killed with its requests, another takes its place.",
+    "Mend that code: a regular expression that explodes, a library that computes under the GIL.",
+)
+WORKER_CANNOT_LOAD = Message(
+    206,
+    "worker cannot load the application: %s",
+    "The application, which had been loaded before, raises at import now.",
+    "The worker is started again, after longer and longer pauses.",
+    "The text has the traceback: as a rule a service that the application asks at import.",
+)
+FORK_FAILED = Message(
+    207,
+    "a worker could not be forked; it is tried again: %s",
+    "The system has no memory or no process left.",
+    "One worker fewer, until it succeeds.",
+    "Raise the limit of processes (`ulimit -u`, `TasksMax=`, pids of a container), or add memory.",
+)
+WORKER_UNWANTED = Message(
+    208,
+    "a worker is not wanted or cannot be watched",
+    "No descriptor was left for it, or it was started as the server had decided otherwise.",
+    "It is killed; it has served nobody.",
+    "If it comes again, raise the limit of open files (`LimitNOFILE=`).",
+)
+CONNECTIONS_MOVE = Message(
+    209,
+    "%d connections that the worker had not received go to others",
+    "A worker has ended before it took what was sent to it.",
+    "None: other workers serve them.",
+    _NOTHING,
+)
+MAIN_THREAD_FAILED = Message(
+    210,
+    "the main thread cannot go on; another worker follows",
+    "A signal handler of the application has raised, or the application has closed descriptors "
+    "that are not its own; the traceback says which.",
+    "The requests of the worker are lost.",
+    "Mend the handler; close only what the application has opened.",
+)
+STOP_HOOK_FAILED = Message(
+    211,
+    "%s",
+    "The function that `--on-worker-stop` names has raised; the text has the traceback.",
+    "The worker ends all the same.",
+    "Mend the function.",
+    "on-worker-stop …",
+)
+SIGNALS_TAKEN_BACK = Message(
+    212,
+    "%s",
+    "The application has set handlers of signals that the server needs, or asyncio's wake-up.",
+    "The server has taken them back.",
+    "Use `atexit` or `--on-worker-stop` for what is to be done at the end.",
+    "the application has set … (signals)",
+)
+TEMPLATE_ENDED = Message(
+    221,
+    "template ended: it %s",
+    "The process from which workers are forked was killed, or the application ended it.",
+    "Its workers serve on. It is started again, and loads the application anew.",
+    "Look for who kills it: the kernel for want of memory, or `os._exit` in the application.",
+)
+TEMPLATE_KILLED = Message(
+    222,
+    "template %s: killed",
+    "It has not loaded the application, forked or ended in time.",
+    "Its workers serve on. It is started again, if it is that of the generation that serves.",
+    "More time for the start: `--startup-timeout`.",
+)
+TEMPLATE_CANNOT_LOAD = Message(
+    223,
+    "template cannot load the application: %s",
+    "It was started again, and the application raises at import now.",
+    "Workers that run serve on, none follows them; it is tried again.",
+    "Mend what the traceback names, then `poolsrv reload`.",
+)
+TEMPLATE_NOT_STARTED = Message(
+    224,
+    "%s",
+    "The system has no memory or process left, or the configuration cannot be read.",
+    "It is tried again.",
+    "The text says what was missing.",
+    "the template cannot be started: …",
+)
+EXPORTER_ENDED = Message(
+    231,
+    "exporter ended: it %s; starting it again",
+    "The process of metrics and status page was killed.",
+    "No metrics for a second; counters are kept.",
+    "Look for who kills it.",
+)
+EXPORTER_NOT_STARTED = Message(
+    232,
+    "the exporter cannot be started; it is tried again: %s",
+    "The system has no memory or process left.",
+    "No metrics until it succeeds.",
+    "The text says what was missing.",
+)
+ADMIN_CLIENT_GONE = Message(
+    233,
+    "admin client went away or was too slow: %r",
+    "A client of `/metrics` or of the status page has not taken its answer.",
+    "None.",
+    _NOTHING,
+)
+
+# 3xx: requests.
+
+REFUSED = Message(
+    301,
+    "%s",
+    "Clients have asked for what is not allowed, or no thread came free in time; the text counts "
+    "them and gives the latest reason.",
+    "These clients got an answer of 4xx or 5xx.",
+    "503: more `--processes` or `--threads`, or a quicker application; see docs/tuning.md.",
+    "… requests were refused",
+)
+APPLICATION_FAILED = Message(
+    302,
+    "the application failed",
+    "It has raised; the traceback says where.",
+    "The client got 500, or its connection is cut if the answer had begun.",
+    "Mend the application.",
+)
+REQUEST_INTERRUPTED = Message(
+    303,
+    "a request gives no sign of life: it is interrupted with RequestTimeout",
+    "The application has given no piece of its answer and taken none of its input for "
+    "`--request-timeout`; the stack says where it waits.",
+    "The client gets 504, or its connection is cut if the answer had begun.",
+    "Give the call that waits a time limit; a request that may take longer: "
+    "`environ['poolsrv.set_timeout']`.",
+)
+THREAD_LOST = Message(
+    304,
+    "a thread does not come back from its request: its client is told, the worker is replaced",
+    "It waits in C, and was not interrupted within `--interrupt-timeout`; the stack says where.",
+    "The client gets 504 or the cut. Other requests of the worker finish first.",
+    "Give the call that waits a time limit of its own.",
+)
+WORKER_NOTE = Message(
+    305,
+    "%s",
+    "The core of a worker has met what the application or a client should not do; the text says "
+    "what.",
+    "The text says so.",
+    "The text says so.",
+    "a note of a worker",
+)
+
+# 4xx: orders of operators.
+
+RELOADS = Message(
+    401,
+    "%s: loading the application anew",
+    "The signal came in.",
+    "The new code is loaded beside the old one, which serves until all its workers are ready.",
+    _NOTHING,
+)
+TOLD_TO_RELOAD = Message(
+    402,
+    "told to reload: loading the application anew",
+    "`poolsrv reload`.",
+    "As for SIGHUP.",
+    _NOTHING,
+)
+TOOK_OVER = Message(
+    403,
+    "generation %d has taken over",
+    "A reload is done.",
+    "The new code serves; workers of the old one finish and end.",
+    _NOTHING,
+)
+RELOAD_FAILED = Message(
+    404,
+    "the reload failed; the code from before serves on: %s",
+    "The new code raises at import, ends, or is not ready in time, or the configuration has a "
+    "mistake; the text says which.",
+    "None for clients.",
+    "Mend it, then reload again.",
+)
+NO_RELOAD = Message(
+    405,
+    "%s: no reload; the server ends",
+    "SIGHUP came after the order to stop.",
+    "None.",
+    _NOTHING,
+)
+RELOAD_CANNOT_CHANGE = Message(
+    406,
+    "a reload cannot change %s; restart the server for that",
+    "The configuration has other values for these options now.",
+    "The values from the start hold.",
+    "Restart. SETTINGS.md says of each option whether a reload changes it.",
+)
+TOLD_TO_RECYCLE = Message(
+    407,
+    "told to recycle: %s",
+    "`poolsrv recycle`.",
+    "These workers are replaced, one after another.",
+    _NOTHING,
+)
+TOLD_TO_SCALE = Message(
+    408,
+    "told to scale: from %d to %d workers",
+    "`poolsrv scale`.",
+    "Workers are started, or finish and end.",
+    _NOTHING,
+)
+CONTROL_CLIENT_GONE = Message(
+    409,
+    "a control client did not take its answer: %s",
+    "A command was ended before its answer came.",
+    "What it asked for is done all the same.",
+    _NOTHING,
+)
+
+# 5xx: what surrounds the server.
+
+STDOUT_FULL = Message(
+    501,
+    "standard output takes nothing; %s",
+    "It is closed, or nobody reads it.",
+    "Whoever waits for the addresses there does not see them.",
+    "The addresses are in this line.",
+)
+RUNS_AS_ROOT = Message(
+    502,
+    "the application runs as root: name another user with --user",
+    "The server was started as root without `--user`.",
+    "A hole in the application is a hole in the machine.",
+    "`--user`, or start it as another user.",
+)
+KEEPS = Message(
+    503,
+    "workers run as user %d; the supervisor keeps %s",
+    "`--user`.",
+    "The supervisor has dropped all other privileges.",
+    _NOTHING,
+)
+ADMIN_MOVED = Message(
+    504,
+    "port %d is in use: metrics and status page are on %d; --admin chooses another",
+    "Another program, or another poolsrv, listens there.",
+    "Whoever scrapes the usual port reads the other server.",
+    "Give each server its `--admin`.",
+)
+NO_ADMIN = Message(
+    505,
+    "there are no metrics and no status page: %s",
+    "No port near the default one is free.",
+    "The server serves without them.",
+    "Name an address with `--admin`.",
+)
+NO_CONTROL = Message(
+    506,
+    "there is no control socket, so poolsrv status and the like do not work: %s; "
+    "name a place with --control PATH",
+    "No folder can be written, or another server has that socket.",
+    "The server serves without it; signals work.",
+    "`--control PATH`, or `--control off`.",
+)
+ACCESS_LOG_NOT_REOPENED = Message(
+    507,
+    "--access-log %s cannot be opened anew: %s",
+    "The folder is gone, or may not be written by the user of the workers.",
+    "Lines go on to the file that was open.",
+    "Let the user of the workers write there.",
+)
+LINES_DROPPED = Message(
+    508,
+    "%d lines of this log were dropped: it was not read in time",
+    "Whoever reads standard error is too slow, or hangs.",
+    "The lines are lost; no request has waited for them.",
+    "Look at the reader of the log.",
+)
+
+
+def messages() -> list[Message]:
+    """All of them, by code."""
+    found = [value for value in globals().values() if isinstance(value, Message)]
+    return sorted(found, key=lambda message: message.code)
+
+
+def reference() -> str:
+    """ERRORS.md."""
+    lines = [
+        "# Messages",
+        "",
+        "Generated from the table of messages by `make docs`.",
+        "",
+        "Each line that the server writes for operators has a code, in the log before the text, as",
+        "JSON and in `poolsrv events --json` as `code`. A code keeps its meaning; the text may",
+        "become better. What the application writes has no code.",
+    ]
+    for message in messages():
+        lines += [
+            "",
+            f"## {message.code}",
+            "",
+            f"`{message.heading}`",
+            "",
+            f"- Cause: {message.cause}",
+            f"- Effect: {message.effect}",
+            f"- Remedy: {message.remedy}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(reference(), end="")
