@@ -119,31 +119,35 @@ def show_events(path: Path, _words: Sequence[str], as_json: bool) -> int:
 
 def reload(path: Path, _words: Sequence[str], as_json: bool) -> int:
     answer = ask(path, Command("reload"))
-    if as_json:
-        _print_json({"error": answer.error, **answer.result})
-    elif answer.error:
-        print(f"poolsrv: error: the reload failed: {answer.error}", file=sys.stderr)
-    else:
-        print(f"generation {answer.result['generation']} serves")
-    return 1 if answer.error else 0
+    done = f"generation {answer.result.get('generation')} serves"
+    return _print_outcome(answer, as_json, done, "the reload failed")
 
 
 def recycle(path: Path, words: Sequence[str], as_json: bool) -> int:
     slot = _one(words, "recycle", "SLOT, or all")
-    answer = _ask(path, "recycle", slot=slot if slot == "all" else _number(slot, "a slot"))
-    if as_json:
-        return _print_json(answer.result)
-    print("recycling", ", ".join(map(str, answer.result["slots"])))
-    return 0
+    given = slot if slot == "all" else _number(slot, "a slot")
+    answer = _order(path, "recycle", slot=given)
+    slots = ", ".join(map(str, answer.result["slots"]))
+    done = f"other workers serve in the place of {slots}"
+    return _print_outcome(answer, as_json, done, "not all workers are replaced")
 
 
 def scale(path: Path, words: Sequence[str], as_json: bool) -> int:
     count = _number(_one(words, "scale", "the number of workers"), "a number of workers")
-    answer = _ask(path, "scale", processes=count)
+    answer = _order(path, "scale", processes=count)
+    done = f"from {answer.result['before']} to {count} workers"
+    return _print_outcome(answer, as_json, done, f"there are not {count} workers")
+
+
+def _print_outcome(answer: Answer, as_json: bool, done: str, failed: str) -> int:
+    """Of a command that was waited for; the exit status."""
     if as_json:
-        return _print_json(answer.result)
-    print(f"from {answer.result['before']} to {answer.result['wanted']} workers")
-    return 0
+        _print_json({"error": answer.error, **answer.result})
+    elif answer.error:
+        print(f"poolsrv: error: {failed}: {answer.error}", file=sys.stderr)
+    else:
+        print(done)
+    return 1 if answer.error else 0
 
 
 def show_stacks(path: Path, words: Sequence[str], as_json: bool) -> int:
@@ -183,6 +187,14 @@ def at(given: str) -> Path:
 def _ask(path: Path, name: str, **arguments: object) -> Answer:
     answer = ask(path, Command(name, arguments), timeout=_PATIENCE)
     if answer.error:
+        raise ControlError(answer.error)
+    return answer
+
+
+def _order(path: Path, name: str, **arguments: object) -> Answer:
+    """The outcome, however long it takes. Raises ControlError if the server refuses at once."""
+    answer = ask(path, Command(name, arguments))
+    if answer.error and not answer.result:
         raise ControlError(answer.error)
     return answer
 

@@ -117,8 +117,8 @@ def test_workers_are_recycled_one_by_one_and_no_connection_notices(
     changing = server("changing:app", processes=2, threads=4, control=path, **site.options)
     before = set(changing.workers())
     with Kept(changing, clients=8) as clients:
-        assert told(path, "recycle", "all") == {"slots": [0, 1]}
-        changing.wait_for_metric(2, "poolsrv_worker_restarts_total", reason="recycle")
+        assert told(path, "recycle", "all") == {"error": "", "slots": [0, 1]}
+        assert changing.metric("poolsrv_worker_restarts_total", reason="recycle") == 2
         clients.wait_for(2)
         assert clients.failures == []
     assert len(changing.workers()) == 2
@@ -126,25 +126,75 @@ def test_workers_are_recycled_one_by_one_and_no_connection_notices(
     assert poolsrv("recycle", 9, "--control", path).returncode == 5
 
 
+def ready(server: Server) -> int:
+    return [row["state"] for row in server.status()["workers"]].count("ready")
+
+
 def test_scaling_under_load(server: Start, path: Path, site: Site) -> None:
     changing = server(
         "changing:app", processes=2, max_processes=6, threads=2, control=path, **site.options
     )
     with Kept(changing, clients=8) as clients:
+        before = 2
         for count in (6, 1, 2):
-            assert told(path, "scale", count)["wanted"] == count
-            changing.wait_until(
-                lambda count=count: (
-                    [row["state"] for row in changing.status()["workers"]] == ["ready"] * count
-                ),
-                deadline=30,
-            )
+            expected = {"error": "", "before": before, "wanted": count}
+            assert told(path, "scale", count) == expected
+            assert ready(changing) == count
             clients.wait_for(2)
+            before = count
         assert clients.failures == []
     assert changing.metric("poolsrv_workers_configured") == 2
     done = poolsrv("scale", 7, "--control", path)
     assert done.returncode == 5
     assert "1 to 6" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["scale", 3], ["recycle", "all"]])
+def test_a_worker_that_cannot_be_started_is_the_outcome(
+    server: Start, path: Path, tmp_path: Path, words: list[object]
+) -> None:
+    code = "import os, pathlib\nif pathlib.Path({!r}).exists(): os._exit(7)\n"
+    closed = tmp_path / "closed"
+    (tmp_path / "starting.py").write_text(
+        code.format(str(closed)) + "from tests.apps.hello import app\n"
+    )
+    probe = server(
+        "starting:app",
+        processes=1,
+        max_processes=3,
+        preload=False,
+        control=path,
+        pythonpath=tmp_path,
+        allow_errors="exited with status 7",
+    )
+    closed.touch()
+    done = poolsrv(*words, "--control", path)
+    assert done.returncode == 1
+    assert "a worker cannot be started" in done.stderr
+    closed.unlink()
+    # Without a new order: the old one stands.
+    probe.wait_until(lambda: ready(probe) == (3 if words[0] == "scale" else 1), deadline=30)
+    assert told(path, "recycle", "all")["error"] == ""
+    told(path, "scale", 1)
+
+
+def test_who_waits_for_an_order_is_told_of_the_end(
+    server: Start, path: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "slow.py").write_text(
+        "import pathlib, time\n"
+        f"while pathlib.Path({str(tmp_path / 'closed')!r}).exists(): time.sleep(0.01)\n"
+        "from tests.apps.hello import app\n"
+    )
+    probe = server("slow:app", processes=1, preload=False, control=path, pythonpath=tmp_path)
+    (tmp_path / "closed").touch()
+    command = [sys.executable, "-m", "poolsrv", "recycle", "0", "--control", str(path)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as waits:
+        probe.wait_for_log("told to recycle")
+        probe.terminate(signal.SIGTERM)
+        assert "the server ends" in waits.communicate(timeout=30)[1]
+        assert waits.returncode == 1
+    assert probe.wait() == 0
 
 
 def test_a_reload_while_scaling(server: Start, path: Path, site: Site) -> None:

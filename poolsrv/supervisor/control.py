@@ -2,7 +2,7 @@
 
 Supervisor only. It never waits for a client: one that does not send its line
 in one piece or does not take its answer is closed. The commands are one table,
-COMMANDS; those that end later (`reload`) keep their client until then.
+COMMANDS; those that end later (`reload`, `recycle`, `scale`) keep their client until then.
 """
 
 import collections
@@ -29,6 +29,8 @@ _CLIENTS = 32
 
 _EVENTS = 200
 
+_ENDS = "the server ends"
+
 
 class Events(logging.Handler):
     """The last records of this process, for `poolsrv events`."""
@@ -47,6 +49,14 @@ class Events(logging.Handler):
                 **getattr(record, "fields", {}),
             }
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client has asked for, and waits for. `outcome` is None until it is there."""
+
+    facts: Mapping[str, Any]
+    outcome: Callable[[], Answer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,7 @@ class Control:
         self._dump = dump
         self._clients: dict[int, socket.socket] = {}  # by descriptor, oldest first
         self._waiting: dict[int, int] = {}  # client -> the generation of which it waits to hear
+        self._orders: dict[int, Order] = {}  # by client
 
     # Clients
 
@@ -110,7 +121,7 @@ class Control:
             return True
         except ConnectionResetError:
             return False
-        if not line or number in self._waiting:
+        if not line or number in self._waiting or number in self._orders:
             return False  # it has gone, or says more than one thing
         answer = self._answer(number, line)
         if answer is not None:
@@ -119,6 +130,7 @@ class Control:
 
     def close(self, number: int) -> None:
         self._waiting.pop(number, None)
+        self._orders.pop(number, None)
         client = self._clients.pop(number, None)
         if client is not None:
             client.close()
@@ -138,6 +150,10 @@ class Control:
             socket.send_fds(client, [body], fds)
         except OSError as error:
             _log.warning(say.CONTROL_CLIENT_GONE, error)
+
+    @property
+    def _ends(self) -> bool:
+        return self._pool.state is ServerState.DRAINING
 
     # Commands
 
@@ -167,29 +183,55 @@ class Control:
         return Answer({"events": list(self.events.records)})
 
     def reload(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
-        if self._pool.state is ServerState.DRAINING:
-            raise ControlError("the server ends")
+        if self._ends:
+            raise ControlError(_ENDS)
         _log.info(say.TOLD_TO_RELOAD)
         actions = self._pool.reload(time.monotonic())
         self._waiting[number] = self._pool.generations.asked
         self._do(actions)
         return None
 
-    def recycle(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
-        ready = [slot for slot, at in enumerate(self._pool.slots) if at.state is State.READY]
+    def recycle(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
+        """Answered when the workers have ended, and others serve in their place."""
+        pool = self._pool
+        ready = [slot for slot, at in enumerate(pool.slots) if at.state is State.READY]
         slots = ready if arguments["slot"] == "all" else [int(arguments["slot"])]
         if not set(slots) <= set(ready):
             raise ControlError(f"no worker is ready in slot {slots[0]}")
         _log.info(say.TOLD_TO_RECYCLE, ", ".join(map(str, slots)))
-        self._do(self._pool.recycle(slots, time.monotonic()))
-        return Answer({"slots": slots})
+        self._do(pool.recycle(slots, time.monotonic()))
+        facts = {"slots": slots}
 
-    def scale(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
-        before, wanted = self._pool.wanted, int(arguments["processes"])
-        actions = self._pool.scale(wanted, time.monotonic())
+        def outcome() -> Answer | None:
+            if self._ends or not any(map(pool.is_recycling, slots)):
+                return Answer(facts, _ENDS if self._ends else "")
+            return Answer(facts, text) if (text := pool.obstacle()) else None
+
+        return self._ordered(number, Order(facts, outcome))
+
+    def scale(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
+        """Answered when so many workers are ready, and those too many get nothing new."""
+        pool = self._pool
+        before, wanted = pool.wanted, int(arguments["processes"])
+        actions = pool.scale(wanted, time.monotonic())
         _log.info(say.TOLD_TO_SCALE, before, wanted)
         self._do(actions)
-        return Answer({"before": before, "wanted": wanted})
+        facts = {"before": before, "wanted": wanted}
+
+        def outcome() -> Answer | None:
+            if pool.wanted != wanted:
+                return Answer(facts, f"another command has asked for {pool.wanted} workers")
+            if self._ends or pool.is_settled():
+                return Answer(facts, _ENDS if self._ends else "")
+            return Answer(facts, text) if (text := pool.obstacle()) else None
+
+        return self._ordered(number, Order(facts, outcome))
+
+    def _ordered(self, number: int, order: Order) -> Answer | None:
+        answer = order.outcome()
+        if answer is None:
+            self._orders[number] = order
+        return answer
 
     def stacks(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
         slot = int(arguments["slot"])
@@ -217,9 +259,18 @@ class Control:
             answer = Answer(error=action.text)
         return self._tell(answer, lambda generation: generation <= action.generation)
 
+    def settled(self) -> list[int]:
+        """Something has changed: whose order has its outcome is answered, and is to be closed."""
+        told = []
+        for number, order in self._orders.items():
+            if (answer := order.outcome()) is not None:
+                self._send(number, answer)
+                told.append(number)
+        return told
+
     def stopping(self) -> list[int]:
         """The server ends: no reload will. Who waited is answered, and is to be closed."""
-        return self._tell(Answer(error="the server ends"), lambda _: True)
+        return self._tell(Answer(error=_ENDS), lambda _: True)
 
     def _tell(self, answer: Answer, concerns: Callable[[int], bool]) -> list[int]:
         told = [number for number, waits in self._waiting.items() if concerns(waits)]

@@ -539,6 +539,9 @@ class Supervisor:
             ready = place.state is State.READY
             if ready != (slot in self._enabled):  # it failed when it was due
                 self._enable(slot, ready)
+        if self._control is not None:
+            for client in self._control.settled():
+                self._client_gone(client)
 
     def _fields(self, slot: int) -> dict[str, object]:
         worker = self._workers.get(slot)

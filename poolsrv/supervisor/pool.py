@@ -127,6 +127,20 @@ class Pool:
     def is_recycling(self, slot: int) -> bool:
         return slot == self._replaced or slot in self._recycling
 
+    def is_settled(self) -> bool:
+        """As many workers serve as are wanted, and all of them are ready."""
+        kept = self._keepers(self.generations.serving)
+        return len(kept) == self.wanted and self._all(kept, State.READY)
+
+    def obstacle(self) -> str:
+        """What keeps the generation that serves from becoming whole, or nothing."""
+        if self.generations.serving.template.state is State.WAITING:
+            return "the template has ended, and is started again after a pause"
+        for slot, place in enumerate(self.slots):
+            if place.state is State.WAITING and self._serves(place):
+                return f"a worker cannot be started in slot {slot}; it is tried again after a pause"
+        return ""
+
     def kill(self, slot: int, why: str, reason: Reason, now: float) -> list[Action]:
         """End a worker now; another follows it."""
         self.slots[slot].ending = reason
@@ -496,8 +510,7 @@ class Pool:
         serving, coming = self.generations.serving, self.generations.coming
         actions = self._fill(serving, now)
         if self.state is ServerState.STARTING:
-            kept = self._keepers(serving)
-            if len(kept) == self.wanted and self._all(kept, State.READY):
+            if self.is_settled():
                 self.state = ServerState.SERVING
                 actions.append(Announce())
                 actions += self._reload_again(now)
