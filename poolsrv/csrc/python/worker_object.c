@@ -10,6 +10,7 @@
 #include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/body_streamed.h"
+#include "worker/drain.h"
 #include "worker/handler.h"
 #include "worker/notes.h"
 #include "worker/output.h"
@@ -469,7 +470,7 @@ static PyObject *
 reactor_drain(ReactorObject *self, PyObject *Py_UNUSED(none))
 {
     if (!worker_left(self->worker)) {
-        watch_drain(self->worker);
+        drain_start(self->worker);
     }
     Py_RETURN_NONE;
 }

@@ -14,6 +14,7 @@
 #include "worker/access_log.h"
 #include "worker/body_kept.h"
 #include "worker/body_streamed.h"
+#include "worker/drain.h"
 #include "worker/ending.h"
 #include "worker/handler.h"
 #include "worker/output.h"
@@ -98,7 +99,7 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
     conn_set_state(w, t, c, CONN_IDLE);
     if (!c->drained)
         return STEP_AGAIN;
-    if (watch_hands_back(w)) {
+    if (drain_hands_back(w)) {
         c->ready = 0;
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
@@ -334,7 +335,7 @@ begin(Worker *w, Thread *t, Conn *c)
     Request *r = &t->request;
     ssize_t n;
 
-    if (!c->counted && watch_hands_back(w)) {
+    if (!c->counted && drain_hands_back(w)) {
         conn_hand_back(w, t, &c, 1, t->now);
         return STEP_GONE;
     }

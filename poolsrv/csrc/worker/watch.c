@@ -1,6 +1,6 @@
-/* The main thread of a worker: looks after busy threads, time limits and the
- * end, and polls where no thread is left to do so. It never serves. Pure C.
- */
+/* The main thread of a worker: its loop, its timer, its look at busy threads.
+ * Time limits are in sweep.c, what waits in share.c, the end in drain.c. It
+ * never serves. Pure C. */
 #define _GNU_SOURCE
 #include "worker/watch.h"
 
@@ -12,14 +12,13 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "worker/drain.h"
 #include "worker/ending.h"
-#include "worker/pieces.h"
-#include "worker/refuse.h"
 #include "worker/overdue.h"
+#include "worker/pieces.h"
+#include "worker/share.h"
+#include "worker/sweep.h"
 #include "worker/worker_internal.h"
-
-/* The supervisor is gone: what runs gets this long. */
-#define ORPHAN_GRACE (1500 * CLOCK_MILLISECOND)
 
 /* Ring after each `period`; 0: never. */
 static void
@@ -82,71 +81,6 @@ pace_down(Worker *w)
     else if (pace == WATCH_OFF &&
              (atomic_load(&w->live) != 0 || atomic_load(&w->has_refusals)))
         watch_attend(w);
-}
-
-/* All of the server ends, or nobody is left to send anything to. */
-static bool
-is_last(const Worker *w)
-{
-    return w->orphan || atomic_load(&w->o.board->notice->stopping);
-}
-
-bool
-watch_hands_back(const Worker *w)
-{
-    return atomic_load_explicit(&w->draining, memory_order_relaxed) &&
-           !is_last(w);
-}
-
-/* The server ends, and so does this connection, which has been idle for its
- * time, unless a request has come: one that was answered just now, before the
- * answers said that they are the last, is most likely to ask again. Looking and
- * ending follow each other at once: what lies between is all that a client can
- * lose, and it finds an end, no reset. */
-static void
-end_idle(Worker *w, Conn *c)
-{
-    c->ready = w->main.now;
-    if (stream_has_bytes(c) ||
-        (ending_start(w, &w->main, c) == STEP_AGAIN && !conn_release(w, c))) {
-        threads_call(w, c);
-    }
-}
-
-/* Those whose time is over. */
-static void
-sweep(Worker *w, uint64_t now, bool all_idle)
-{
-    const uint32_t places = atomic_load(&w->conn_count);
-    Conn *idle[CHANNEL_BATCH];
-    uint32_t i, n = 0;
-
-    w->swept = now;
-    for (i = 0; i < places; i++) {
-        Conn *c = conn_at(w, i);
-        const uint64_t deadline = word_get(&c->deadline);
-        uint64_t word = atomic_load(&c->word);
-        if (word & CONN_OWNED ||
-            (!all_idle && (deadline == 0 || deadline > now)))
-            continue;
-        if (!atomic_compare_exchange_strong(&c->word, &word, word | CONN_OWNED))
-            continue;
-        if (conn_may_move(c) && is_last(w)) {
-            end_idle(w, c);
-        } else if (conn_may_move(c)) {
-            c->ready = 0;
-            idle[n++] = c;
-            if (n == CHANNEL_BATCH) {
-                conn_hand_back(w, &w->main, idle, n, now - LADDER_IDLE);
-                n = 0;
-            }
-        } else if (word_get(&c->deadline) && word_get(&c->deadline) <= now) {
-            refuse_expire(w, &w->main, c, now);
-        } else if (!conn_release(w, c)) {
-            threads_call(w, c);
-        }
-    }
-    conn_hand_back(w, &w->main, idle, n, now - LADDER_IDLE);
 }
 
 /* Does the thread sleep (in the application: it has let the GIL go), rather
@@ -232,198 +166,6 @@ wake_one(Worker *w)
         pthread_cond_signal(&wake->wake);
 }
 
-/* ------------------------------------------------------------------------
- * What waits here */
-
-/* All threads are in calls: look for events in their place. False: a thread
- * does so by now. */
-static bool
-stand_in(Worker *w)
-{
-    bool found = false, polled;
-
-    pthread_mutex_lock(&w->lock);
-    if (w->leader >= 0) {
-        pthread_mutex_unlock(&w->lock);
-        return false;
-    }
-    w->leader = LEADER_MAIN;
-    pthread_mutex_unlock(&w->lock);
-
-    word_add(w->o.board->workers[w->o.slot].stood_in, 1);
-    for (;;) {
-        const Chain got = threads_poll(w, &w->main, 0);
-        if (got.first == NULL) {
-            break;
-        }
-        found = true;
-        pthread_mutex_lock(&w->lock);
-        ready_push(w, got);
-        pthread_mutex_unlock(&w->lock);
-    }
-    pthread_mutex_lock(&w->lock);
-    if (w->leader == LEADER_MAIN) {
-        w->leader = LEADER_NONE;
-    }
-    polled = w->leader >= 0;
-    ready_tell(w);
-    pthread_mutex_unlock(&w->lock);
-    if (found && polled) { /* a thread found nothing, and waits for events */
-        worker_ring(w->nudge);
-    }
-    return true;
-}
-
-/* Requests that other workers would begin at once. */
-static uint32_t
-others_room(const Worker *w)
-{
-    const Scoreboard *board = w->o.board;
-    int32_t room = 0;
-    for (uint32_t i = 0; i < board->slot_count; i++) {
-        if (i != w->o.slot) {
-            const ChoiceWorker other = scoreboard_view(board, i);
-            room += choice_room(&other);
-        }
-    }
-    return (uint32_t)room;
-}
-
-/* The fewest connections of a worker where requests wait as well. */
-static int32_t
-fewest_connections(const Worker *w)
-{
-    const Scoreboard *board = w->o.board;
-    int32_t fewest = INT32_MAX;
-    for (uint32_t i = 0; i < board->slot_count; i++) {
-        const ChoiceWorker other = scoreboard_view(board, i);
-        if (other.waiting > 0 && other.connections < fewest) {
-            fewest = other.connections;
-        }
-    }
-    return fewest;
-}
-
-/* How many that wait in the whole server are too many. */
-static uint32_t
-too_many(const Worker *w)
-{
-    const Scoreboard *board = w->o.board;
-    const uint64_t most = atomic_load(&board->notice->queue_size);
-    uint64_t waiting = word_get(board->supervisor->queue_length);
-    for (uint32_t i = 0; i < board->slot_count; i++) {
-        waiting += word_get(board->workers[i].waiting);
-    }
-    return waiting > most ? (uint32_t)(waiting - most) : 0;
-}
-
-typedef Conn *TakeOut(Worker *w, uint64_t argument);
-
-static Conn *
-take_first(Worker *w, uint64_t unused)
-{
-    (void)unused;
-    return ready_take_first(w);
-}
-
-static Conn *
-take_newest(Worker *w, uint64_t unused)
-{
-    (void)unused;
-    return ready_take_newest(w);
-}
-
-/* Give at most so many of those that wait back to the supervisor. */
-static void
-give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
-{
-    Conn *back[CHANNEL_BATCH];
-    uint32_t n;
-    do {
-        n = 0;
-        pthread_mutex_lock(&w->lock);
-        while (n < most && n < CHANNEL_BATCH &&
-               (back[n] = take_out(w, argument)) != NULL) {
-            n++;
-        }
-        ready_tell(w);
-        pthread_mutex_unlock(&w->lock);
-        conn_hand_back(w, &w->main, back, n, w->main.now);
-        most -= n;
-    } while (n == CHANNEL_BATCH);
-}
-
-/* What waits here belongs to the queue of all. It stays as long as it is as
- * well off here: not where another worker would begin it at once and this one
- * not within a tick, not in a worker that ends, not for longer than requests
- * may wait, and not where too many wait. The supervisor sends it on, or
- * refuses it. */
-static void
-share(Worker *w, uint32_t room)
-{
-    const uint64_t timeout = atomic_load(&w->o.board->notice->queue_timeout);
-    uint32_t waiting;
-
-    pthread_mutex_lock(&w->lock);
-    waiting = w->ready.waiting;
-    pthread_mutex_unlock(&w->lock);
-    if (waiting == 0) {
-        return;
-    }
-    if (w->draining) {
-        if (watch_hands_back(w)) {
-            give_back(w, take_first, 0, UINT32_MAX);
-        }
-        return;
-    }
-    if (timeout && timeout < w->main.now) {
-        give_back(w, ready_take_older, w->main.now - timeout, UINT32_MAX);
-    }
-    give_back(w, take_newest, 0,
-              choice_surplus(waiting, w->begun, too_many(w)));
-    give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
-}
-
-/* Connections that all go on asking would stay as unevenly spread as chance has
- * it: some of those that wait go where there are fewer. */
-static void
-even_out(Worker *w)
-{
-    uint32_t waiting;
-    pthread_mutex_lock(&w->lock);
-    waiting = w->ready.waiting;
-    pthread_mutex_unlock(&w->lock);
-    if (waiting) {
-        give_back(w, take_first, 0,
-                  choice_excess(atomic_load(&w->line->held),
-                                fewest_connections(w), waiting));
-    }
-}
-
-/* Look for events as soon as there are any: a request that comes now waits for
- * a thread, and there is one elsewhere. */
-static void
-await_events(Worker *w)
-{
-    struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
-                            .data.u64 = WATCHED_EPOLL};
-    epoll_ctl(w->watch, EPOLL_CTL_MOD, w->epoll, &e);
-}
-
-static void
-events_came(Worker *w)
-{
-    uint32_t room;
-    if (!stand_in(w)) {
-        return;
-    }
-    share(w, others_room(w));
-    room = others_room(w);
-    if (room) {
-        await_events(w);
-    }
-}
-
 /* As when the load falls: whoever waits for a place must hear of it. */
 static void
 set_places(Worker *w, int32_t stuck)
@@ -458,15 +200,15 @@ tick(Worker *w)
     if (schedule_tick(&w->schedule, &view, now) == TICK_WAKE)
         wake_one(w);
     if (unseen)
-        stand_in(w);
-    room = others_room(w);
-    share(w, room);
+        share_stand_in(w);
+    room = share_others_room(w);
+    share_waiting(w, room);
     if (room && unseen && view.stuck && view.stuck == view.busy)
-        await_events(w);
+        share_await_events(w);
     if (now - w->swept >= LADDER_SWEEP) {
-        sweep(w, now, watch_hands_back(w));
+        sweep_run(w, now, drain_hands_back(w));
         if (!w->draining) {
-            even_out(w);
+            share_even_out(w);
         }
     }
     if (view.busy == 0) {
@@ -474,58 +216,6 @@ tick(Worker *w)
         return false;
     }
     return overdue_tick(w) || watchdog_is_due(w);
-}
-
-/* ------------------------------------------------------------------------
- * The end */
-
-void
-watch_drain(Worker *w)
-{
-    if (atomic_exchange(&w->draining, true))
-        return;
-    atomic_store(&w->line->limit, 0);
-    w->main.now = clock_now();
-    sweep(w, w->main.now, watch_hands_back(w));
-    share(w, 0);
-    worker_ring(w->bell);
-}
-
-/* Nothing here and nothing on its way to us? What is in the channel counts in
- * the load until it counts as live: hence the order. Threads that are lost keep
- * their connections; they are read last, because one may come back. */
-static bool
-empty(Worker *w)
-{
-    const int32_t load = atomic_load(&w->line->load);
-    const uint32_t live = atomic_load(&w->live);
-    const uint32_t lost = atomic_load(&w->lost);
-    return load <= (int32_t)lost && live <= lost;
-}
-
-static void
-quit(Worker *w)
-{
-    pthread_mutex_lock(&w->lock);
-    w->quitting = true;
-    while (w->parked) {
-        Thread *t = threads_unpark(w);
-        pthread_cond_signal(&t->wake);
-    }
-    pthread_mutex_unlock(&w->lock);
-    worker_ring(w->nudge);
-}
-
-static void
-orphaned(Worker *w)
-{
-    epoll_ctl(w->watch, EPOLL_CTL_DEL, w->o.lifeline, NULL);
-    w->orphan = true;
-    w->orphan_end = clock_now() + ORPHAN_GRACE;
-    /* Nobody will send or take back anything more. */
-    epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->o.channel, NULL);
-    atomic_store(&w->line->load, 0);
-    watch_drain(w);
 }
 
 static bool
@@ -547,8 +237,8 @@ wait_for_news(Worker *w)
             errno = atomic_load(&w->broken);
             return WATCH_BROKEN;
         }
-        if (atomic_load(&w->draining) && empty(w)) {
-            quit(w);
+        if (atomic_load(&w->draining) && drain_is_done(w)) {
+            drain_quit(w);
             return WATCH_DRAINED;
         }
         if (w->orphan) {
@@ -571,7 +261,7 @@ wait_for_news(Worker *w)
                 }
                 break;
             case WATCHED_EPOLL:
-                events_came(w);
+                share_events_came(w);
                 break;
             case WATCHED_BELL:
                 if (read(w->bell, &rung, sizeof rung) < 0)
@@ -582,7 +272,7 @@ wait_for_news(Worker *w)
             case WATCHED_SIGNALS:
                 return WATCH_SIGNAL;
             case WATCHED_LIFELINE:
-                orphaned(w);
+                drain_orphan(w);
                 break;
             }
         }

@@ -18,12 +18,6 @@ typedef enum {
 /* The main thread's life, piece by piece. What follows it needs the
  * interpreter: tell the watchdog when it is had. */
 WatchResult watch_wait(Worker *w);
-/* Finish what is there, hand the idle connections back, take nothing new. */
-void watch_drain(Worker *w);
-/* Do idle connections, and requests that nobody has begun to read, go back? Not
- * if all of the server ends: then nobody else would serve them, so what comes
- * is served here, and our side of the idle ones is ended. */
-bool watch_hands_back(const Worker *w);
 /* A request begins: the main thread's clock must run. */
 void watch_arm(Worker *w);
 /* A connection waits, with a deadline. */

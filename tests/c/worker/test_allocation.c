@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/un.h>
 
+#include "worker/drain.h"
 #include "worker/handler.h"
 #include "worker/allocation.h"
 #include "check.h"
@@ -151,7 +152,7 @@ main_thread(void *argument)
         result = watch_wait(stage->worker);
         if (result == WATCH_SIGNAL) {
             CHECK(read(stage->signals, &byte, 1) == 1);
-            watch_drain(stage->worker);
+            drain_start(stage->worker);
         }
         while (notes_pop(stage->worker, &note)) {
             CHECK(note.level == NOTE_DEBUG || note.level == NOTE_WARNING);

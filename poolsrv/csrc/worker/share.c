@@ -1,0 +1,197 @@
+/* Requests that wait for a thread of this worker, while others have one: see
+ * share.h. Pure C. */
+#include "worker/share.h"
+
+#include <sys/epoll.h>
+
+#include "worker/drain.h"
+#include "worker/worker_internal.h"
+
+/* All threads are in calls: look for events in their place. False: a thread
+ * does so by now. */
+bool
+share_stand_in(Worker *w)
+{
+    bool found = false, polled;
+
+    pthread_mutex_lock(&w->lock);
+    if (w->leader >= 0) {
+        pthread_mutex_unlock(&w->lock);
+        return false;
+    }
+    w->leader = LEADER_MAIN;
+    pthread_mutex_unlock(&w->lock);
+
+    word_add(w->o.board->workers[w->o.slot].stood_in, 1);
+    for (;;) {
+        const Chain got = threads_poll(w, &w->main, 0);
+        if (got.first == NULL) {
+            break;
+        }
+        found = true;
+        pthread_mutex_lock(&w->lock);
+        ready_push(w, got);
+        pthread_mutex_unlock(&w->lock);
+    }
+    pthread_mutex_lock(&w->lock);
+    if (w->leader == LEADER_MAIN) {
+        w->leader = LEADER_NONE;
+    }
+    polled = w->leader >= 0;
+    ready_tell(w);
+    pthread_mutex_unlock(&w->lock);
+    if (found && polled) { /* a thread found nothing, and waits for events */
+        worker_ring(w->nudge);
+    }
+    return true;
+}
+
+/* Requests that other workers would begin at once. */
+uint32_t
+share_others_room(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    int32_t room = 0;
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        if (i != w->o.slot) {
+            const ChoiceWorker other = scoreboard_view(board, i);
+            room += choice_room(&other);
+        }
+    }
+    return (uint32_t)room;
+}
+
+/* The fewest connections of a worker where requests wait as well. */
+static int32_t
+fewest_connections(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    int32_t fewest = INT32_MAX;
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        const ChoiceWorker other = scoreboard_view(board, i);
+        if (other.waiting > 0 && other.connections < fewest) {
+            fewest = other.connections;
+        }
+    }
+    return fewest;
+}
+
+/* How many that wait in the whole server are too many. */
+static uint32_t
+too_many(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    const uint64_t most = atomic_load(&board->notice->queue_size);
+    uint64_t waiting = word_get(board->supervisor->queue_length);
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        waiting += word_get(board->workers[i].waiting);
+    }
+    return waiting > most ? (uint32_t)(waiting - most) : 0;
+}
+
+typedef Conn *TakeOut(Worker *w, uint64_t argument);
+
+static Conn *
+take_first(Worker *w, uint64_t unused)
+{
+    (void)unused;
+    return ready_take_first(w);
+}
+
+static Conn *
+take_newest(Worker *w, uint64_t unused)
+{
+    (void)unused;
+    return ready_take_newest(w);
+}
+
+/* Give at most so many of those that wait back to the supervisor. */
+static void
+give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
+{
+    Conn *back[CHANNEL_BATCH];
+    uint32_t n;
+    do {
+        n = 0;
+        pthread_mutex_lock(&w->lock);
+        while (n < most && n < CHANNEL_BATCH &&
+               (back[n] = take_out(w, argument)) != NULL) {
+            n++;
+        }
+        ready_tell(w);
+        pthread_mutex_unlock(&w->lock);
+        conn_hand_back(w, &w->main, back, n, w->main.now);
+        most -= n;
+    } while (n == CHANNEL_BATCH);
+}
+
+/* What waits here belongs to the queue of all. It stays as long as it is as
+ * well off here: not where another worker would begin it at once and this one
+ * not within a tick, not in a worker that ends, not for longer than requests
+ * may wait, and not where too many wait. The supervisor sends it on, or
+ * refuses it. */
+void
+share_waiting(Worker *w, uint32_t room)
+{
+    const uint64_t timeout = atomic_load(&w->o.board->notice->queue_timeout);
+    uint32_t waiting;
+
+    pthread_mutex_lock(&w->lock);
+    waiting = w->ready.waiting;
+    pthread_mutex_unlock(&w->lock);
+    if (waiting == 0) {
+        return;
+    }
+    if (w->draining) {
+        if (drain_hands_back(w)) {
+            give_back(w, take_first, 0, UINT32_MAX);
+        }
+        return;
+    }
+    if (timeout && timeout < w->main.now) {
+        give_back(w, ready_take_older, w->main.now - timeout, UINT32_MAX);
+    }
+    give_back(w, take_newest, 0,
+              choice_surplus(waiting, w->begun, too_many(w)));
+    give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
+}
+
+/* Connections that all go on asking would stay as unevenly spread as chance has
+ * it: some of those that wait go where there are fewer. */
+void
+share_even_out(Worker *w)
+{
+    uint32_t waiting;
+    pthread_mutex_lock(&w->lock);
+    waiting = w->ready.waiting;
+    pthread_mutex_unlock(&w->lock);
+    if (waiting) {
+        give_back(w, take_first, 0,
+                  choice_excess(atomic_load(&w->line->held),
+                                fewest_connections(w), waiting));
+    }
+}
+
+/* Look for events as soon as there are any: a request that comes now waits for
+ * a thread, and there is one elsewhere. */
+void
+share_await_events(Worker *w)
+{
+    struct epoll_event e = {.events = EPOLLIN | EPOLLONESHOT,
+                            .data.u64 = WATCHED_EPOLL};
+    epoll_ctl(w->watch, EPOLL_CTL_MOD, w->epoll, &e);
+}
+
+void
+share_events_came(Worker *w)
+{
+    uint32_t room;
+    if (!share_stand_in(w)) {
+        return;
+    }
+    share_waiting(w, share_others_room(w));
+    room = share_others_room(w);
+    if (room) {
+        share_await_events(w);
+    }
+}
