@@ -57,23 +57,13 @@ exchange_may_keep(const Worker *w, const Conn *c, const Request *r)
                                  memory_order_relaxed);
 }
 
-static void
-record(Thread *t, Conn *c, uint64_t now)
-{
-    const unsigned class = c->status / 100u;
-    if (class >= 1 && class <= STATUS_CLASS_COUNT) {
-        word_add(&t->row->requests[class - 1], 1);
-    }
-    histogram_add(t->row->duration, now - c->began);
-}
-
 /* The answer is with the kernel: what next? */
 static Step
 finish(Worker *w, Thread *t, Conn *c, Request *r)
 {
     uint32_t rest = r->size - r->next;
 
-    record(t, c, t->now);
+    record_end(t, c, t->now);
     request_drop_body(r);
     if (c->ending != ENDING_KEEP) {
         if (c->item.requests + 1 == w->o.limits.keep_alive_requests) {
@@ -107,49 +97,6 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
     return STEP_WAIT;
 }
 
-/* For those who look: what runs here now. */
-static void
-show(Current *now, const Request *r, uint64_t complete)
-{
-    const char *base = r->buffer + r->start;
-    size_t n = r->head.method.len;
-    if (!SCOREBOARD_OBSERVED)
-        return;
-    if (n >= sizeof now->method)
-        n = sizeof now->method - 1;
-    /* Every head has so many bytes from its method on, and to copy them all is
-     * quicker than to copy a few. */
-    memcpy(now->method, base + r->head.method.at, sizeof now->method);
-    now->method[n] = '\0';
-    n = r->head.path.len;
-    if (n >= sizeof now->path)
-        n = sizeof now->path - 1;
-    memcpy(now->path, base + r->head.path.at, n);
-    now->path[n] = '\0';
-    word_set(&now->ready, complete);
-    atomic_store_explicit(&now->state, THREAD_APPLICATION,
-                          memory_order_relaxed);
-}
-
-/* What requests like it take, for those that will have to wait. Of these only
- * the first bytes are looked at, not parsed: so what counts as the path is the
- * target as it was sent, up to its query. */
-static void
-learn(const Worker *w, const Request *r, uint64_t took)
-{
-    Forecast *forecast = w->o.board->forecast;
-    const char *base = r->buffer + r->start;
-    const Http1Head *head = &r->head;
-    const char *path = base + head->target.at;
-    const char *query;
-
-    if (!forecast_learns(forecast, took))
-        return;
-    query = memchr(path, '?', head->target.len);
-    forecast_learn(forecast, base + head->method.at, head->method.len, path,
-                   query ? (size_t)(query - path) : head->target.len, took);
-}
-
 Step
 exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 {
@@ -167,7 +114,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     conn_set_state(w, t, c, CONN_RUNNING);
     histogram_add(t->row->queue, start > complete ? start - complete : 0);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
-    show(current, r, complete);
+    record_show(current, r, complete);
     atomic_store_explicit(
         &current->sequence,
         atomic_load_explicit(&current->sequence, memory_order_relaxed) + 1,
@@ -192,7 +139,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
-    learn(w, r, t->now - start - t->waited);
+    record_learn(w, r, t->now - start - t->waited);
     conn_uncount(w, c);
     if (r->streaming && !r->ended)
         r->ended = body_streamed_end(r, &r->next);

@@ -34,6 +34,59 @@ record_begin(Thread *t, const Conn *c)
     record->body_size = 0;
 }
 
+/* For those who look: what runs here now. */
+void
+record_show(Current *now, const Request *r, uint64_t complete)
+{
+    const char *base = r->buffer + r->start;
+    size_t n = r->head.method.len;
+    if (!SCOREBOARD_OBSERVED)
+        return;
+    if (n >= sizeof now->method)
+        n = sizeof now->method - 1;
+    /* Every head has so many bytes from its method on, and to copy them all is
+     * quicker than to copy a few. */
+    memcpy(now->method, base + r->head.method.at, sizeof now->method);
+    now->method[n] = '\0';
+    n = r->head.path.len;
+    if (n >= sizeof now->path)
+        n = sizeof now->path - 1;
+    memcpy(now->path, base + r->head.path.at, n);
+    now->path[n] = '\0';
+    word_set(&now->ready, complete);
+    atomic_store_explicit(&now->state, THREAD_APPLICATION,
+                          memory_order_relaxed);
+}
+
+/* What requests like it take, for those that will have to wait. Of these only
+ * the first bytes are looked at, not parsed: so what counts as the path is the
+ * target as it was sent, up to its query. */
+void
+record_learn(const Worker *w, const Request *r, uint64_t took)
+{
+    Forecast *forecast = w->o.board->forecast;
+    const char *base = r->buffer + r->start;
+    const Http1Head *head = &r->head;
+    const char *path = base + head->target.at;
+    const char *query;
+
+    if (!forecast_learns(forecast, took))
+        return;
+    query = memchr(path, '?', head->target.len);
+    forecast_learn(forecast, base + head->method.at, head->method.len, path,
+                   query ? (size_t)(query - path) : head->target.len, took);
+}
+
+void
+record_end(Thread *t, const Conn *c, uint64_t now)
+{
+    const unsigned class = c->status / 100u;
+    if (class >= 1 && class <= STATUS_CLASS_COUNT) {
+        word_add(&t->row->requests[class - 1], 1);
+    }
+    histogram_add(t->row->duration, now - c->began);
+}
+
 Http1Asker
 record_asker(Thread *t, const Conn *c, const Request *r)
 {

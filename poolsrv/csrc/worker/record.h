@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "common/address.h"
+#include "common/scoreboard.h"
 #include "protocol/http1_answer.h"
 #include "worker/worker.h"
 
@@ -26,6 +27,14 @@ typedef struct {
 
 /* A request begins that came on `c`. */
 void record_begin(Thread *t, const Conn *c);
+
+/* Show what runs here now to those who look; `complete` is when all of the
+ * request was here. */
+void record_show(Current *now, const Request *r, uint64_t complete);
+/* Learn what requests like it take. */
+void record_learn(const Worker *w, const Request *r, uint64_t took);
+/* It is answered: count it, and how long it took. */
+void record_end(Thread *t, const Conn *c, uint64_t now);
 
 /* Whom an answer is for, and what the server adds to it. */
 Http1Asker record_asker(Thread *t, const Conn *c, const Request *r);
