@@ -4,13 +4,17 @@
     locust -f loadtests/ Hello Upload             these two
     locust -f loadtests/ Mixed --tags hello io    the mix without its other parts
 
+    locust -f loadtests/ Hello --user-rate 50     an open loop: 50 requests a second and user
+    locust -f loadtests/ --class-picker           choose scenarios in the web interface
+
 Each user is a closed loop on one kept-alive connection: it asks again as
-soon as it has the answer.
+soon as it has the answer. With --user-rate it asks at that rate, as long as
+the answers come faster: so have users enough. --spawn-rate is the ramp.
 """
 
 import hashlib
 
-from locust import FastHttpUser, tag
+from locust import FastHttpUser, constant_throughput, tag
 
 UPLOAD = bytes(range(256)) * 256  # 64 KiB
 DIGEST = hashlib.sha256(UPLOAD).hexdigest()
@@ -50,6 +54,10 @@ def upload(user: FastHttpUser) -> None:
 class Scenario(FastHttpUser):
     abstract = True
     host = "http://127.0.0.1:8000"  # the default; --host says otherwise
+
+    def wait_time(self) -> float:
+        rate = self.environment.parsed_options.user_rate
+        return constant_throughput(rate)(self) if rate else 0.0
 
 
 class Hello(Scenario):

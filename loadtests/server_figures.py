@@ -1,8 +1,8 @@
-"""The server's own figures beside locust's: rows of the type SRV in its table.
+"""The server's own figures beside locust's: a block of their own, and a page.
 
-A greenlet scrapes the metrics of the server once a second during a run. A
-row's "response time" is the figure, a second's worth at a time: `Average` is
-its mean over the run, `# reqs` the number of scrapes.
+A greenlet scrapes the metrics of the server once a second during a run; each
+scrape gives the figures of that second. Their means and extremes are printed
+when locust ends, and shown meanwhile at /poolsrv of its web interface.
 
 The run fails (exit status 1) if a threshold is passed; see `locust --help`.
 """
@@ -11,6 +11,7 @@ import logging
 import urllib.request
 from argparse import ArgumentParser
 from dataclasses import dataclass
+from statistics import fmean
 from time import monotonic
 from typing import Any
 
@@ -50,6 +51,7 @@ def figures(before: Scrape, after: Scrape) -> dict[str, float]:
     busy = increase("poolsrv_thread_busy_seconds_total")
     found = {
         "requests/s": increase("poolsrv_requests_total") / seconds,
+        "refused/s": increase("poolsrv_requests_refused_total") / seconds,
         "thread utilization %": 100 * busy / (seconds * after.samples["poolsrv_threads"]),
     }
     if requests := increase("poolsrv_request_queue_seconds_count"):
@@ -58,8 +60,37 @@ def figures(before: Scrape, after: Scrape) -> dict[str, float]:
     return found
 
 
-def watch(environment: Environment, url: str) -> None:
-    """Log figures once a second until killed."""
+class Seen:
+    """Every figure of a run, by its name."""
+
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = {}
+
+    def add(self, found: dict[str, float]) -> None:
+        for name, value in found.items():
+            self._values.setdefault(name, []).append(value)
+
+    def clear(self) -> None:
+        self._values.clear()
+
+    def block(self) -> str:
+        """A table for people; empty without figures."""
+        if not self._values:
+            return ""
+        lines = [f"{'Server':24}{'mean':>12}{'min':>12}{'max':>12}{'seconds':>10}"]
+        lines += [
+            f"{name:24}{fmean(values):12,.1f}{min(values):12,.1f}{max(values):12,.1f}"
+            f"{len(values):10}"
+            for name, values in self._values.items()
+        ]
+        return "\n".join(lines)
+
+
+SEEN = Seen()
+
+
+def watch(url: str) -> None:
+    """Gather figures once a second until killed."""
     before = None
     while True:
         try:
@@ -68,9 +99,7 @@ def watch(environment: Environment, url: str) -> None:
             logger.warning("no figures of the server from %s: %s", url, error)
             after = None
         if before and after:
-            for name, value in figures(before, after).items():
-                # The entry alone: the totals stay locust's own.
-                environment.stats.get(name, "SRV").log(round(value), 0)
+            SEEN.add(figures(before, after))
         before = after
         gevent.sleep(1)
 
@@ -82,6 +111,14 @@ def add_options(parser: ArgumentParser) -> None:
         "--metrics-url",
         default="http://127.0.0.1:9464/metrics",
         help="metrics of the server under load; 'off' for none (default: %(default)s)",
+    )
+    group.add_argument(
+        "--user-rate",
+        type=float,
+        default=0.0,
+        metavar="RATE",
+        help="requests a second that each user sends, however long answers take; 0: the next as"
+        " soon as it has the answer (default: %(default)s)",
     )
     group.add_argument(
         "--max-failure-ratio",
@@ -104,13 +141,31 @@ def start_watching(environment: Environment, **_: Any) -> None:
     # Of a distributed run, only the one that shows the table.
     if url == "off" or isinstance(environment.runner, WorkerRunner):
         return
-    watcher = gevent.spawn(watch, environment, url)
+    SEEN.clear()
+    watcher = gevent.spawn(watch, url)
 
     def stop_watching(environment: Environment, **_: Any) -> None:
         watcher.kill()
         environment.events.test_stop.remove_listener(stop_watching)
 
     environment.events.test_stop.add_listener(stop_watching)
+
+
+@events.init.add_listener
+def add_page(environment: Environment, **_: Any) -> None:
+    if environment.web_ui is not None:
+        # Plain text: nothing in it is anybody's but ours.
+        environment.web_ui.app.add_url_rule(
+            "/poolsrv",
+            "poolsrv",
+            lambda: (SEEN.block() or "no figures yet", {"Content-Type": "text/plain"}),
+        )
+
+
+@events.quitting.add_listener
+def show(**_: Any) -> None:
+    if block := SEEN.block():
+        print(f"\n{block}")
 
 
 @events.quitting.add_listener

@@ -36,7 +36,10 @@ SCREEN = re.compile(r"^--([a-z-]+)(?: \S+)? {2,}(\S+) {2,}\S", re.MULTILINE)
 # The names of other servers, in the first column.
 TABLE_OF_OTHERS = re.compile(r"^\| `[^|]*` \|(?= .*\|$)|^(?:gunicorn|uwsgi) .*$", re.MULTILINE)
 # Options of other programs.
-OTHERS = {"deploy.md": {"--yes", "--from", "--wheel-dir", "--kill-whom", "--signal"}}
+OTHERS = {
+    "deploy.md": {"--yes", "--from", "--wheel-dir", "--kill-whom", "--signal"},
+    "CONTRIBUTING.md": {"--user-rate"},
+}
 SETTING = re.compile(r"^\| `([a-z-]+)` \| (.*?) \| ", re.MULTILINE)
 
 

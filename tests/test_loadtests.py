@@ -53,13 +53,27 @@ def test_every_scenario(demo: Server, tmp_path: Path) -> None:
 def test_the_figures_of_the_server_stand_beside(demo: Server, tmp_path: Path) -> None:
     done, rows = run_locust(demo, tmp_path / "run", "Mixed", "--tags", "hello", "io")
     assert done.returncode == 0, done.stderr
-    figures = {
-        row["Name"]: float(row["Average Response Time"]) for row in rows if row["Type"] == "SRV"
+    block = done.stdout.partition("Server  ")[2].splitlines()[1:]
+    figures = {line[:24].strip(): float(line[24:36].replace(",", "")) for line in block}
+    assert set(figures) == {
+        "requests/s",
+        "refused/s",
+        "thread utilization %",
+        "queue time, mean us",
     }
-    assert set(figures) == {"requests/s", "thread utilization %", "queue time, mean us"}
     assert figures["requests/s"] > 0
+    assert figures["refused/s"] == 0
     assert 0 < figures["thread utilization %"] <= 100
-    assert {row["Name"] for row in rows if row["Type"] == "GET"} == {"/hello", "/sleep"}
+    # None among locust's milliseconds.
+    assert {row["Name"] for row in rows if row["Type"]} == {"/hello", "/sleep"}
+
+
+def test_an_open_loop_keeps_its_rate(demo: Server, tmp_path: Path) -> None:
+    done, rows = run_locust(demo, tmp_path / "run", "Hello", "--user-rate", "5")
+    assert done.returncode == 0, done.stderr
+    (row,) = (row for row in rows if row["Name"] == "/hello")
+    # Six users for three seconds.
+    assert 0 < int(row["Request Count"]) <= 6 * 5 * 4
 
 
 def test_a_run_past_a_threshold_fails(demo: Server, tmp_path: Path) -> None:
