@@ -3,6 +3,7 @@
 #include "common/scoreboard.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -55,7 +56,8 @@ scoreboard_create(uint32_t slots, uint32_t threads)
                      .size = layout(slots, threads).end};
     const size_t forecast = layout(slots, threads).forecast;
     uint64_t seed;
-    int fd = memfd_create("poolsrv-scoreboard", MFD_CLOEXEC);
+    int fd =
+        memfd_create("poolsrv-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0)
         return -1;
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed ||
@@ -69,6 +71,9 @@ scoreboard_create(uint32_t slots, uint32_t threads)
         errno = error;
         return -1;
     }
+    /* A mapping of what somebody has cut short is a SIGBUS in every process.
+     * Where the kernel knows no seals, nobody who should can cut it anyway. */
+    fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return fd;
 }
 
