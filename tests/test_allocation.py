@@ -101,7 +101,9 @@ def growth(client: Starving, path: str, count: int) -> int:
 @pytest.mark.parametrize("count", [1, 40], ids=["one-fails", "many-fail"])
 @pytest.mark.parametrize("path", REQUESTS)
 def test_requests(server: Start, path: str, count: int) -> None:
-    starving = server("tests.apps.starved:app", processes=1, threads=1)
+    starving = server(
+        "tests.apps.starved:app", processes=1, threads=1, allow_errors="the application failed"
+    )
     workers = starving.workers()
     with closing(Starving(starving)) as client:
         assert sweep(client, path, count) > 0

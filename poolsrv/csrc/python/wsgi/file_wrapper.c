@@ -170,11 +170,13 @@ file_types_init(FileTypes *types)
     if (io == NULL) {
         return -1;
     }
-    types->raw = PyObject_GetAttrString(io, "FileIO");
-    types->reader = PyObject_GetAttrString(io, "BufferedReader");
-    types->random = PyObject_GetAttrString(io, "BufferedRandom");
+    /* One failure is enough: a further call could forget its exception. */
+    const int done =
+        (types->raw = PyObject_GetAttrString(io, "FileIO")) &&
+        (types->reader = PyObject_GetAttrString(io, "BufferedReader")) &&
+        (types->random = PyObject_GetAttrString(io, "BufferedRandom"));
     Py_DECREF(io);
-    return types->raw && types->reader && types->random ? 0 : -1;
+    return done ? 0 : -1;
 }
 
 void
