@@ -30,6 +30,23 @@ set_timer(Worker *w, uint64_t period)
     timerfd_settime(w->timer, 0, &at, NULL);
 }
 
+/* As the pace is by now. Another thread may change it between our look and the
+ * call: who has looked last must have set the timer last. */
+static void
+set_timer_to_pace(Worker *w)
+{
+    static const uint64_t periods[] = {
+        [WATCH_OFF] = 0,
+        [WATCH_SLOW] = LADDER_SWEEP,
+        [WATCH_FAST] = LADDER_TICK,
+    };
+    uint32_t pace;
+    do {
+        pace = atomic_load(&w->pace);
+        set_timer(w, periods[pace]);
+    } while (pace != atomic_load(&w->pace));
+}
+
 /* Work has come: the clock runs while there is any. One system call when it
  * did not run already, which under load it does. */
 void
@@ -39,8 +56,9 @@ watch_arm(Worker *w)
      * lowered, or the main thread sees that we are busy. */
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) != WATCH_FAST &&
-        atomic_exchange(&w->pace, WATCH_FAST) != WATCH_FAST)
-        set_timer(w, LADDER_TICK);
+        atomic_exchange(&w->pace, WATCH_FAST) != WATCH_FAST) {
+        set_timer_to_pace(w);
+    }
 }
 
 /* A connection waits, with a deadline: somebody must look at it. */
@@ -50,8 +68,9 @@ watch_attend(Worker *w)
     uint32_t off = WATCH_OFF;
     atomic_thread_fence(memory_order_seq_cst); /* as in watch_arm */
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) == WATCH_OFF &&
-        atomic_compare_exchange_strong(&w->pace, &off, WATCH_SLOW))
-        set_timer(w, LADDER_SWEEP);
+        atomic_compare_exchange_strong(&w->pace, &off, WATCH_SLOW)) {
+        set_timer_to_pace(w);
+    }
 }
 
 static int32_t
