@@ -50,7 +50,7 @@ class Command:
         try:
             words = json.loads(line)
             version, name, arguments = words["version"], words["command"], words["arguments"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ControlError("this is no command of poolsrv") from None
         if version != VERSION:
             raise ControlError(

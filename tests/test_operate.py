@@ -273,6 +273,8 @@ def test_the_socket_of_a_killed_server_is_taken_over(tmp_path: Path) -> None:
         b'{"version": 1, "command": "stop", "arguments": {}}\n',
         b'{"version": 1, "command": "__class__", "arguments": {}}\n',
         b'{"version": 1, "command": "scale", "arguments": {"processes": "many"}}\n',
+        b'{"version": 1, "command": "scale", "arguments": {"processes": Infinity}}\n',
+        b"[" * 60_000,
         b'{"version": 1, "command": "recycle", "arguments": {"slot": -1}}\n',
         b'{"version": 1, "command": "stacks", "arguments": {"slot": 99}}\n',
     ],

@@ -166,7 +166,7 @@ class Control:
             return run(self, number, command.arguments)
         except (ControlError, Unfit) as error:
             return Answer(error=str(error))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             return Answer(error=f"an argument is missing or wrong: {error!r}")
 
     def hello(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
