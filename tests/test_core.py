@@ -460,7 +460,9 @@ class Server:
     told: list[Any] = field(default_factory=list)
     drained: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
+    draining: threading.Event = field(default_factory=threading.Event)
     order: int = -1  # an eventfd that interrupts the dispatcher
+    signals: int = -1  # another, for the worker's main thread
 
     def dispatch(self) -> None:
         while (_core.EVENT_DRAINED,) not in self.told:
@@ -471,8 +473,13 @@ class Server:
                 self.stopping.clear()
 
     def watch(self) -> None:
+        """The worker's main thread: it alone may drain, too."""
         while not self.drained:
             self.drained, _, _ = self.reactor.watch()
+            if self.draining.is_set():
+                self.draining.clear()
+                os.eventfd_read(self.signals)
+                self.reactor.drain()
 
     def requests(self) -> int:
         index = index_of("thread", "requests")
@@ -488,18 +495,21 @@ def in_one_process(
 ) -> Iterator[Server]:
     with contextlib.ExitStack() as stack:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        order = os.eventfd(0)
+        order, signals = os.eventfd(0), os.eventfd(0)
         stack.enter_context(ours)
         stack.enter_context(theirs)
         stack.callback(os.close, order)
+        stack.callback(os.close, signals)
         board = new_board(1, threads)
         dispatcher = new_dispatcher(board, [listener.fileno()])
         dispatcher.channel(0, ours.fileno(), theirs.fileno())
         dispatcher.watch(order, 0)
         dispatcher.enable(0, True)
-        chosen = options(theirs, quiet, application=application, bell=dispatcher.bell)
+        chosen = options(theirs, (quiet[0], signals), application=application, bell=dispatcher.bell)
         reactor = _core.Reactor(board, 0, **chosen)
-        server = Server(listener.getsockname(), board, dispatcher, reactor, order=order)
+        server = Server(
+            listener.getsockname(), board, dispatcher, reactor, order=order, signals=signals
+        )
         bodies: list[tuple[Callable[..., object], tuple[object, ...]]] = [
             (server.dispatch, ()),
             (server.watch, ()),
@@ -514,7 +524,8 @@ def in_one_process(
             server.stopping.set()
             os.eventfd_write(order, 1)
             running[0].join()
-            reactor.drain()
+            server.draining.set()
+            os.eventfd_write(signals, 1)
             for thread in running[1:]:
                 thread.join()
             dispatcher.close()

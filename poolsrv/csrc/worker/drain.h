@@ -6,7 +6,9 @@
 
 #include "worker/worker.h"
 
-/* Finish what is there, hand the idle connections back, take nothing new. */
+/* Finish what is there, hand the idle connections back, take nothing new. On
+ * the thread that calls watch_wait: what it does for connections has one owner,
+ * and of two that look for events one takes what was to wake the other. */
 void drain_start(Worker *w);
 /* The supervisor is gone: so is the worker, soon. */
 void drain_orphan(Worker *w);
