@@ -7,6 +7,7 @@ the core, which writes to the number, need not know.
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 from poolsrv.errors import ConfigError
@@ -15,13 +16,19 @@ from poolsrv.outlets import unwaiting
 # A FIFO without a reader must not keep us waiting, here or later.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NONBLOCK
 
+_STANDARD = {
+    "-": 1,
+    **dict.fromkeys(("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"), 1),
+    **dict.fromkeys(("/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"), 2),
+}
+
 
 def open_log(place: str, owner: int | None = None) -> int:
     """A descriptor in append mode, -1 for none; `place` is Settings.access_log."""
     if place == "off":
         return -1
-    if place == "-":
-        return unwaiting(1)
+    if (standard := _standard(place)) is not None:
+        return unwaiting(standard)
     try:
         return _open(place) if owner is None else _open_as_root(place, owner)
     except OSError as error:
@@ -33,7 +40,8 @@ def open_log(place: str, owner: int | None = None) -> int:
 
 def place_of(place: str) -> str:
     """The same file from any working folder; "" if it cannot be opened anew."""
-    return "" if place in ("off", "-") else str(Path(place).absolute())
+    is_file = place != "off" and _standard(place) is None
+    return str(Path(place).absolute()) if is_file else ""
 
 
 def reopen(fd: int, place: str) -> None:
@@ -45,6 +53,24 @@ def reopen(fd: int, place: str) -> None:
         os.dup2(opened, fd, inheritable=False)
     finally:
         os.close(opened)
+
+
+def _standard(place: str) -> int | None:
+    """Our standard output or error, if `place` is a name of it, such as /dev/stdout.
+
+    It must not be opened by that name: a socket cannot be, the pipe of another user's may not
+    be, and of a file we would have a second position, and write over what others write.
+    """
+    if place in _STANDARD:
+        return _STANDARD[place]
+    for fd in (1, 2):
+        try:
+            named, ours = Path(place).stat(), os.fstat(fd)
+        except OSError:
+            continue  # it is to be made, or cannot be: whoever opens it will say so
+        if not stat.S_ISREG(named.st_mode) and os.path.samestat(named, ours):
+            return fd
+    return None
 
 
 def _open_as_root(place: str, owner: int) -> int:

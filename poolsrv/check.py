@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from poolsrv import privileges
+from poolsrv import access_log, privileges
 from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvError
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
 from poolsrv.settings.rows import ROWS, Settings
@@ -24,7 +24,7 @@ _LONGEST_WORD = 60_000
 
 def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
     """What keeps these settings and their application from being served."""
-    if settings.access_log not in ("off", "-"):
+    if access_log.place_of(settings.access_log):
         yield from _file(settings.access_log)
     for address, option in [
         *((address, "--bind") for address in settings.bind),

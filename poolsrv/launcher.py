@@ -41,7 +41,7 @@ from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
-from poolsrv.worker.loader import require
+from poolsrv.worker.loader import enter, require, started_in
 from poolsrv.worker.main import Job, Site
 from poolsrv.worker.template import template
 
@@ -110,6 +110,7 @@ def _run(
     notify = Notify(os.environ, os.getpid())
     passed = _passed(os.environ)
     settings = _with(settings, passed)
+    folder = started_in()
     with ExitStack() as stack:
         stack.callback(notify.close)
         stack.enter_context(pid_file(settings.pid_file))
@@ -202,8 +203,11 @@ def _run(
             for gone in set(jobs) - {found.number for found in pool.generations.all()}:
                 del jobs[gone]
             if generation not in jobs and read_again is not None:
+                # Options are read where the code is loaded: in what a deploy has put there.
+                with privileges.acting_as(whom):
+                    enter(folder)
                 given = _reloaded(settings, _with(read_again(), passed))
-                jobs[generation] = dataclasses.replace(job, settings=given)
+                jobs[generation] = dataclasses.replace(job, settings=given, folder=str(Path.cwd()))
                 pool.set_times(given.startup_timeout, given.graceful_timeout)
                 supervisor.set_limits(Limits.of(given))
             work = jobs.setdefault(generation, job)

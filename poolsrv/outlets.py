@@ -6,6 +6,7 @@ which other programs share with us: so we open one of our own where that can be,
 and ask for the single write not to wait where it cannot.
 """
 
+import io
 import os
 import select
 import socket
@@ -28,6 +29,25 @@ def open_standard() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, "r", closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def print_lines_at_once() -> None:
+    """What the application prints is written line by line.
+
+    Python keeps 8 KiB of it back where standard output is no terminal: it would come late, and
+    not at all from a process that is killed.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a program may have put what it likes there
+        sys.stdout.reconfigure(line_buffering=True)
+
+
+def flush_standard() -> None:
+    """Write what is left of lines, before a fork copies it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            continue  # the application has closed it or set it to None, or nobody reads it
 
 
 def unwaiting(fd: int) -> int:

@@ -23,11 +23,12 @@ def pid_file(path: str | None) -> Iterator[None]:
     if path is None:
         yield
         return
+    given, path = path, str(Path(path).absolute())  # a reload may change the working folder
     try:
         fd = _locked(path)
     except OSError as error:
         raise ConfigError(
-            f"--pid-file {path}: {error.strerror}", "its folder must exist and be writable"
+            f"--pid-file {given}: {error.strerror}", "its folder must exist and be writable"
         ) from None
     try:
         os.ftruncate(fd, 0)

@@ -1,12 +1,14 @@
 """The access log: a line for each answer of a worker, also for those that no application gave."""
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from poolsrv.access_log import open_log, place_of
 from tests.client import Client, head
 from tests.server import Server
 
@@ -37,6 +39,23 @@ def test_an_answer_of_the_application(server: Start, tmp_path: Path) -> None:
         "127.0.0.1", "GET", "/answer?body=abc", "1", "200", "3", "here", "test",
     )  # fmt: skip
     assert line[11] is None
+
+
+def test_standard_output_by_its_name(server: Start) -> None:
+    """It has one position in the file that it is, for the log and for all others."""
+    probe = server(PROBE, access_log="/dev/stdout")
+    with Client(probe.address) as client:
+        client.get("/answer?body=abc")
+    probe.wait_for_log(r"^127\.0\.0\.1 - - .* 200 3 ")
+    assert probe.log().startswith("2")
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "/dev/stderr"])
+def test_standard_output_belongs_to_any_user(name: str) -> None:
+    fd = open_log(name, os.geteuid())  # as root for the workers of another user
+    standard = 2 if name == "/dev/stderr" else 1
+    assert os.path.sameopenfile(fd, standard)
+    assert place_of(name) == ""
 
 
 REFUSED = {

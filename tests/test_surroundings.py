@@ -195,6 +195,28 @@ def test_the_address_is_on_standard_output_at_once(tmp_path: Path) -> None:
         process.stdout.close()
 
 
+def test_an_access_log_on_the_socket_that_standard_output_is(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with piped(tmp_path, "--admin=off", "--access-log=/dev/stdout", stdout=theirs.fileno()), ours:
+        ours.settimeout(20)
+        wait_until(lambda: ask(tmp_path / "s"), 20)
+        with ours.makefile() as lines:
+            assert any("HTTP/1." in line for line in lines)
+    theirs.close()
+
+
+@pytest.mark.parametrize("preload", [True, False])
+def test_what_the_application_prints_is_there_at_once_and_once(
+    server: Start, preload: bool
+) -> None:
+    env = {"HABIT": "print_something", "PYTHONUNBUFFERED": ""}
+    running = server(APP, processes=2, preload=preload, env=env)
+    expected = 1 if preload else 2
+    assert running.log().count("a line of the application\n") == expected
+    assert running.stop() == 0
+    assert running.log().count("and a part of one") == expected
+
+
 def test_a_server_without_a_reader_of_its_output_serves(tmp_path: Path) -> None:
     reader, writer = os.pipe()
     os.close(reader)
@@ -287,6 +309,42 @@ def test_a_folder_that_a_deploy_has_replaced(server: Start, tmp_path: Path) -> N
     deploy("new")
     running.kill(running.workers()[0])
     running.wait_until(lambda: get(running.address)[1] == b"new", deadline=20)
+
+
+def test_a_reload_follows_the_link_that_a_deploy_has_turned(server: Start, tmp_path: Path) -> None:
+    link = tmp_path / "current"
+
+    def deploy(words: str) -> None:
+        release = tmp_path / words
+        release.mkdir()
+        (release / "site.wsgi").write_text(
+            "def application(environ, start):\n"
+            "    start('200 OK', [('Content-Type', 'text/plain')])\n"
+            f"    return [b'{words}']\n"
+        )
+        (release / "poolsrv.toml").write_text(f"server-header = {str(words == 'new').lower()}\n")
+        link.unlink(missing_ok=True)
+        link.symlink_to(release)
+
+    deploy("old")
+    running = server(
+        "./site.wsgi",
+        processes=1,
+        through=["env", "-C", str(link), f"PWD={link}"],
+        env={"PYTHONPATH": str(ROOT)},
+        allow_errors="ended by SIGKILL",
+    )
+    deploy("new")
+    running.kill(running.workers()[0])  # who is replaced meanwhile serves what the others do
+    running.wait_for_log("ended by SIGKILL")
+    assert get(running.address)[1] == b"old"
+    shutil.rmtree(tmp_path / "old")
+    running.terminate(signal.SIGHUP)
+    running.wait_for_log("generation 2 has taken over", deadline=20)
+    with Client(running.address) as client:
+        answer = client.get("/")
+    assert answer.body == b"new"
+    assert "server" in {name.lower() for name, _ in answer.fields}
 
 
 # The start, and what the kernel refuses

@@ -606,7 +606,7 @@ class Settings:
         Row(
             path("off, - or the path of a file", "FILE"),
             OBSERVATION,
-            "Log each request to this file, to standard output (-), or not (off).",
+            "Log each request to this file, to standard output (- or /dev/stdout), or not (off).",
             reloadable=False,
         ),
     ] = "off"

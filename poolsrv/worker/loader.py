@@ -38,6 +38,32 @@ _IMPORT_SYSTEM = ("<frozen importlib", str(importlib.__file__))
 _MISSING = object()
 
 
+def started_in() -> str:
+    """The working folder, by the name that the shell knows it by.
+
+    That may lead through a link which a deploy turns to the next release (`current`): the
+    folder itself would be the release of now, also for each reload.
+    """
+    named = Path(os.environ.get("PWD", ""))
+    try:
+        if named.is_absolute() and named.samefile("."):
+            return str(named)
+    except OSError:
+        pass  # the variable is of another time or place
+    return str(Path.cwd())
+
+
+def enter(folder: str) -> None:
+    """Go into the folder that the server was started in. Raises ConfigError."""
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise ConfigError(
+            f"the folder that the server was started in, {folder}: {error.strerror}",
+            "put it back, or give another with --chdir",
+        ) from None
+
+
 def prepare(settings: Settings, folder: str | None = None) -> None:
     """Make this process's folder and sys.path what the application expects.
 
@@ -48,13 +74,7 @@ def prepare(settings: Settings, folder: str | None = None) -> None:
     Raises ConfigError for a folder that is not there.
     """
     if folder is not None:
-        try:
-            os.chdir(folder)
-        except OSError as error:
-            raise ConfigError(
-                f"the folder that the server was started in, {folder}: {error.strerror}",
-                "put it back, or give another with --chdir",
-            ) from None
+        enter(folder)
     if settings.chdir is not None:
         try:
             os.chdir(settings.chdir)

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 
-from poolsrv import _core, forks, messages, privileges, processes
+from poolsrv import _core, forks, messages, outlets, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv.claims import attach
 from poolsrv.errors import PoolsrvError
@@ -35,6 +35,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
     """The whole life of a template."""
     control.setblocking(True)
     forks.begin()
+    outlets.print_lines_at_once()
     forks.keep([control.fileno(), *job.descriptors()])
     try:
         privileges.assume(job.settings)
@@ -56,6 +57,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
             text = str(error)[: messages.LONGEST_TEXT]
             messages.send(control, messages.LoadFailed(generation, text))
             return
+        outlets.flush_standard()  # or each worker would write what is left once more
         gc.collect()
         gc.freeze()  # the collector would write to pages that workers share
         if changed := forks.take_back(dict.fromkeys(forks.NEEDED, forks.nothing)):

@@ -19,6 +19,11 @@ HABIT = os.environ.get("HABIT")
 _log = logging.getLogger("app")
 
 
+def print_something() -> None:
+    print("a line of the application")
+    print("and a part of one", end="")
+
+
 def configure_logging() -> None:
     logging.config.dictConfig({"version": 1})
     logging.disable(logging.CRITICAL)
