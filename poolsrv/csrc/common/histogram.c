@@ -10,8 +10,8 @@
  * as there are bounds below it. */
 #define OCTAVE(power)                                                       \
     [(power) - HISTOGRAM_FIRST] = {                                         \
-        .bound = HISTOGRAM_BOUNDS(ONE_IF_IN, power)                         \
-                     ? HISTOGRAM_BOUNDS(IF_IN, power)                       \
+        .bound = (HISTOGRAM_BOUNDS(ONE_IF_IN, power))                       \
+                     ? (HISTOGRAM_BOUNDS(IF_IN, power))                     \
                      : UINT64_MAX,                                          \
         .shift = (uint64_t)(((power) - HISTOGRAM_FIRST) * HISTOGRAM_STEPS + \
                             HISTOGRAM_BOUNDS(ONE_IF_BELOW, power)),         \

@@ -130,8 +130,8 @@ read_tls(const Record *tls, TlsNote *note)
     const uint8_t *bytes = tls->value + TLS_RECORD_HEAD;
     size_t left = tls->size - TLS_RECORD_HEAD;
     Record inner;
-    *note =
-        (TlsNote){.version = TLS_OTHER, .verified = read_verified(tls->value)};
+    *note = (TlsNote){.version = TLS_OTHER,
+                      .verified = (uint8_t)read_verified(tls->value)};
     while (left) {
         if (!next_record(&bytes, &left, &inner)) {
             return false;
