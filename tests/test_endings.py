@@ -33,6 +33,16 @@ def to_the_end(client: Client) -> bytes:
     return received
 
 
+def send_on(client: Client) -> int:
+    """Send until the connection is gone; how many bytes it took."""
+    sent = 0
+    piece = bytes(1 << 20)
+    with suppress(ConnectionResetError, BrokenPipeError):
+        while True:
+            sent += client.socket.send(piece)
+    return sent
+
+
 # Bytes that nobody reads lie behind the request
 
 
@@ -108,6 +118,31 @@ def test_a_connection_that_its_client_does_not_close_is_closed(server: Start) ->
         client.send(head("GET", "/x", "Connection: close"))
         assert to_the_end(client).startswith(b"HTTP/1.1 200 OK")
         probe.wait_until(lambda: len(probe.descriptors(worker)) == before)
+
+
+def test_what_a_client_sends_behind_its_last_answer_is_bounded(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1)
+    with Client(probe.address) as client:
+        client.send(head("GET", "/x", "Connection: close"))
+        assert to_the_end(client).startswith(b"HTTP/1.1 200 OK")
+        sent = send_on(client)
+    # What lies in the buffers of both sides was not thrown away, but lost.
+    assert sent <= (64 + 24) << 20
+
+
+def test_what_a_client_sends_behind_the_supervisors_refusal_is_bounded(
+    server: Start, gate: Gate
+) -> None:
+    probe = server(PROBE, processes=1, threads=1, queue_timeout="0.2s")
+    with Client(probe.address) as busy, Client(probe.address) as client:
+        busy.send(head("GET", HELD))
+        probe.wait_until(lambda: probe.status()["running"])
+        client.send(head("GET", "/x"))
+        assert to_the_end(client).startswith(b"HTTP/1.1 503 ")
+        sent = send_on(client)
+        gate.release(1)
+        assert busy.receive().status == 200
+    assert sent <= (64 + 24) << 20
 
 
 # Processes that were stopped for a while

@@ -12,8 +12,12 @@
 #define CLOCK_SECOND UINT64_C(1000000000)
 #define CLOCK_MILLISECOND UINT64_C(1000000)
 
-/* How long a client may take to read an error and close. */
+/* How long a client may take to read its last answer and close, and how many
+ * bytes it may send meanwhile. A client that does not look for an answer before
+ * it has sent all gets it behind a body of that size; one that sends on without
+ * an end has no more of our time than that. */
 #define LINGER_TIMEOUT (2 * CLOCK_SECOND)
+#define LINGER_BYTES (UINT64_C(64) << 20)
 
 static inline uint64_t
 clock_now(void)

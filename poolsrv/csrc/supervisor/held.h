@@ -26,7 +26,10 @@ typedef enum {
 
 typedef struct {
     ChannelItem item; /* item.since: in this state since then */
-    uint64_t delay;   /* of a slow one: by how much it may be overtaken */
+    union {
+        uint64_t delay;  /* HELD_SLOW: by how much it may be overtaken */
+        uint64_t wasted; /* HELD_LINGER: bytes thrown away */
+    };
     uint32_t next, previous;
     int fd;
     uint32_t stamp; /* tells it from earlier ones in the same place */

@@ -82,6 +82,7 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
                  why == CLOSED_QUEUE_FULL      ? "the queue is full"
                  : why == CLOSED_QUEUE_TIMEOUT ? "no thread came free in time"
                                                : "the server stops");
+    h->wasted = 0;
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }
 
@@ -101,6 +102,7 @@ parked_end(Dispatch *d, uint32_t index, Closed why, uint64_t now)
         return;
     }
     word_add(&d->board->supervisor->closed[why], 1);
+    h->wasted = 0;
     held_move(&d->held, index, HELD_LINGER, now);
 }
 
@@ -142,7 +144,10 @@ parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
     if (h->state == HELD_LINGER) {
         char waste[4096];
         ssize_t n = recv(h->fd, waste, sizeof waste, MSG_DONTWAIT);
-        if (n == 0 || (n < 0 && errno != EAGAIN)) {
+        if (n > 0) {
+            h->wasted += (uint64_t)n;
+        }
+        if (n == 0 || (n < 0 && errno != EAGAIN) || h->wasted >= LINGER_BYTES) {
             epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
             close(h->fd);
             held_remove(&d->held, index);

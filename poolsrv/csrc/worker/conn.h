@@ -41,7 +41,7 @@
  *                                                       deadlines'
  *   WRITING  c->request holds what     c->out           send          writing
  *            came behind, if any
- *   LINGER   thrown away               with the kernel  2 s           idle
+ *   LINGER   thrown away, to 64 MiB    with the kernel  2 s           idle
  */
 #ifndef POOLSRV_CONN_H
 #define POOLSRV_CONN_H
@@ -99,6 +99,7 @@ struct Conn {
     uint64_t patience; /* how long we may still wait for its reader */
     uint64_t judged;   /* when that was last found out */
     uint64_t buffered; /* of w->buffered, so many bytes are for this one */
+    uint64_t wasted;   /* bytes thrown away since our side has ended */
     uint8_t state;     /* ConnState; by conn_set_state() */
     uint8_t ending;    /* Ending, of the answer on its way */
     uint8_t lane;      /* in the ready queue: a ReadyLane */

@@ -18,6 +18,18 @@ leave_to_main(Worker *w, Conn *c)
     return STEP_GONE;
 }
 
+/* As stream_receive(). Behind the last answer nothing runs, so that the
+ * thread's buffer holds nothing that is needed. */
+static ssize_t
+throw_away(Conn *c, Thread *t)
+{
+    const ssize_t n = stream_receive(c, t->request.buffer, t->request.capacity);
+    if (n > 0) {
+        c->wasted += (uint64_t)n;
+    }
+    return n;
+}
+
 Step
 ending_start(Worker *w, Thread *t, Conn *c)
 {
@@ -26,25 +38,24 @@ ending_start(Worker *w, Thread *t, Conn *c)
     if (stream_end(c) < 0) {
         return exchange_hang_up(w, t, c);
     }
+    c->wasted = 0;
     conn_set_state(w, t, c, CONN_LINGER);
     return c->drained && !c->registered ? leave_to_main(w, c) : STEP_AGAIN;
 }
 
-/* The thread's buffer holds nothing that is needed: behind the last answer
- * nothing runs. */
 Step
 ending_linger(Worker *w, Thread *t, Conn *c)
 {
     uint32_t left = LINGER_PIECES;
     ssize_t n;
     do {
-        n = stream_receive(c, t->request.buffer, t->request.capacity);
+        n = throw_away(c, t);
     } while (n > 0 && --left);
     if (n == STREAM_AGAIN || (n == 0 && !stream_has_ended(c))) {
         return STEP_WAIT;
     }
     t->now = clock_now();
-    if (n > 0 && t->now < word_get(&c->deadline)) {
+    if (n > 0 && c->wasted < LINGER_BYTES && t->now < word_get(&c->deadline)) {
         return STEP_AGAIN;
     }
     return exchange_hang_up(w, t, c);
@@ -59,8 +70,7 @@ ending_tick(Worker *w)
     }
     while (c != NULL) {
         Conn *following = c->next;
-        ssize_t n =
-            stream_receive(c, w->main.request.buffer, w->main.request.capacity);
+        ssize_t n = throw_away(c, &w->main);
         if (n == 0 && !stream_has_ended(c)) {
             n = STREAM_AGAIN;
         }
