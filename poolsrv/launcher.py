@@ -21,7 +21,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from poolsrv import _core, access_log, exporter, log, privileges
+from poolsrv import _core, access_log, exporter, log, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
@@ -68,7 +68,9 @@ def serve(application: Callable[..., Any] | str, **options: object) -> None:
         called = application
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
-        launch(from_options(**options), called, lambda: from_options(**options))
+        # Whoever is process 1 has been given strangers already, and must reap them.
+        others = processes.children() if os.getpid() != 1 else frozenset()
+        launch(from_options(**options), called, lambda: from_options(**options), others)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
@@ -77,16 +79,18 @@ def launch(
     settings: Settings,
     application: Callable[..., Any] | None = None,
     read_again: Callable[[], Settings] | None = None,
+    others: frozenset[int] = frozenset(),
 ) -> int:
     """Run a server; the exit status.
 
     `application` takes the place of the one that the settings name. `read_again`
     reads the settings for a reload. Signals that the server handles are blocked when it
-    has ended. Raises PoolsrvError if the server cannot start.
+    has ended. `others` are children that the caller waits for itself. Raises PoolsrvError
+    if the server cannot start.
     """
     log.setup(settings.log_level, settings.log_format, "supervisor")
     try:
-        status = _run(settings, application, read_again)
+        status = _run(settings, application, read_again, others)
     except PoolsrvError as error:
         if settings.log_format != "json":
             raise
@@ -100,6 +104,7 @@ def _run(
     settings: Settings,
     application: Callable[..., Any] | None,
     read_again: Callable[[], Settings] | None,
+    others: frozenset[int],
 ) -> int:
     _ask_the_kernel()
     # The usual soft limit of 1024 is for programs that use select(): idle connections
@@ -267,6 +272,7 @@ def _run(
             control=(control, served) if control is not None and served is not None else None,
             limits=Limits.of(settings),
             notify=notify,
+            others=others,
         )
         if whom is None and os.geteuid() == 0:
             _log.warning(say.RUNS_AS_ROOT)

@@ -85,10 +85,32 @@ def reap(pidfd: int) -> Ending | None:
     return Ending(-result.si_status if killed else result.si_status)
 
 
-def zombie() -> int:
-    """The pid of a child that has ended and is not reaped; 0 if there is none."""
+def children() -> frozenset[int]:
+    """The children of this process, zombies included; empty if /proc does not show them."""
+    found = set()
+    us = str(os.getpid())
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended and is reaped
+            # pid (name) state parent; the name may hold anything.
+            if place.read_bytes().rpartition(b")")[2].split()[1].decode() == us:
+                found.add(int(place.parent.name))
+    return frozenset(found)
+
+
+def zombie(but: frozenset[int] = frozenset()) -> int:
+    """The pid of a child that has ended and is not reaped; 0 if there is none.
+
+    `but` are children that somebody else waits for.
+    """
+    if not but:
+        return _ended(os.P_ALL, 0)
+    # The kernel would name the same one of those again and again.
+    return next((pid for pid in sorted(children() - but) if _ended(os.P_PID, pid)), 0)
+
+
+def _ended(which: int, pid: int) -> int:
     try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        found = os.waitid(which, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
         return 0
     return found.si_pid if found is not None else 0

@@ -80,6 +80,7 @@ class Supervisor:
         control: tuple[socket.socket, Served] | None = None,
         limits: Limits | None = None,
         notify: Notify | None = None,
+        others: frozenset[int] = frozenset(),
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -106,6 +107,7 @@ class Supervisor:
         self._out_of_memory = OutOfMemory()
         self._finish: do.Finish | None = None
         self._zombies = False  # some may be left that are not ours to know
+        self._others = others  # children of the program that has called serve(): its own to reap
         self._said_at = 0.0  # when an exception was logged last
         self._now = time.monotonic()  # of the event at hand
         for slot, (ours, theirs) in enumerate(channels):
@@ -430,7 +432,7 @@ class Supervisor:
         """End the zombies of processes that applications have left; we adopt them."""
         self._hear_templates()  # of a worker that we are about to know
         last = 0
-        while pid := processes.zombie():
+        while pid := processes.zombie(self._others):
             if pid == last:
                 return  # what ends it has failed; in the next round again
             last = pid
