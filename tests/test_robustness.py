@@ -634,6 +634,7 @@ def test_what_waits_in_a_stuck_worker_is_served_before_the_end(server: Start, ga
         for _ in range(200):
             assert clients[0].get("/x").status == 200
         clients[0].send(HELD)
+        probe.wait_until(lambda: probe.status()["running"])
         for client in clients[1:]:
             client.send(head("GET", "/x"))
         probe.terminate()
