@@ -6,7 +6,6 @@ is made here before the first fork; every child closes what is not its own.
 
 import contextlib
 import dataclasses
-import ipaddress
 import json
 import logging
 import os
@@ -16,7 +15,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,16 +24,24 @@ from poolsrv import _core, access_log, exporter, log, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
-from poolsrv.control import listen, place
-from poolsrv.errors import ApplicationError, ListenError, MachineError, PoolsrvError
+from poolsrv.errors import ApplicationError, MachineError, PoolsrvError
+from poolsrv.listeners import (
+    describe_reach,
+    open_admin,
+    open_bound,
+    open_control,
+    site_of,
+    take_passed,
+    url_of,
+    use_passed,
+)
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
 from poolsrv.pid_file import pid_file
-from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
-from poolsrv.sockets import Listener, channel_pair, open_listener
+from poolsrv.sockets import channel_pair
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.control import Served
 from poolsrv.supervisor.limits import Limits
@@ -42,7 +49,7 @@ from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
 from poolsrv.worker.loader import enter, require, started_in
-from poolsrv.worker.main import Job, Site
+from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
 
 _log = logging.getLogger("poolsrv")
@@ -113,14 +120,16 @@ def _run(
     whom = privileges.identity(settings)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     notify = Notify(os.environ, os.getpid())
-    passed = _passed(os.environ)
-    settings = _with(settings, passed)
+    passed = take_passed(os.environ)
+    settings = use_passed(settings, passed)
     folder = started_in()
     with ExitStack() as stack:
         stack.callback(notify.close)
         stack.enter_context(pid_file(settings.pid_file))
-        listeners = [_open(stack, address, settings, settings.backlog) for address in settings.bind]
-        admin = _open_admin(stack, settings)
+        listeners = [
+            open_bound(stack, address, settings, settings.backlog) for address in settings.bind
+        ]
+        admin = open_admin(stack, settings)
         # Twice the workers: a generation that takes over needs slots of its own.
         slots = 2 * max(settings.processes, settings.max_processes)
         board_fd = _core.scoreboard_create(slots, settings.threads)
@@ -147,7 +156,7 @@ def _run(
             access_log=_owned(stack, access_log.open_log(settings.access_log, log_owner)),
             access_log_place=access_log.place_of(settings.access_log),
             stacks=[],
-            sites=[_site(listener) for listener in listeners],
+            sites=[site_of(listener) for listener in listeners],
             once=_owned(stack, make()),
             folder=str(Path.cwd()),
         )
@@ -184,7 +193,7 @@ def _run(
         about = exporter.About(
             version=__version__,
             application=settings.application or repr(application),
-            addresses=tuple(_url(listener) for listener in listeners),
+            addresses=tuple(url_of(listener) for listener in listeners),
             supervisor_pid=os.getpid(),
             started_at=time.time(),
         )
@@ -194,7 +203,7 @@ def _run(
             now = jobs[pool.generations.serving.number].settings
             return {key(name): row.kind.show(getattr(now, name)) for name, row in ROWS.items()}
 
-        control = _open_control(stack, settings.control)
+        control = open_control(stack, settings.control)
         served = None
         if control is not None:
             for slot in range(board.slot_count):
@@ -211,7 +220,7 @@ def _run(
                 # Options are read where the code is loaded: in what a deploy has put there.
                 with privileges.acting_as(whom):
                     enter(folder)
-                given = _reloaded(settings, _with(read_again(), passed))
+                given = _reloaded(settings, use_passed(read_again(), passed))
                 jobs[generation] = dataclasses.replace(job, settings=given, folder=str(Path.cwd()))
                 pool.set_times(given.startup_timeout, given.graceful_timeout)
                 supervisor.set_limits(Limits.of(given))
@@ -233,9 +242,9 @@ def _run(
                 access_log.reopen(job.access_log, job.access_log_place)
 
         def announce() -> None:
-            places = [("application", _url(listener)) for listener in listeners]
+            places = [("application", url_of(listener)) for listener in listeners]
             if admin is not None:
-                places += [("metrics", f"{_url(admin)}/metrics"), ("status", f"{_url(admin)}/")]
+                places += [("metrics", f"{url_of(admin)}/metrics"), ("status", f"{url_of(admin)}/")]
             if settings.log_format == "json":
                 lines = [json.dumps({name: place}) for name, place in places]
             else:
@@ -246,7 +255,7 @@ def _run(
                 _log.warning(say.STDOUT_FULL, ", ".join(lines))
             output.close()
             if sys.stderr.isatty():
-                _log.info(say.CTRL_C, _reach(listeners))
+                _log.info(say.CTRL_C, describe_reach(listeners))
 
         def stop_listening() -> None:
             for listener in listeners:
@@ -287,64 +296,6 @@ def _run(
     return finish.status
 
 
-def _open(
-    stack: ExitStack, address: Address, settings: Settings, backlog: int, option: str = "--bind"
-) -> Listener:
-    listener = open_listener(
-        address,
-        backlog,
-        settings.unix_mode,
-        settings.unix_owner,
-        option=option,
-        both_families=_takes_both(address, settings.bind),
-    )
-    stack.callback(listener.close)
-    return listener
-
-
-# How many ports are tried for an admin address that is flexible.
-_ADMIN_PORTS = 16
-
-
-def _open_admin(stack: ExitStack, settings: Settings) -> Listener | None:
-    """The listener of the exporter, if there is to be one.
-
-    An address that nobody has asked for must not keep the server from starting:
-    the next free port will do, or none.
-    """
-    address = settings.admin
-    if address is None:
-        return None
-    if not (isinstance(address, TcpAddress) and address.is_flexible):
-        return _open(stack, address, settings, 64, "--admin")
-    for port in range(address.port, address.port + _ADMIN_PORTS):
-        try:
-            admin = _open(stack, TcpAddress(address.host, port), settings, 64, "--admin")
-        except ListenError as error:
-            reason = error
-            continue
-        if port != address.port:
-            _log.warning(
-                say.ADMIN_MOVED,
-                address.port,
-                port,
-            )
-        return admin
-    _log.warning(say.NO_ADMIN, " ".join(str(reason).split()))
-    return None
-
-
-def _reach(listeners: list[Listener]) -> str:
-    """A note for who wonders why no other machine gets through, where that is so."""
-    local = [
-        not listener.is_unix and ipaddress.ip_address(listener.socket.getsockname()[0]).is_loopback
-        for listener in listeners
-    ]
-    if not all(local):
-        return ""
-    return "; it is reached from this machine only (--bind 0.0.0.0:8000 opens it to others)"
-
-
 def _ask_the_kernel() -> None:
     """Raises MachineError for a system call that is refused, before it is missed."""
     name = "memfd_create"
@@ -378,77 +329,3 @@ def _reloaded(first: Settings, given: Settings) -> Settings:
         flags = ", ".join("--" + name.replace("_", "-") for name in kept)
         _log.warning(say.RELOAD_CANNOT_CHANGE, flags)
     return dataclasses.replace(given, **{name: getattr(first, name) for name in _KEPT})
-
-
-def _takes_both(address: Address, bind: tuple[Address, ...]) -> bool:
-    """Does `[::]` take connections of IPv4 too? Unless another address has that port there."""
-    return not any(
-        isinstance(other, TcpAddress)
-        and isinstance(address, TcpAddress)
-        and other.port == address.port
-        and ":" not in other.host
-        for other in bind
-    )
-
-
-def _passed(environ: MutableMapping[str, str]) -> tuple[Address, ...]:
-    """The sockets that a service manager has opened for us: sd_listen_fds(3)."""
-    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
-    environ.pop("LISTEN_FDNAMES", "")
-    if not count.isdecimal() or pid != str(os.getpid()):
-        return ()
-    first = 3  # SD_LISTEN_FDS_START
-    return tuple(FdAddress(fd) for fd in range(first, first + int(count)))
-
-
-def _with(settings: Settings, passed: tuple[Address, ...]) -> Settings:
-    """Sockets that were passed to us take the place of the default of --bind."""
-    if not passed or settings.bind != Settings().bind:
-        return settings
-    return dataclasses.replace(settings, bind=passed)
-
-
-def _open_control(stack: ExitStack, given: str) -> socket.socket | None:
-    """The listener of the control socket; a server does without rather than not start."""
-    if given == "off":
-        return None
-    try:
-        path = place(given)
-        opened = listen(path)
-        ours = path.stat().st_ino
-    except OSError as error:
-        _log.warning(
-            say.NO_CONTROL,
-            error,
-        )
-        return None
-    owner = os.getpid()
-
-    def close() -> None:
-        opened.close()
-        with contextlib.suppress(OSError):
-            if os.getpid() == owner and path.stat().st_ino == ours:
-                path.unlink()
-
-    stack.callback(close)
-    return opened
-
-
-def _site(listener: Listener) -> Site:
-    """SERVER_NAME and SERVER_PORT (RFC 3875 sections 4.1.14, 4.1.15)."""
-    if listener.is_unix:
-        # Neither may be empty (PEP 3333): the port is that of a URL without one.
-        return Site("localhost", "80")
-    host, port = listener.socket.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):
-        host = socket.gethostname()
-    elif ":" in host:
-        host = f"[{host}]"  # as in a URL (RFC 3875 section 4.1.14)
-    return Site(host, str(port))
-
-
-def _url(listener: Listener) -> str:
-    """The address as a person or curl would open it."""
-    if isinstance(listener.address, UnixAddress) or listener.is_unix:
-        return listener.name
-    return f"http://{listener.name}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import poolsrv
-from poolsrv import access_log, launcher
+from poolsrv import access_log, launcher, listeners
 from poolsrv.errors import ApplicationError, ConfigError, ListenError
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.settings.rows import DEFAULTS, Settings
@@ -29,10 +29,10 @@ def test_the_usual_admin_address_gives_way(caplog: pytest.LogCaptureFixture) -> 
         port = busy(stack)
         settings = Settings(admin=TcpAddress("127.0.0.1", port, is_flexible=True))
         with caplog.at_level(logging.WARNING):
-            admin = launcher._open_admin(stack, settings)
+            admin = listeners.open_admin(stack, settings)
         assert admin is not None
         found = admin.socket.getsockname()[1]
-        assert port < found < port + launcher._ADMIN_PORTS
+        assert port < found < port + listeners.ADMIN_PORTS
         (message,) = caplog.messages
         assert message.startswith(f"port {port} is in use: metrics and status page are on {found};")
 
@@ -40,11 +40,11 @@ def test_the_usual_admin_address_gives_way(caplog: pytest.LogCaptureFixture) -> 
 def test_without_a_port_there_is_no_admin_address(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(launcher, "_ADMIN_PORTS", 1)
+    monkeypatch.setattr(listeners, "ADMIN_PORTS", 1)
     with ExitStack() as stack, caplog.at_level(logging.WARNING):
         port = busy(stack)
         settings = Settings(admin=TcpAddress("127.0.0.1", port, is_flexible=True))
-        assert launcher._open_admin(stack, settings) is None
+        assert listeners.open_admin(stack, settings) is None
     assert caplog.messages[0].startswith("there are no metrics and no status page: 127.0.0.1:")
 
 
@@ -52,7 +52,7 @@ def test_an_admin_address_that_was_asked_for_is_an_error() -> None:
     with ExitStack() as stack:
         settings = Settings(admin=TcpAddress("127.0.0.1", busy(stack)))
         with pytest.raises(ListenError, match="give another address with --admin"):
-            launcher._open_admin(stack, settings)
+            listeners.open_admin(stack, settings)
 
 
 def test_only_the_default_gives_way() -> None:
@@ -76,7 +76,7 @@ def test_both_families_share_a_listener_unless_each_has_its_own(
 ) -> None:
     pairs = zip(bind[::2], bind[1::2], strict=True)
     addresses = tuple(TcpAddress(str(host), int(str(port))) for host, port in pairs)
-    assert launcher._takes_both(addresses[0], addresses) is expected
+    assert listeners.takes_both(addresses[0], addresses) is expected
 
 
 @pytest.mark.parametrize("application", [42, None, b"shop:app", launcher])

@@ -1,0 +1,156 @@
+"""What a server listens on: opened from its settings before the first fork, and named.
+
+Runs in the process that becomes the supervisor. Whoever opens closes: each goes on the
+caller's stack.
+"""
+
+import contextlib
+import dataclasses
+import ipaddress
+import logging
+import os
+import socket
+from collections.abc import MutableMapping
+from contextlib import ExitStack
+
+from poolsrv import operator_messages as say
+from poolsrv.control import listen, place
+from poolsrv.errors import ListenError
+from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
+from poolsrv.settings.rows import Settings
+from poolsrv.sockets import Listener, open_listener
+from poolsrv.worker.main import Site
+
+_log = logging.getLogger("poolsrv")
+
+
+def open_bound(
+    stack: ExitStack, address: Address, settings: Settings, backlog: int, option: str = "--bind"
+) -> Listener:
+    listener = open_listener(
+        address,
+        backlog,
+        settings.unix_mode,
+        settings.unix_owner,
+        option=option,
+        both_families=takes_both(address, settings.bind),
+    )
+    stack.callback(listener.close)
+    return listener
+
+
+# How many ports are tried for an admin address that is flexible.
+ADMIN_PORTS = 16
+
+
+def open_admin(stack: ExitStack, settings: Settings) -> Listener | None:
+    """The listener of the exporter, if there is to be one.
+
+    An address that nobody has asked for must not keep the server from starting:
+    the next free port will do, or none.
+    """
+    address = settings.admin
+    if address is None:
+        return None
+    if not (isinstance(address, TcpAddress) and address.is_flexible):
+        return open_bound(stack, address, settings, 64, "--admin")
+    for port in range(address.port, address.port + ADMIN_PORTS):
+        try:
+            admin = open_bound(stack, TcpAddress(address.host, port), settings, 64, "--admin")
+        except ListenError as error:
+            reason = error
+            continue
+        if port != address.port:
+            _log.warning(
+                say.ADMIN_MOVED,
+                address.port,
+                port,
+            )
+        return admin
+    _log.warning(say.NO_ADMIN, " ".join(str(reason).split()))
+    return None
+
+
+def describe_reach(listeners: list[Listener]) -> str:
+    """A note for who wonders why no other machine gets through, where that is so."""
+    local = [
+        not listener.is_unix and ipaddress.ip_address(listener.socket.getsockname()[0]).is_loopback
+        for listener in listeners
+    ]
+    if not all(local):
+        return ""
+    return "; it is reached from this machine only (--bind 0.0.0.0:8000 opens it to others)"
+
+
+def takes_both(address: Address, bind: tuple[Address, ...]) -> bool:
+    """Does `[::]` take connections of IPv4 too? Unless another address has that port there."""
+    return not any(
+        isinstance(other, TcpAddress)
+        and isinstance(address, TcpAddress)
+        and other.port == address.port
+        and ":" not in other.host
+        for other in bind
+    )
+
+
+def take_passed(environ: MutableMapping[str, str]) -> tuple[Address, ...]:
+    """The sockets that a service manager has opened for us: sd_listen_fds(3)."""
+    count, pid = environ.pop("LISTEN_FDS", ""), environ.pop("LISTEN_PID", "")
+    environ.pop("LISTEN_FDNAMES", "")
+    if not count.isdecimal() or pid != str(os.getpid()):
+        return ()
+    first = 3  # SD_LISTEN_FDS_START
+    return tuple(FdAddress(fd) for fd in range(first, first + int(count)))
+
+
+def use_passed(settings: Settings, passed: tuple[Address, ...]) -> Settings:
+    """Sockets that were passed to us take the place of the default of --bind."""
+    if not passed or settings.bind != Settings().bind:
+        return settings
+    return dataclasses.replace(settings, bind=passed)
+
+
+def open_control(stack: ExitStack, given: str) -> socket.socket | None:
+    """The listener of the control socket; a server does without rather than not start."""
+    if given == "off":
+        return None
+    try:
+        path = place(given)
+        opened = listen(path)
+        ours = path.stat().st_ino
+    except OSError as error:
+        _log.warning(
+            say.NO_CONTROL,
+            error,
+        )
+        return None
+    owner = os.getpid()
+
+    def close() -> None:
+        opened.close()
+        with contextlib.suppress(OSError):
+            if os.getpid() == owner and path.stat().st_ino == ours:
+                path.unlink()
+
+    stack.callback(close)
+    return opened
+
+
+def site_of(listener: Listener) -> Site:
+    """SERVER_NAME and SERVER_PORT (RFC 3875 sections 4.1.14, 4.1.15)."""
+    if listener.is_unix:
+        # Neither may be empty (PEP 3333): the port is that of a URL without one.
+        return Site("localhost", "80")
+    host, port = listener.socket.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    elif ":" in host:
+        host = f"[{host}]"  # as in a URL (RFC 3875 section 4.1.14)
+    return Site(host, str(port))
+
+
+def url_of(listener: Listener) -> str:
+    """The address as a person or curl would open it."""
+    if isinstance(listener.address, UnixAddress) or listener.is_unix:
+        return listener.name
+    return f"http://{listener.name}"
