@@ -14,7 +14,7 @@ mix(uint64_t hash, unsigned char byte)
 }
 
 static uint32_t
-place(const Forecast *f, const char *method, size_t method_size,
+place(const PathTimes *f, const char *method, size_t method_size,
       const char *path, size_t path_size)
 {
     uint64_t hash = f->seed;
@@ -22,10 +22,10 @@ place(const Forecast *f, const char *method, size_t method_size,
     bool number = false;
     size_t i;
 
-    if (method_size > FORECAST_METHOD)
-        method_size = FORECAST_METHOD;
-    if (path_size > FORECAST_PATH)
-        path_size = FORECAST_PATH;
+    if (method_size > PATH_TIMES_METHOD)
+        method_size = PATH_TIMES_METHOD;
+    if (path_size > PATH_TIMES_PATH)
+        path_size = PATH_TIMES_PATH;
     for (i = 0; i < method_size; i++)
         hash = mix(hash, (unsigned char)method[i]);
     part = hash;
@@ -39,12 +39,12 @@ place(const Forecast *f, const char *method, size_t method_size,
             number |= path[i] >= '0' && path[i] <= '9';
         }
     }
-    return (uint32_t)(hash >> 32) % FORECAST_PLACES;
+    return (uint32_t)(hash >> 32) % PATH_TIMES_BUCKETS;
 }
 
 void
-forecast_learn(Forecast *f, const char *method, size_t method_size,
-               const char *path, size_t path_size, uint64_t took)
+path_times_learn(PathTimes *f, const char *method, size_t method_size,
+                 const char *path, size_t path_size, uint64_t took)
 {
     _Atomic uint32_t *usual =
         &f->usual[place(f, method, method_size, path, path_size)];
@@ -72,14 +72,14 @@ forecast_learn(Forecast *f, const char *method, size_t method_size,
     if (new == old)
         return;
     atomic_store_explicit(usual, new, memory_order_relaxed);
-    if (!forecast_knows(f))
+    if (!path_times_known(f))
         atomic_store_explicit(&f->known, 1, memory_order_relaxed);
 }
 
 uint64_t
-forecast_of(const Forecast *f, int fd)
+path_times_usual(const PathTimes *f, int fd)
 {
-    char head[FORECAST_METHOD + 1 + FORECAST_PATH];
+    char head[PATH_TIMES_METHOD + 1 + PATH_TIMES_PATH];
     const ssize_t n = recv(fd, head, sizeof head, MSG_DONTWAIT | MSG_PEEK);
     const char *space, *path, *end;
     uint32_t at;
@@ -99,7 +99,7 @@ forecast_of(const Forecast *f, int fd)
 }
 
 uint64_t
-forecast_delay(const Forecast *f, int fd)
+path_times_delay(const PathTimes *f, int fd)
 {
     const ChoicePatience patience = {
         atomic_load_explicit(&f->factor, memory_order_relaxed),
@@ -108,8 +108,8 @@ forecast_delay(const Forecast *f, int fd)
     const uint64_t longest = 1000 * (uint64_t)atomic_load_explicit(
                                         &f->longest, memory_order_relaxed);
     /* Where no path is slow, none is looked up. */
-    if (!forecast_knows(f) || choice_delay(longest, mean, patience) == 0) {
+    if (!path_times_known(f) || choice_delay(longest, mean, patience) == 0) {
         return 0;
     }
-    return choice_delay(forecast_of(f, fd), mean, patience);
+    return choice_delay(path_times_usual(f, fd), mean, patience);
 }

@@ -7,11 +7,11 @@
  * that has to wait. A path part that holds a digit counts as any other such
  * part, so /users/7 and /users/8 are one.
  *
- * A wrong forecast harms little: it decides how far others may overtake, and
- * that is bounded by the forecast itself.
+ * A wrong time harms little: it decides how far others may overtake, and that
+ * is bounded by the time itself.
  */
-#ifndef POOLSRV_FORECAST_H
-#define POOLSRV_FORECAST_H
+#ifndef POOLSRV_PATH_TIMES_H
+#define POOLSRV_PATH_TIMES_H
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -20,10 +20,10 @@
 
 #include "common/choice.h"
 
-#define FORECAST_PLACES 1024
-/* Of a method and of a path, so much counts. */
-#define FORECAST_METHOD 16
-#define FORECAST_PATH 128
+#define PATH_TIMES_BUCKETS 1024
+/* Bytes of the method and of the path that are hashed. */
+#define PATH_TIMES_METHOD 16
+#define PATH_TIMES_PATH 128
 
 /* In shared memory. Many write, none waits: a lost sample is no harm. */
 typedef struct {
@@ -37,16 +37,16 @@ typedef struct {
     /* Written with each request that is learned from, hence a line of its own:
      * the mean of them all, in nanoseconds. */
     _Alignas(64) _Atomic uint64_t mean;
-    _Alignas(64) _Atomic uint32_t usual[FORECAST_PLACES]; /* microseconds */
-} __attribute__((aligned(64))) Forecast;
+    _Alignas(64) _Atomic uint32_t usual[PATH_TIMES_BUCKETS]; /* microseconds */
+} __attribute__((aligned(64))) PathTimes;
 
 /* A request has held its thread for `took` nanoseconds. */
-void forecast_learn(Forecast *f, const char *method, size_t method_size,
-                    const char *path, size_t path_size, uint64_t took);
+void path_times_learn(PathTimes *f, const char *method, size_t method_size,
+                      const char *path, size_t path_size, uint64_t took);
 
 /* Is there anything to look up? */
 static inline bool
-forecast_knows(const Forecast *f)
+path_times_known(const PathTimes *f)
 {
     return atomic_load_explicit(&f->known, memory_order_relaxed) != 0;
 }
@@ -54,20 +54,20 @@ forecast_knows(const Forecast *f)
 /* Is there something to learn from a request that took so long? Of a path that
  * is always fast there is not. */
 static inline bool
-forecast_learns(const Forecast *f, uint64_t took)
+path_times_learns(const PathTimes *f, uint64_t took)
 {
-    return forecast_knows(f) ||
+    return path_times_known(f) ||
            (took >= LADDER_SLOW &&
             atomic_load_explicit(&f->factor, memory_order_relaxed) != 0);
 }
 
 /* Nanoseconds that the request which waits on this socket, unread, will take;
  * 0 if it is short, or nothing is known of it. One system call. */
-uint64_t forecast_of(const Forecast *f, int fd);
+uint64_t path_times_usual(const PathTimes *f, int fd);
 
 /* By how much the request which waits on this socket, unread, may be overtaken
  * (choice_delay); 0 if it is not slow, or nothing is known of it. One system
  * call, if anything is known. */
-uint64_t forecast_delay(const Forecast *f, int fd);
+uint64_t path_times_delay(const PathTimes *f, int fd);
 
 #endif

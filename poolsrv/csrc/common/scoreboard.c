@@ -23,7 +23,7 @@ typedef struct {
 } Header;
 
 typedef struct {
-    size_t supervisor, notice, forecast, loads, slots, workers, threads, end;
+    size_t supervisor, notice, path_times, loads, slots, workers, threads, end;
 } Layout;
 
 static Layout
@@ -32,8 +32,8 @@ layout(uint32_t slots, uint32_t threads)
     Layout at;
     at.supervisor = sizeof(Header);
     at.notice = at.supervisor + sizeof(SupervisorRow);
-    at.forecast = at.notice + sizeof(NoticeLine);
-    at.loads = at.forecast + sizeof(Forecast);
+    at.path_times = at.notice + sizeof(NoticeLine);
+    at.loads = at.path_times + sizeof(PathTimes);
     at.slots = at.loads + slots * sizeof(LoadLine);
     at.workers = at.slots + slots * sizeof(SlotRow);
     at.threads = at.workers + slots * sizeof(WorkerRow);
@@ -42,7 +42,7 @@ layout(uint32_t slots, uint32_t threads)
 }
 
 static const uint64_t row_sizes = sizeof(Header) + sizeof(SupervisorRow) +
-                                  sizeof(NoticeLine) + sizeof(Forecast) +
+                                  sizeof(NoticeLine) + sizeof(PathTimes) +
                                   sizeof(LoadLine) + sizeof(SlotRow) +
                                   sizeof(WorkerRow) + sizeof(ThreadRow);
 
@@ -54,7 +54,7 @@ scoreboard_create(uint32_t slots, uint32_t threads)
                      .thread_count = threads,
                      .row_sizes = row_sizes,
                      .size = layout(slots, threads).end};
-    const size_t forecast = layout(slots, threads).forecast;
+    const size_t path_times = layout(slots, threads).path_times;
     uint64_t seed;
     int fd =
         memfd_create("poolsrv-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -64,7 +64,7 @@ scoreboard_create(uint32_t slots, uint32_t threads)
         ftruncate(fd, (off_t)header.size) < 0 ||
         pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header ||
         pwrite(fd, &seed, sizeof seed,
-               (off_t)(forecast + offsetof(Forecast, seed))) !=
+               (off_t)(path_times + offsetof(PathTimes, seed))) !=
             (ssize_t)sizeof seed) {
         int error = errno;
         close(fd);
@@ -113,7 +113,7 @@ scoreboard_attach(Scoreboard *board, int fd)
         .thread_count = header.thread_count,
         .supervisor = (SupervisorRow *)(void *)(base + at.supervisor),
         .notice = (NoticeLine *)(void *)(base + at.notice),
-        .forecast = (Forecast *)(void *)(base + at.forecast),
+        .path_times = (PathTimes *)(void *)(base + at.path_times),
         .loads = (LoadLine *)(void *)(base + at.loads),
         .slots = (SlotRow *)(void *)(base + at.slots),
         .workers = (WorkerRow *)(void *)(base + at.workers),

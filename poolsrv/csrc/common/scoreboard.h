@@ -120,7 +120,7 @@ typedef struct {
     NoticeLine *notice;
     LoadLine *loads; /* [slot_count] */
     SlotRow *slots;  /* [slot_count] */
-    Forecast *forecast;
+    PathTimes *path_times;
     WorkerRow *workers; /* [slot_count] */
     ThreadRow *threads; /* [slot_count * (thread_count + 1)] */
 } Scoreboard;

@@ -44,7 +44,7 @@ parse_host(Address *address, uint8_t family, const char *text, size_t size)
 }
 
 bool
-address_parse(Address *address, const char *text, size_t size)
+address_text_parse(Address *address, const char *text, size_t size)
 {
     const char *end = text + size;
     const char *colon = memchr(text, ':', size);

@@ -167,7 +167,7 @@ prefix_of(const char *base, Http1Span text)
 static bool
 step(Forwarded *said, const char *node, size_t size, const Networks *trusted)
 {
-    return address_parse(&said->client, node, size) &&
+    return address_text_parse(&said->client, node, size) &&
            address_within(&said->client, trusted);
 }
 

@@ -229,7 +229,8 @@ starts(const char *bytes, size_t size, const char *mark, size_t mark_size)
 }
 
 ProxyResult
-proxy_parse(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
+proxy_header_parse(const char *bytes, size_t size, size_t *length,
+                   ProxyHeader *header)
 {
     static const char v1[] = "PROXY ";
     static const char v2[] = "\r\n\r\n\0\r\nQUIT\n";

@@ -29,7 +29,7 @@ typedef struct {
 /* Read the header at the start of `bytes`. When it is done, `*length` bytes
  * were its, and `*header` is who is behind the proxy (UNKNOWN and AF_UNIX: no
  * address); it is left as it is if the proxy speaks for itself (LOCAL). */
-ProxyResult proxy_parse(const char *bytes, size_t size, size_t *length,
-                        ProxyHeader *header);
+ProxyResult proxy_header_parse(const char *bytes, size_t size, size_t *length,
+                               ProxyHeader *header);
 
 #endif

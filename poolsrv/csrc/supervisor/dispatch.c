@@ -201,8 +201,8 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     d->board = board;
     d->group = (Group){.limits = *limits, .notice = board->notice};
     held_init(&d->held);
-    atomic_store(&board->forecast->factor, limits->queue_overtaking);
-    atomic_store(&board->forecast->patience, limits->queue_timeout / 2);
+    atomic_store(&board->path_times->factor, limits->queue_overtaking);
+    atomic_store(&board->path_times->patience, limits->queue_timeout / 2);
     atomic_store(&board->notice->queue_timeout, limits->queue_timeout);
     atomic_store(&board->notice->queue_size, limits->queue_size);
     d->epoll = epoll_create1(EPOLL_CLOEXEC);

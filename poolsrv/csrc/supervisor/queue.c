@@ -31,7 +31,7 @@ static uint64_t
 judge(const Dispatch *d, int fd)
 {
     return atomic_load(&d->group.notice->turn) || wait_in_workers(d)
-               ? forecast_delay(d->board->forecast, fd)
+               ? path_times_delay(d->board->path_times, fd)
                : 0;
 }
 

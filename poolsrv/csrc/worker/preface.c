@@ -38,7 +38,7 @@ preface_read(Worker *w, Thread *t, Conn *c)
     if (n == 0 || n == STREAM_LOST)
         return exchange_hang_up(w, t, c);
     if (n > 0)
-        result = proxy_parse(buffer, (size_t)n, &length, &header);
+        result = proxy_header_parse(buffer, (size_t)n, &length, &header);
     switch (result) {
     case PROXY_DONE:
         n = stream_receive(c, buffer, length);

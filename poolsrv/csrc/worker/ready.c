@@ -25,7 +25,7 @@ ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now)
         c->rank = conn_may_move(c) ? c->ready : now;
         return;
     }
-    delay = waits ? forecast_delay(w->o.board->forecast, c->fd) : 0;
+    delay = waits ? path_times_delay(w->o.board->path_times, c->fd) : 0;
     c->lane = (uint8_t)choice_lane(delay);
     c->rank = choice_rank(c->ready, delay);
 }

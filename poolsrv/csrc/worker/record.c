@@ -64,17 +64,17 @@ record_show(Current *now, const Request *r, uint64_t complete)
 void
 record_learn(const Worker *w, const Request *r, uint64_t took)
 {
-    Forecast *forecast = w->o.board->forecast;
+    PathTimes *times = w->o.board->path_times;
     const char *base = r->buffer + r->start;
     const Http1Head *head = &r->head;
     const char *path = base + head->target.at;
     const char *query;
 
-    if (!forecast_learns(forecast, took))
+    if (!path_times_learns(times, took))
         return;
     query = memchr(path, '?', head->target.len);
-    forecast_learn(forecast, base + head->method.at, head->method.len, path,
-                   query ? (size_t)(query - path) : head->target.len, took);
+    path_times_learn(times, base + head->method.at, head->method.len, path,
+                     query ? (size_t)(query - path) : head->target.len, took);
 }
 
 void

@@ -157,7 +157,7 @@ threads_poll(Worker *w, Thread *t, int timeout)
         worker_break(w, errno);
     }
     t->now = clock_now();
-    room = forecast_knows(w->o.board->forecast) ? room_here(w) : INT32_MAX;
+    room = path_times_known(w->o.board->path_times) ? room_here(w) : INT32_MAX;
     for (i = 0; i < n; i++) {
         Conn *c;
         switch ((uint32_t)events[i].data.u64) {

@@ -10,23 +10,23 @@
 #define MICROSECOND UINT64_C(1000)
 #define MILLISECOND UINT64_C(1000000)
 
-static Forecast
-new_forecast(void)
+static PathTimes
+new_path_times(void)
 {
-    return (Forecast){.seed = UINT64_C(0xcbf29ce484222325), .factor = 10};
+    return (PathTimes){.seed = UINT64_C(0xcbf29ce484222325), .factor = 10};
 }
 
 static void
-ran(Forecast *f, const char *method, const char *path, uint64_t took)
+ran(PathTimes *f, const char *method, const char *path, uint64_t took)
 {
-    if (forecast_learns(f, took)) {
-        forecast_learn(f, method, strlen(method), path, strlen(path), took);
+    if (path_times_learns(f, took)) {
+        path_times_learn(f, method, strlen(method), path, strlen(path), took);
     }
 }
 
 /* What is forecast for a request that waits in a socket; it stays there. */
 static uint64_t
-forecast(const Forecast *f, const char *request)
+forecast(const PathTimes *f, const char *request)
 {
     char left[4096];
     uint64_t usual;
@@ -34,7 +34,7 @@ forecast(const Forecast *f, const char *request)
     CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     CHECK(send(pair[0], request, strlen(request), 0) ==
           (ssize_t)strlen(request));
-    usual = forecast_of(f, pair[1]);
+    usual = path_times_usual(f, pair[1]);
     CHECK(recv(pair[1], left, sizeof left, MSG_DONTWAIT) ==
               (ssize_t)strlen(request) ||
           *request == '\0');
@@ -46,7 +46,7 @@ forecast(const Forecast *f, const char *request)
 static void
 test_one_long_request_is_enough(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     CHECK(forecast(&f, "GET /report HTTP/1.1\r\n") == 0);
     ran(&f, "GET", "/report", 10 * MILLISECOND);
     CHECK(forecast(&f, "GET /report HTTP/1.1\r\n") == 10 * MILLISECOND);
@@ -59,26 +59,26 @@ test_one_long_request_is_enough(void)
 static void
 test_short_requests_leave_no_trace(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     ran(&f, "GET", "/", LADDER_SLOW - 1);
-    CHECK(!forecast_knows(&f));
+    CHECK(!path_times_known(&f));
     ran(&f, "GET", "/", LADDER_SLOW);
-    CHECK(forecast_knows(&f));
+    CHECK(path_times_known(&f));
 }
 
 static void
 test_without_a_factor_nothing_is_learned(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     atomic_store(&f.factor, 0);
     ran(&f, "GET", "/report", 10 * MILLISECOND);
-    CHECK(!forecast_knows(&f));
+    CHECK(!path_times_known(&f));
 }
 
 static void
 test_numbers_in_a_path_are_one(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     ran(&f, "GET", "/users/7/orders", 10 * MILLISECOND);
     CHECK(forecast(&f, "GET /users/12345/orders HTTP/1.1\r\n") != 0);
     CHECK(forecast(&f, "GET /users/9f8e-77/orders HTTP/1.1\r\n") != 0);
@@ -89,7 +89,7 @@ test_numbers_in_a_path_are_one(void)
 
 /* So many requests until the forecast has passed `until`, up or down. */
 static int
-takes(Forecast *f, uint64_t took, uint64_t until, bool up)
+takes(PathTimes *f, uint64_t took, uint64_t until, bool up)
 {
     for (int i = 0; i < 1000; i++) {
         const uint64_t usual = forecast(f, "GET /a HTTP/1.1\r\n");
@@ -104,7 +104,7 @@ takes(Forecast *f, uint64_t took, uint64_t until, bool up)
 static void
 test_it_follows_a_change(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     ran(&f, "GET", "/a", MILLISECOND);
     CHECK(takes(&f, 100 * MILLISECOND, 70 * MILLISECOND, true) < 50);
     CHECK(takes(&f, 50 * MICROSECOND, LADDER_SLOW, false) < 60);
@@ -116,7 +116,7 @@ test_it_follows_a_change(void)
 static void
 test_one_that_took_long_once_changes_little(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     uint64_t usual;
     ran(&f, "GET", "/a", MILLISECOND);
     ran(&f, "GET", "/a", 1000 * MILLISECOND);
@@ -127,7 +127,7 @@ test_one_that_took_long_once_changes_little(void)
 static void
 test_no_time_is_too_long(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     ran(&f, "GET", "/a", UINT64_MAX);
     for (int i = 0; i < 100; i++) {
         ran(&f, "GET", "/a", UINT64_MAX);
@@ -142,7 +142,7 @@ test_what_is_no_request_is_not_known(void)
         "",     " ",   "GET",         "\r\n",
         "\xff", "GET", "GET\r\n/a\n", "ANAMEFARTOOLONGFORAMETHOD /a HTTP/1.1",
     };
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     ran(&f, "GET", "/a", 10 * MILLISECOND);
     for (size_t i = 0; i < sizeof heads / sizeof heads[0]; i++) {
         CHECK(forecast(&f, heads[i]) == 0);
@@ -154,8 +154,8 @@ test_what_is_no_request_is_not_known(void)
 static void
 test_a_long_path(void)
 {
-    char path[3 * FORECAST_PATH] = "/", request[sizeof path + 32];
-    Forecast f = new_forecast();
+    char path[3 * PATH_TIMES_PATH] = "/", request[sizeof path + 32];
+    PathTimes f = new_path_times();
     memset(path + 1, 'x', sizeof path - 2);
     ran(&f, "GET", path, 10 * MILLISECOND);
     snprintf(request, sizeof request, "GET %s HTTP/1.1\r\n", path);
@@ -164,10 +164,10 @@ test_a_long_path(void)
 
 /* Does a request that waits cost a system call? */
 static bool
-is_looked_up(const Forecast *f)
+is_looked_up(const PathTimes *f)
 {
     errno = 0;
-    CHECK(forecast_delay(f, -1) == 0);
+    CHECK(path_times_delay(f, -1) == 0);
     return errno == EBADF;
 }
 
@@ -175,7 +175,7 @@ is_looked_up(const Forecast *f)
 static void
 test_where_no_path_is_slow_none_is_looked_up(void)
 {
-    Forecast f = new_forecast();
+    PathTimes f = new_path_times();
     f.patience = MILLISECOND;
     CHECK(!is_looked_up(&f));
     ran(&f, "GET", "/a", 5 * MILLISECOND);

@@ -35,7 +35,7 @@ test_rows_lie_apart_and_fill_the_mapping(void)
      sizes[count++] = sizeof *(pointer))
     ROW(b.supervisor);
     ROW(b.notice);
-    ROW(b.forecast);
+    ROW(b.path_times);
     for (uint32_t i = 0; i < SLOTS; i++) {
         ROW(&b.loads[i]);
     }
@@ -69,9 +69,9 @@ test_a_new_one_is_all_zero_but_for_the_seed(void)
 {
     Scoreboard b = board_open(), other = board_open();
     const char *end = (const char *)b.base + b.size;
-    CHECK(b.forecast->seed != other.forecast->seed);
+    CHECK(b.path_times->seed != other.path_times->seed);
     scoreboard_detach(&other);
-    b.forecast->seed = 0;
+    b.path_times->seed = 0;
     for (const char *at = (const char *)b.supervisor; at < end; at++) {
         CHECK(*at == 0);
     }

@@ -15,7 +15,7 @@ parse(const uint8_t *data, size_t size, size_t *length, ProxyHeader *header)
     if (size > 0) {
         memcpy(block, data, size);
     }
-    const ProxyResult result = proxy_parse(block, size, length, header);
+    const ProxyResult result = proxy_header_parse(block, size, length, header);
     free(block);
     return result;
 }

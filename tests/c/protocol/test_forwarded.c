@@ -20,7 +20,7 @@ reads(const char *text, const char *host, uint16_t port)
     char *block = malloc(strlen(text) + 1);
     CHECK(block != NULL);
     memcpy(block, text, strlen(text));
-    const bool good = address_parse(&address, block, strlen(text));
+    const bool good = address_text_parse(&address, block, strlen(text));
     free(block);
     if (!good) {
         CHECK(address.family == AF_UNIX); /* it is left alone */
@@ -88,7 +88,7 @@ test_no_addresses(void)
         CHECK(!reads(texts[i], "", 0));
     }
     Address address;
-    CHECK(!address_parse(&address, "192.0.2.1\0", 10));
+    CHECK(!address_text_parse(&address, "192.0.2.1\0", 10));
 }
 
 static void
@@ -98,7 +98,7 @@ test_addresses_that_nobody_may_know(void)
                                         "_a.b-c_d:_port"};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
         Address address = {.family = AF_UNIX};
-        CHECK(address_parse(&address, texts[i], strlen(texts[i])));
+        CHECK(address_text_parse(&address, texts[i], strlen(texts[i])));
         CHECK(address.family == AF_UNSPEC && address.port == 0);
     }
 }
@@ -107,7 +107,7 @@ static Address
 parsed(const char *text)
 {
     Address address;
-    CHECK(address_parse(&address, text, strlen(text)));
+    CHECK(address_text_parse(&address, text, strlen(text)));
     return address;
 }
 

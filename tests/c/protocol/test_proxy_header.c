@@ -129,7 +129,7 @@ parse(const Given *given, size_t size, size_t *length, ProxyHeader *header)
     char *block = malloc(size > 0 ? size : 1);
     CHECK(block != NULL);
     memcpy(block, given->bytes, size);
-    const ProxyResult result = proxy_parse(block, size, length, header);
+    const ProxyResult result = proxy_header_parse(block, size, length, header);
     free(block);
     return result;
 }
@@ -171,7 +171,7 @@ test_what_follows_is_left_alone(void)
     static const char bytes[] = "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n\r\nGET";
     ProxyHeader header;
     size_t length;
-    CHECK(proxy_parse(bytes, sizeof(bytes) - 1, &length, &header) ==
+    CHECK(proxy_header_parse(bytes, sizeof(bytes) - 1, &length, &header) ==
           PROXY_DONE);
     CHECK(length == strlen("PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n"));
 }

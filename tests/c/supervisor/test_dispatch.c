@@ -186,7 +186,7 @@ connects_and_asks(const Server *s)
 static void
 slow_takes(Server *s, uint64_t nanoseconds)
 {
-    forecast_learn(s->board.forecast, "GET", 3, "/slow", 5, nanoseconds);
+    path_times_learn(s->board.path_times, "GET", 3, "/slow", 5, nanoseconds);
 }
 
 static int

@@ -37,9 +37,9 @@ setup_open(void)
     s->worker = calloc(1, sizeof *s->worker);
     CHECK(s->worker != NULL);
     s->worker->o.board = &s->board;
-    atomic_store(&s->board.forecast->factor, TIMES);
-    atomic_store(&s->board.forecast->patience, CLOCK_SECOND);
-    forecast_learn(s->board.forecast, "GET", 3, "/slow", 5, SLOW_TAKES);
+    atomic_store(&s->board.path_times->factor, TIMES);
+    atomic_store(&s->board.path_times->patience, CLOCK_SECOND);
+    path_times_learn(s->board.path_times, "GET", 3, "/slow", 5, SLOW_TAKES);
     return s;
 }
 
