@@ -4,6 +4,7 @@ Used by every process. `logging` takes a message as it takes any text, and pools
 its code: `_log.info(operator_messages.WORKER_READY, extra=...)`. A code is never used again
 for something else; a message that is gone leaves a gap.
 `python -m poolsrv.operator_messages` prints ERRORS.md.
+Long, because the table of messages is.
 """
 
 import re

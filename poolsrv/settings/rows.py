@@ -4,7 +4,7 @@ A row of Settings is all there is to an option: from it come the flag, the
 environment variable, the key in the file, validation, help, `poolsrv config`
 and SETTINGS.md. How a text is read is in kinds.py, where it may stand in
 sources.py. Every process holds the same Settings; inside, no value can be wrong.
-The file is long because the table is.
+Long, because the table of options is.
 """
 
 import dataclasses

@@ -8,8 +8,8 @@ Each event and each action is carried out on its own: an exception is logged
 and counted, and the next event follows. What was left undone has a deadline in
 the pool, or is brought about by `_show`.
 
-Longer than other files, since it holds both ends of each thread of events: what is
-heard, and what is done about it. The parts are named.
+Long, because it holds both ends of each thread of events: what is heard, and what is
+done about it. The parts are named.
 """
 
 import contextlib

@@ -4,8 +4,8 @@ Supervisor only. Knows no sockets, no processes and no clock: callers pass
 `now` (monotonic seconds) and carry out the actions it returns, in order. What
 cannot happen in the present state raises Unfit and changes nothing.
 
-Longer than other files, since it is one machine: what happens to a template
-concerns slots, what happens to a slot concerns generations. The parts are named.
+Long, because it is one machine: what happens to a template concerns slots,
+what happens to a slot concerns generations. The parts are named.
 """
 
 from collections.abc import Iterable

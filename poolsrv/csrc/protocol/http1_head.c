@@ -6,6 +6,8 @@
  *
  * Measured on a machine of 2 cores: 40 bytes of wrk in 35 ns, 93 of curl in
  * 60 ns, 646 of a browser (16 fields) in 265 ns.
+ *
+ * Long, because it follows the grammar, from the first byte to the last.
  */
 #include "protocol/lex.h"
 

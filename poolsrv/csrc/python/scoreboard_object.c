@@ -1,4 +1,6 @@
-/* Binding: _core.Scoreboard, FIELDS, UPPERS and BOUNDS. */
+/* Binding: _core.Scoreboard, FIELDS, UPPERS and BOUNDS.
+ *
+ * Long, because each row and each constant is converted by a few lines. */
 #include "python/core.h"
 
 #include <string.h>

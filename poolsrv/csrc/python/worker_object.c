@@ -1,4 +1,7 @@
-/* Binding: _core.Reactor, a worker's threads and its application. */
+/* Binding: _core.Reactor, a worker's threads and its application.
+ *
+ * Long, because it is both ways between them: what Python gives to a worker
+ * when it is made, and what the worker calls for each request. */
 #include "python/core.h"
 
 #include <sys/random.h>

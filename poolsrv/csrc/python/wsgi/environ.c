@@ -5,6 +5,8 @@
  * with a copy of a template (one memcpy for CPython), keys are made once, and
  * values that clients repeat (Host, User-Agent, Accept, their address) are
  * compared with the last one and shared.
+ *
+ * Long, because every key of environ is made here.
  */
 #include "python/wsgi/wsgi.h"
 

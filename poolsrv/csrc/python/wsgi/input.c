@@ -3,6 +3,8 @@
  * The body is complete before the application runs, in memory or in a file, so
  * that no read ever waits; or, with request buffering off, each read takes what
  * the client has sent and waits for more.
+ *
+ * Long, because each of a file's ways to read stands beside the others.
  */
 #include "python/wsgi/wsgi.h"
 #include "worker/body_streamed.h"

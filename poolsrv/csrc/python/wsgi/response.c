@@ -3,6 +3,9 @@
  * A small answer is put together in the thread's buffer, so that one system
  * call sends it after the interpreter is let go; a large body is sent from
  * where it lies, and its owner kept until the client has it.
+ *
+ * Long, because the kinds of a body (one piece, pieces, a file) share the rules
+ * of the head that goes before.
  */
 #include "python/wsgi/wsgi.h"
 #include "worker/exchange.h"
