@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -291,6 +292,32 @@ def test_what_is_no_command_ends_nothing(path: Path, line: bytes, server: Start)
         said = client.recv(65536)
     assert not line or json.loads(said)["error"]
     assert ask(path, Command("hello")).result["pid"] == probe.pid
+
+
+def test_events_are_no_more_than_a_socket_takes(path: Path) -> None:
+    import logging
+    import select
+
+    from poolsrv.supervisor.control import Control, Served
+    from poolsrv.supervisor.pool import Pool
+
+    with listen(path) as listener, ThreadPoolExecutor() as executor:
+        listener.setblocking(True)
+        pool = Pool(1, 1, startup_timeout=1, graceful_timeout=1)
+        served = Served({}, -1, dict, [])
+        control = Control(listener, pool, served, lambda _: None, lambda _: None)
+        for number in range(200):  # as of workers that cannot load, again and again
+            text = f"{number} " + "\u00e9" * 8_000
+            control.events.emit(logging.makeLogRecord({"msg": text, "levelname": "ERROR"}))
+        asked = executor.submit(ask, path, Command("events"), 10)
+        client = control.accept()
+        assert client is not None
+        select.select([client], [], [], 10)
+        assert not control.read(client)
+        control.close(client)
+        events = asked.result().result["events"]
+    assert len(json.dumps(events)) < 200_000
+    assert events[-1]["message"].startswith("199 ")
 
 
 def test_clients_that_say_nothing_make_room(path: Path, server: Start) -> None:

@@ -6,6 +6,7 @@ COMMANDS; those that end later (`reload`, `recycle`, `scale`) keep their client 
 """
 
 import collections
+import json
 import logging
 import os
 import socket
@@ -28,6 +29,10 @@ _log = logging.getLogger("poolsrv")
 _CLIENTS = 32
 
 _EVENTS = 200
+
+# Bytes of events in an answer, the newest: as many as a socket takes at once where
+# net.core.wmem_max is what Linux has by default (208 KiB). One may have 16 KB.
+_EVENTS_SHOWN = 1 << 17
 
 _ENDS = "the server ends"
 
@@ -147,9 +152,12 @@ class Control:
         body = answer.encode()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(body) + 4096)
         try:
-            socket.send_fds(client, [body], fds)
+            sent = socket.send_fds(client, [body], fds)
         except OSError as error:
             _log.warning(say.CONTROL_CLIENT_GONE, error)
+            return
+        if sent < len(body):
+            _log.warning(say.CONTROL_CLIENT_GONE, f"{sent} of {len(body)} bytes")
 
     @property
     def _ends(self) -> bool:
@@ -180,7 +188,14 @@ class Control:
         return Answer(self._served.settings())
 
     def show_events(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
-        return Answer({"events": list(self.events.records)})
+        shown: collections.deque[Mapping[str, object]] = collections.deque()
+        room = _EVENTS_SHOWN
+        for record in reversed(self.events.records):
+            room -= len(json.dumps(record))
+            if room < 0:
+                break
+            shown.appendleft(record)
+        return Answer({"events": list(shown)})
 
     def reload(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
         if self._ends:
