@@ -223,6 +223,22 @@ def test_the_client_need_not_wait_for_close(
     assert client.get("/bodies").body == b"abc"
 
 
+@pytest.mark.parametrize(("size", "count"), [(3, 1), (3, 5), (30_000, 1)])
+def test_nor_where_only_the_end_of_the_connection_tells(
+    site: Server, size: int, count: int
+) -> None:
+    name = f"late-end-{size}-{count}"
+    with closing(Gate(folder(site), name)) as gate, Client(site.address) as client:
+        path = f"/close-late?gate={name}&size={size}&count={count}"
+        client.send(head("GET", path, version="1.0"))
+        received = b""
+        while data := client.socket.recv(65536):
+            received += data
+        assert received.partition(b"\r\n\r\n")[2] == b"x" * size * count
+        site.wait_until(gate.arrivals)
+        gate.release(1)
+
+
 # wsgi.file_wrapper
 
 

@@ -12,6 +12,7 @@
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
+#include "worker/stream.h"
 
 #include "common/clock.h"
 #include "common/status.h"
@@ -366,6 +367,22 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
     return failed || PyErr_Occurred() ? -1 : 0;
 }
 
+/* Only the end of the connection tells the end of this body. What a slow reader
+ * has left to wait comes before it, and the end then with the request's. */
+static void
+end_our_side(Context *x)
+{
+    PyThreadState *own = PyEval_SaveThread();
+    if (context_hold(x)) {
+        if (pieces_flush(x->thread, x->conn, STREAM_MORE) == 0 &&
+            x->conn->out == NULL && !x->conn->gone) {
+            stream_end(x->conn);
+        }
+        context_let_go(x);
+    }
+    PyEval_RestoreThread(own);
+}
+
 /* The body is complete, and close() comes: the client need not wait for it.
  * What is left goes with what follows, or with the next tick if close() is
  * slow. */
@@ -385,6 +402,10 @@ end_iterable(Context *x, StartResponse *sr)
             } else {
                 transmit(x, NULL, 0, Py_None);
             }
+        }
+        if (!failed && sr->answer.framing == FRAMING_CLOSE &&
+            x->conn->ending == ENDING_CLOSE) {
+            end_our_side(x);
         }
     }
     gate_leave(sr->gate);
