@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from poolsrv import _core, access_log, exporter, log, privileges, processes
+from poolsrv import _core, access_log, changes, exporter, log, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
@@ -114,6 +114,8 @@ def _run(
     others: frozenset[int],
 ) -> int:
     _ask_the_kernel()
+    if settings.reload_on_change:
+        changes.require()
     # The usual soft limit of 1024 is for programs that use select(): idle connections
     # alone may be more. The application has what the server was started with.
     usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -237,6 +239,19 @@ def _run(
 
             return Template(generation, run)
 
+        def start_watcher() -> Child:
+            def run() -> None:
+                close_supervisors_own()
+                for pair in channels:
+                    for end in pair:
+                        end.close()
+                if admin is not None:
+                    admin.socket.close()
+                log.setup(settings.log_level, settings.log_format, "watcher")
+                changes.watch(changes.folders(settings, job.folder), job.lifeline)
+
+            return Child.start("watcher", run)
+
         def reopen_logs() -> None:
             with privileges.acting_as(whom):  # who may have put anything in its place
                 access_log.reopen(job.access_log, job.access_log_place)
@@ -290,6 +305,8 @@ def _run(
             _log.info(say.KEEPS, whom.uid, kept)
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
+        if settings.reload_on_change:
+            stack.callback(start_watcher().end, 0)
         finish = supervisor.run()
     if finish.text:
         raise ApplicationError(finish.text)

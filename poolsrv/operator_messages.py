@@ -379,6 +379,29 @@ CONTROL_CLIENT_GONE = Message(
     _NOTHING,
 )
 
+WATCHES = Message(
+    411,
+    "changes of code reload the application; watched: %s",
+    "`--reload-on-change`.",
+    "When a Python file in these folders changes, the server reloads.",
+    _NOTHING,
+)
+CODE_CHANGED = Message(
+    412,
+    "code has changed: %s",
+    "A Python file in a folder that is watched was written, made or removed.",
+    "As for SIGHUP.",
+    _NOTHING,
+)
+WATCHES_NO_MORE = Message(
+    413,
+    "changes of code are not seen any more",
+    "The kernel or the library watchfiles has refused to watch; the traceback says why.",
+    "The server serves on. SIGHUP and `poolsrv reload` still reload.",
+    "Often `fs.inotify.max_user_watches` is too low for the folder: raise it, or start in a "
+    "smaller folder.",
+)
+
 # 5xx: what surrounds the server.
 
 STDOUT_FULL = Message(

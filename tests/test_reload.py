@@ -1,5 +1,6 @@
 """Reload with real processes: new code, no request lost, a failure that changes nothing."""
 
+import importlib.util
 import os
 import signal
 import threading
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from poolsrv import changes
+from poolsrv.errors import ConfigError
+from poolsrv.settings.rows import Settings
 from tests.client import Client
 from tests.server import Server
 
@@ -177,6 +181,59 @@ def test_reloads_while_one_runs_are_one_more(server: Start, site: Site) -> None:
     changing.wait_until(lambda: answer(changing) == b"2", deadline=30)
     changing.wait_until(lambda: len(changing.templates()) == 1)
     assert changing.metric("poolsrv_reloads_total", outcome="done") == 2
+
+
+def test_a_change_of_code_reloads_and_a_broken_one_changes_nothing(
+    server: Start, site: Site
+) -> None:
+    changing = server(
+        "changing:app",
+        processes=2,
+        chdir=site.folder,
+        reload_on_change=True,
+        allow_errors="reload failed",
+        **site.options,
+    )
+    changing.wait_for_log("code reload the application; watched: ")
+
+    def serves(code: str, body: bytes) -> bool:
+        site.write_code(code)  # again: whoever is just about to watch does not see the first
+        return answer(changing) == body
+
+    changing.wait_until(lambda: serves(APP.format(number=2), b"2"), deadline=30)
+    changing.wait_until(lambda: len(changing.templates()) == 1, deadline=30)
+    with Kept(changing, clients=4) as clients:
+        failed = changing.metric("poolsrv_reloads_total", outcome="failed")
+        site.write_code("def app(")
+        changing.wait_for_metric(failed + 1, "poolsrv_reloads_total", outcome="failed")
+        clients.wait_for(2)
+        assert answer(changing) == b"2"
+        site.write(3)
+        changing.wait_until(lambda: answer(changing) == b"3", deadline=30)
+        assert clients.failures == []
+    (watcher,) = changing.named("pool:watcher")
+    changing.wait_until(lambda: len(changing.templates()) == 1, deadline=30)
+    assert changing.stop() == 0
+    assert not Path(f"/proc/{watcher}").exists()
+
+
+def test_watching_without_the_library_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=r"poolsrv\[watch\]"):
+        changes.require()
+
+
+def test_the_folders_that_are_watched(tmp_path: Path) -> None:
+    for name in ("site/package", "other", "scripts"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "scripts" / "app.wsgi").touch()
+    given = Settings(
+        application=str(tmp_path / "scripts" / "app.wsgi"),
+        chdir="site",
+        pythonpath=("package", "../other", "none"),
+    )
+    found = [tmp_path / name for name in ("other", "scripts", "site")]
+    assert changes.folders(given, str(tmp_path)) == found
 
 
 def test_a_stop_during_a_reload(server: Start, site: Site) -> None:

@@ -69,8 +69,8 @@ _OTHERS = (
     ),
     (
         "reload touch-reload py-autoreload reload-dir reload-engine reload-extra-file "
-        "reload-on-changes",
-        "code is loaded anew when the server gets SIGHUP, without losing a request",
+        "reload-on-changes reload-include reload-exclude reload-delay reload-paths reload-tick",
+        "SIGHUP loads code anew without losing a request; in development --reload-on-change does",
     ),
     (
         "master -M enable-threads vacuum die-on-term strict need-app lazy-apps lazy "
@@ -165,7 +165,7 @@ _FAMILIES = (
     ("ws-", "WebSockets are not served; leave it out"),
     ("websocket-", "WebSockets are not served; leave it out"),
     ("asgi-", "poolsrv serves WSGI only; leave it out"),
-    ("reload-", "code is loaded anew when the server gets SIGHUP, without losing a request"),
+    ("reload-ignore-", "--reload-on-change watches Python files only, and no virtual environment"),
     ("log-syslog-", "there are --log-level, --log-format text|json and --access-log"),
     ("static-", "static files are not served yet: a proxy in front or WhiteNoise does it"),
     ("statsd-", "poolsrv serves its metrics to Prometheus: --admin ADDRESS, at /metrics"),

@@ -201,6 +201,16 @@ class Settings:
             "what it opens while loading is shared.",
         ),
     ] = False
+    reload_on_change: Annotated[
+        bool,
+        Row(
+            flag(),
+            PROCESSES,
+            "For development: reload when a Python file changes in a folder that the application "
+            "is imported from. Needs poolsrv[watch].",
+            reloadable=False,
+        ),
+    ] = False
     max_requests: Annotated[
         int,
         Row(
@@ -616,6 +626,11 @@ class Settings:
             raise ConfigError(
                 "on-template-ready: the template loads nothing without preload",
                 "add --preload, or use on-worker-start",
+            )
+        if self.reload_on_change and self.user is not None:
+            raise ConfigError(
+                "reload-on-change is for development, and runs no watcher beside --user",
+                "leave one of them out; poolsrv reload brings new code in production",
             )
         if self.proxy_protocol == "on" and not self.trust_proxy:
             raise ConfigError(
