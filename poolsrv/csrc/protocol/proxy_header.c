@@ -131,7 +131,7 @@ read_tls(const Record *tls, TlsNote *note)
     size_t left = tls->size - TLS_RECORD_HEAD;
     Record inner;
     *note = (TlsNote){.version = TLS_OTHER,
-                      .verified = (uint8_t)read_verified(tls->value)};
+                      .verified = read_verified(tls->value) & 0xf};
     while (left) {
         if (!next_record(&bytes, &left, &inner)) {
             return false;
