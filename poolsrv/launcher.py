@@ -48,7 +48,7 @@ from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
-from poolsrv.worker.loader import enter, require, started_in
+from poolsrv.worker.loader import enter, release, require, started_in
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
 
@@ -161,6 +161,7 @@ def _run(
             sites=[site_of(listener) for listener in listeners],
             once=_owned(stack, make()),
             folder=str(Path.cwd()),
+            release=release(settings),
         )
         # Not before: a start that fails says one thing.
         _log.info(
@@ -223,7 +224,9 @@ def _run(
                 with privileges.acting_as(whom):
                     enter(folder)
                 given = _reloaded(settings, use_passed(read_again(), passed))
-                jobs[generation] = dataclasses.replace(job, settings=given, folder=str(Path.cwd()))
+                jobs[generation] = dataclasses.replace(
+                    job, settings=given, folder=str(Path.cwd()), release=release(given)
+                )
                 pool.set_times(given.startup_timeout, given.graceful_timeout)
                 supervisor.set_limits(Limits.of(given))
             work = jobs.setdefault(generation, job)

@@ -8,7 +8,7 @@ import pytest
 
 from poolsrv.errors import ApplicationError, ConfigError
 from poolsrv.settings.rows import Settings
-from poolsrv.worker.loader import load, prepare
+from poolsrv.worker.loader import load, prepare, release
 
 SOURCE = """
 def application(environ, start_response):
@@ -179,6 +179,26 @@ def test_prepare_puts_the_folder_first_then_the_paths() -> None:
     prepare(Settings(chdir="site", pythonpath=("lib", str(start))))
     assert Path.cwd() == start / "site"
     assert sys.path[:3] == [str(start / "site"), str(start / "site/lib"), str(start)]
+
+
+def test_the_release_of_a_generation_is_left_only_when_it_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    link = tmp_path / "current"
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    link.symlink_to("old")
+    settings = Settings(chdir=str(link))
+    pinned = release(settings)
+    link.unlink()
+    link.symlink_to("new")
+    prepare(settings, None, pinned)
+    assert Path.cwd().name == "old"
+    (tmp_path / "old").rmdir()
+    prepare(settings, str(tmp_path), pinned)
+    assert Path.cwd().name == "new"
 
 
 @pytest.mark.parametrize(

@@ -311,7 +311,10 @@ def test_a_folder_that_a_deploy_has_replaced(server: Start, tmp_path: Path) -> N
     running.wait_until(lambda: get(running.address)[1] == b"new", deadline=20)
 
 
-def test_a_reload_follows_the_link_that_a_deploy_has_turned(server: Start, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["cd", "chdir"])
+def test_a_reload_follows_the_link_that_a_deploy_has_turned(
+    server: Start, tmp_path: Path, way: str
+) -> None:
     link = tmp_path / "current"
 
     def deploy(words: str) -> None:
@@ -322,7 +325,9 @@ def test_a_reload_follows_the_link_that_a_deploy_has_turned(server: Start, tmp_p
             "    start('200 OK', [('Content-Type', 'text/plain')])\n"
             f"    return [b'{words}']\n"
         )
-        (release / "poolsrv.toml").write_text(f"server-header = {str(words == 'new').lower()}\n")
+        if way == "cd":
+            options = f"server-header = {str(words == 'new').lower()}\n"
+            (release / "poolsrv.toml").write_text(options)
         link.unlink(missing_ok=True)
         link.symlink_to(release)
 
@@ -330,9 +335,10 @@ def test_a_reload_follows_the_link_that_a_deploy_has_turned(server: Start, tmp_p
     running = server(
         "./site.wsgi",
         processes=1,
-        through=["env", "-C", str(link), f"PWD={link}"],
+        through=["env", "-C", str(link), f"PWD={link}"] if way == "cd" else [],
         env={"PYTHONPATH": str(ROOT)},
         allow_errors="ended by SIGKILL",
+        **({"chdir": link} if way == "chdir" else {}),
     )
     deploy("new")
     running.kill(running.workers()[0])  # who is replaced meanwhile serves what the others do

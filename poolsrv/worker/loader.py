@@ -64,11 +64,21 @@ def enter(folder: str) -> None:
         ) from None
 
 
-def prepare(settings: Settings, folder: str | None = None) -> None:
+def release(settings: Settings) -> str | None:
+    """The folder that --chdir leads to now, for all workers of a generation.
+
+    A deploy turns a link first and asks for the reload later: a worker that is replaced in
+    between must not serve other code than its siblings.
+    """
+    return None if settings.chdir is None else str(Path(settings.chdir).resolve())
+
+
+def prepare(settings: Settings, folder: str | None = None, pinned: str | None = None) -> None:
     """Make this process's folder and sys.path what the application expects.
 
     `folder` is where the server was started: it may have been replaced since, and we
-    would be in the one that is gone.
+    would be in the one that is gone. `pinned` is the `release` of our generation: if it
+    has been removed, what takes its place serves rather than nothing.
 
     The working directory comes first on the path, then Settings.pythonpath.
     Raises ConfigError for a folder that is not there.
@@ -77,7 +87,7 @@ def prepare(settings: Settings, folder: str | None = None) -> None:
         enter(folder)
     if settings.chdir is not None:
         try:
-            os.chdir(settings.chdir)
+            os.chdir(pinned if pinned is not None and Path(pinned).is_dir() else settings.chdir)
         except OSError as error:
             raise ConfigError(
                 f"chdir: {settings.chdir}: {error.strerror}", "give a folder that is there"

@@ -58,6 +58,7 @@ class Job:
     sites: list[Site]
     once: int  # the file of poolsrv.once
     folder: str  # where the server was started
+    release: str | None  # the folder of --chdir when this generation began
 
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
@@ -102,7 +103,7 @@ def run(job: Job, slot: int) -> None:
     try:
         application = job.application
         if application is None:
-            prepare(settings, job.folder)
+            prepare(settings, job.folder, job.release)
             application = load(settings.application)
             forks.stay(born)
             if changed := forks.take_back(handlers, sender.fileno()):

@@ -46,7 +46,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
         born = os.getpid()
         importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
-            prepare(job.settings, job.folder)
+            prepare(job.settings, job.folder, job.release)
             attach(job.once)
             job.application = load(job.settings.application)
             forks.stay(born)
