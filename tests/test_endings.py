@@ -297,13 +297,15 @@ def test_bodies_of_all_clients_together_are_limited(server: Start) -> None:
             clients.append(client)
             probe.wait_for_metric(number, "poolsrv_connections", state="reading")
         probe.wait_until(lambda: sum("deleted" in name for name in probe.descriptors(worker)) >= 7)
+        assert 600_000 <= probe.metric("poolsrv_worker_buffered_bytes") < 3_000_000
         for client in clients:
             client.send(b"x")
             assert client.receive().body == b"x" * 600_000
+    probe.wait_for_metric(0, "poolsrv_worker_buffered_bytes")
 
 
 def test_a_request_in_parts_is_refused_when_too_much_is_kept(server: Start) -> None:
-    probe = server(PROBE, processes=1, threads=2, worker_buffer=3000)
+    probe = server(PROBE, processes=1, threads=2, worker_buffer=3000, allow_errors=".")
     with ExitStack() as stack:
         slow = [stack.enter_context(Client(probe.address)) for _ in range(3)]
         for number, client in enumerate(slow[:2], 1):
@@ -313,6 +315,8 @@ def test_a_request_in_parts_is_refused_when_too_much_is_kept(server: Start) -> N
         assert slow[2].receive().status == 503
         with Client(probe.address) as whole:
             assert whole.get("/x").status == 200
+        probe.kill(probe.workers()[0])
+        probe.wait_for_metric(0, "poolsrv_worker_buffered_bytes")
 
 
 def test_responses_of_all_clients_together_are_limited(server: Start) -> None:

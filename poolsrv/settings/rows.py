@@ -527,7 +527,8 @@ class Settings:
             "How much memory request heads, bodies and responses of all clients of a worker may "
             "take together. Beyond it bodies are spooled, a thread waits until the client has "
             "taken its response, and a request that comes in parts is answered 503; 0 for no "
-            "limit.",
+            "limit. Spooled bodies are bounded each by limit-request-body, not in sum: give the "
+            "temporary folder a file system of the size that they may take.",
         ),
     ] = 2**28
     server_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Server header field.")] = True

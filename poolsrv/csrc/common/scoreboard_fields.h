@@ -180,7 +180,9 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(waiting_since, GAUGE, 1, "seconds", "", "",                            \
       "Monotonic time since which the first of those waits, 0 if none")      \
     F(waiting_rank, GAUGE, 1, "seconds", "", "",                             \
-      "Lowest rank of those on kept connections (choice.h), 0 if none")
+      "Lowest rank of those on kept connections (choice.h), 0 if none")      \
+    F(buffered, GAUGE, 1, "bytes", "worker_buffered_bytes", "",              \
+      "Memory that requests and responses of clients take: see worker-buffer")
 
 #define SCOREBOARD_THREAD_FIELDS(F)                                           \
     F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \

@@ -31,7 +31,9 @@ conn_count_memory(Worker *w, Conn *c)
         bytes += c->request->capacity + c->request->body_capacity;
     }
     if (bytes != c->buffered) {
-        atomic_fetch_add(&w->buffered, bytes - c->buffered); /* may wrap */
+        /* Not word_add(): all threads do. May wrap. */
+        atomic_fetch_add(w->o.board->workers[w->o.slot].buffered,
+                         bytes - c->buffered);
         c->buffered = bytes;
     }
 }

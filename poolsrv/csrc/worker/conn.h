@@ -98,7 +98,7 @@ struct Conn {
     uint64_t taken;    /* of these, by the client, at the last look */
     uint64_t patience; /* how long we may still wait for its reader */
     uint64_t judged;   /* when that was last found out */
-    uint64_t buffered; /* of w->buffered, so many bytes are for this one */
+    uint64_t buffered; /* of the worker's, so many bytes are for this one */
     uint64_t wasted;   /* bytes thrown away since our side has ended */
     uint8_t state;     /* ConnState; by conn_set_state() */
     uint8_t ending;    /* Ending, of the answer on its way */

@@ -53,7 +53,6 @@ struct Worker {
     Conn *blocks[CONN_BLOCKS];
     _Atomic uint32_t conn_count; /* places made so far */
     _Atomic uint32_t live;       /* of those, in use */
-    _Atomic uint64_t buffered;   /* bytes that connections keep in memory */
     _Atomic uint32_t pace;
     _Atomic bool draining;
     char *spool_folder;
@@ -93,7 +92,7 @@ conn_at(Worker *w, uint32_t index)
 static inline bool
 worker_is_full(const Worker *w)
 {
-    return atomic_load_explicit(&w->buffered, memory_order_relaxed) >=
+    return word_get(w->o.board->workers[w->o.slot].buffered) >=
            w->o.limits.worker_buffer;
 }
 
