@@ -199,15 +199,18 @@ def test_who_waits_for_an_order_is_told_of_the_end(
 
 
 def test_a_reload_while_scaling(server: Start, path: Path, site: Site) -> None:
-    changing = server("changing:app", processes=1, max_processes=4, control=path, **site.options)
-    with Kept(changing, clients=4) as clients:
-        site.write(2)
-        changing.terminate(signal.SIGHUP)
-        told(path, "scale", 4)
-        changing.wait_until(lambda: answer(changing) == b"2", deadline=30)
-        changing.wait_until(lambda: len(changing.workers()) == 4, deadline=30)
-        told(path, "scale", 1)
-        changing.wait_until(lambda: len(changing.workers()) == 1, deadline=30)
+    changing = server(
+        "changing:app", processes=2, threads=2, max_processes=6, control=path, **site.options
+    )
+    with Kept(changing, clients=8) as clients:
+        for body, count in ((b"2", 6), (b"3", 1), (b"4", 2)):
+            site.write(int(body))
+            changing.terminate(signal.SIGHUP)
+            told(path, "scale", count)
+            changing.wait_until(lambda body=body: answer(changing) == body, deadline=30)
+            changing.wait_until(lambda count=count: ready(changing) == count, deadline=30)
+        changing.wait_until(lambda: len(changing.workers()) == 2, deadline=30)
+        changing.wait_until(lambda: len(changing.templates()) == 1, deadline=30)
         assert clients.failures == []
 
 

@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +17,7 @@ from poolsrv.errors import ConfigError
 from poolsrv.settings.rows import Settings
 from tests.client import Client
 from tests.server import Server
+from tests.waiting import wait_until
 
 Start = Callable[..., Server]
 
@@ -242,6 +245,21 @@ def test_a_stop_during_a_reload(server: Start, site: Site) -> None:
     changing.terminate(signal.SIGHUP)
     changing.wait_until(lambda: len(generations(changing)) == 2, deadline=20)
     assert changing.stop() == 0
+
+
+@pytest.mark.parametrize("preload", ["--preload", "--no-preload"])
+def test_a_stop_during_the_first_start(site: Site, tmp_path: Path, preload: str) -> None:
+    loads = tmp_path / "loads"
+    site.write_code(f"open({str(loads)!r}, 'w').close(); import time; time.sleep(600)")
+    command = [sys.executable, "-m", "poolsrv", "serve", "changing:app", preload]
+    command += ["--bind", "127.0.0.1:0", "--admin", "off", "--control", "off"]
+    command += ["--pythonpath", str(site.folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as starting:
+        wait_until(loads.exists, deadline=30)
+        starting.send_signal(signal.SIGTERM)
+        said, log = starting.communicate(timeout=30)
+    assert (starting.returncode, said) == (0, b"")
+    assert b"ERROR" not in log
 
 
 def test_settings_are_read_again_and_what_must_stay_is_named(
