@@ -21,16 +21,16 @@ RESTART_OOM: Final[int]
 RESTART_STARTUP: Final[int]
 RESTART_HANG: Final[int]
 RESTART_RECYCLE: Final[int]
-WORD_READY: Final[int]
-WORD_FAILED: Final[int]
-WORD_REPLACE: Final[int]
-WORD_HUNG: Final[int]
+NEWS_READY: Final[int]
+NEWS_FAILED: Final[int]
+NEWS_REPLACE: Final[int]
+NEWS_HUNG: Final[int]
 EVENT_READABLE: Final[int]
-EVENT_WORD: Final[int]
+EVENT_NEWS: Final[int]
 EVENT_DRAINED: Final[int]
 EVENT_REFUSED: Final[int]
 
-# (EVENT_READABLE, token), (EVENT_WORD, slot, word, text), (EVENT_DRAINED,) or
+# (EVENT_READABLE, token), (EVENT_NEWS, slot, news, text), (EVENT_DRAINED,) or
 # (EVENT_REFUSED, text)
 _Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | tuple[int, str]
 

@@ -268,12 +268,12 @@ def test_what_the_loop_tells(channel: tuple[socket.socket, socket.socket]) -> No
     os.write(sender, b"x")
     assert told() == [(_core.EVENT_READABLE, 7)]
     dispatcher.unwatch(receiver)
-    _core.say(theirs, _core.WORD_FAILED, "Grüße".encode())
-    assert told() == [(_core.EVENT_WORD, 1, _core.WORD_FAILED, "Grüße")]
-    _core.say(theirs, _core.WORD_FAILED, "é".encode() * 16000)
-    assert told() == [(_core.EVENT_WORD, 1, _core.WORD_FAILED, "é" * 8000)]
-    _core.say(theirs, _core.WORD_READY, b"last words")
-    assert dispatcher.hear(1) == [(_core.EVENT_WORD, 1, _core.WORD_READY, "last words")]
+    _core.say(theirs, _core.NEWS_FAILED, "Grüße".encode())
+    assert told() == [(_core.EVENT_NEWS, 1, _core.NEWS_FAILED, "Grüße")]
+    _core.say(theirs, _core.NEWS_FAILED, "é".encode() * 16000)
+    assert told() == [(_core.EVENT_NEWS, 1, _core.NEWS_FAILED, "é" * 8000)]
+    _core.say(theirs, _core.NEWS_READY, b"last words")
+    assert dispatcher.hear(1) == [(_core.EVENT_NEWS, 1, _core.NEWS_READY, "last words")]
     assert dispatcher.hear(1) == []
     dispatcher.stop()
     assert told() == [(_core.EVENT_DRAINED,)]
@@ -286,7 +286,7 @@ def test_a_word_to_nobody_raises() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.close()
     with theirs, pytest.raises(BrokenPipeError):
-        _core.say(theirs.fileno(), _core.WORD_READY, b"")
+        _core.say(theirs.fileno(), _core.NEWS_READY, b"")
 
 
 def test_a_closed_dispatcher_does_nothing_more(listener: socket.socket) -> None:

@@ -330,7 +330,7 @@ def test_a_message_without_its_descriptor_is_dropped() -> None:
         assert select.select([templates[0].control], [], [], 10)[0]
         supervisor._guarded(supervisor._hear_template, 1)
     # A process that the application has forked, and that says what a worker says.
-    supervisor._guarded(supervisor._heard, 0, _core.WORD_READY, "4711 ")
+    supervisor._guarded(supervisor._heard, 0, _core.NEWS_READY, "4711 ")
     supervisor._end()
     assert board.supervisor()[index] == 3
 

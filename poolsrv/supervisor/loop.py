@@ -181,7 +181,7 @@ class Supervisor:
         match event:
             case (_core.EVENT_READABLE, int(token)):
                 self._readable(Watched(token % _KINDS), token // _KINDS)
-            case (_core.EVENT_WORD, int(slot), int(word), str(text)):
+            case (_core.EVENT_NEWS, int(slot), int(word), str(text)):
                 self._heard(slot, word, text)
             case (_core.EVENT_REFUSED, str(text)):
                 _log.warning(say.REFUSED, text)
@@ -291,20 +291,20 @@ class Supervisor:
         speaker, _, text = text.partition(" ")
         if worker is None or speaker != str(worker.pid):
             raise Unfit(f"process {speaker} is not the worker in slot {slot}")
-        if word == _core.WORD_READY:
+        if word == _core.NEWS_READY:
             actions = self._pool.ready(slot, self._now)
             self._rows[slot].ready_at = time.monotonic_ns()
             _log.info(say.WORKER_READY, extra=self._fields(slot))
             self._do(actions)
-        elif word == _core.WORD_FAILED:
+        elif word == _core.NEWS_FAILED:
             actions = self._pool.worker_failed(slot, text, self._now)
             if self._pool.state is ServerState.SERVING and not actions:
                 _log.error(say.WORKER_CANNOT_LOAD, text)
             self._do(actions)
-        elif word == _core.WORD_REPLACE:
+        elif word == _core.NEWS_REPLACE:
             _log.warning(say.WORKER_REPLACED, text, extra=self._fields(slot))
             self._do(self._pool.recycle([slot], self._now, Reason.HANG))
-        elif word == _core.WORD_HUNG:
+        elif word == _core.NEWS_HUNG:
             fields = {"slot": slot, "worker_pid": worker.pid}
             log.with_stack(logging.ERROR, say.WORKER_HANGS, fields, text)
             self._do(self._pool.kill(slot, "", Reason.HANG, self._now))

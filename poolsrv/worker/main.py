@@ -115,7 +115,7 @@ def run(job: Job, slot: int) -> None:
         run_hook("on-worker-start", settings.on_worker_start)
     except PoolsrvError as error:
         forks.stay(born, error.__cause__)
-        _say(channel, _core.WORD_FAILED, str(error))
+        _say(channel, _core.NEWS_FAILED, str(error))
         sys.exit(error.status)
     gc.collect()
     gc.freeze()
@@ -155,11 +155,11 @@ def run(job: Job, slot: int) -> None:
             "of processes (ulimit -u, TasksMax= of systemd, pids of a container), or lower "
             "--threads or --processes"
         )
-        _say(channel, _core.WORD_FAILED, words)
+        _say(channel, _core.NEWS_FAILED, words)
         os._exit(ApplicationError.status)  # the other threads wait for work
     if told:  # to drain, while it loaded
         reactor.drain()
-    _say(channel, _core.WORD_READY, "")
+    _say(channel, _core.NEWS_READY, "")
     deadlines = Deadlines(reactor, board, slot, threads)
     try:
         _watch(reactor, receiver, deadlines)

@@ -156,7 +156,7 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
     atomic_store(&board->loads[slot].load, 0);
     atomic_store(&board->loads[slot].limit, 0);
     atomic_store(&board->loads[slot].width, 0);
-    atomic_store(&board->loads[slot].held, 0);
+    atomic_store(&board->loads[slot].connections, 0);
 }
 
 ChoiceWorker
@@ -168,7 +168,7 @@ scoreboard_view(const Scoreboard *board, uint32_t slot)
         .limit = atomic_load(&line->limit),
         .width = atomic_load(&line->width),
         .waiting = (int32_t)word_get(board->workers[slot].waiting),
-        .connections = atomic_load(&line->held),
+        .connections = atomic_load(&line->connections),
         .rank = word_get(board->workers[slot].waiting_rank),
     };
 }

@@ -14,7 +14,8 @@
  * supervisor is the writer of its rows until the next one starts
  * (scoreboard_bury).
  *
- * The one word with two writers is the load of a slot: see LoadLine.
+ * Words with more than one writer: `load` and `connections` of a LoadLine, and
+ * all of PathTimes.
  */
 #ifndef POOLSRV_SCOREBOARD_H
 #define POOLSRV_SCOREBOARD_H
@@ -67,13 +68,13 @@ typedef struct {
  * adds one for a request on a connection that it kept, and takes one off when
  * a request ends or turns out to be incomplete. `width` is how many requests
  * the worker serves at a time, `limit` how far the supervisor may go: as much
- * more as the worker does within a tick (schedule_limit). `held` counts the
- * connections in the worker, busy or not: added to and taken off likewise. */
+ * more as the worker does within a tick (schedule_limit). `connections` counts
+ * those in the worker, busy or not: added to and taken off likewise. */
 typedef struct {
     _Atomic int32_t load;
     _Atomic int32_t limit;
     _Atomic int32_t width;
-    _Atomic int32_t held;
+    _Atomic int32_t connections;
 } SCOREBOARD_ROW LoadLine;
 
 typedef struct {

@@ -311,7 +311,7 @@ static PyMethodDef dispatcher_methods[] = {
      "wait(deadline): run until something needs policy, or until the monotonic "
      "time `deadline` in seconds (None: no limit).\n\n"
      "Returns a list of (EVENT_READABLE, token) for watched descriptors, "
-     "(EVENT_WORD, slot, word, text) for what workers say, and "
+     "(EVENT_NEWS, slot, news, text) for what workers say, and "
      "(EVENT_DRAINED,) once when stopped and nothing waits for a thread any "
      "more."},
     {NULL, NULL, 0, NULL},
@@ -339,17 +339,17 @@ static PyType_Spec dispatcher_spec = {
 int
 core_add_dispatcher(PyObject *module, CoreState *state)
 {
-    if (PyModule_AddIntConstant(module, "WORD_READY", CHANNEL_READY) < 0 ||
-        PyModule_AddIntConstant(module, "WORD_FAILED", CHANNEL_FAILED) < 0 ||
+    if (PyModule_AddIntConstant(module, "NEWS_READY", CHANNEL_READY) < 0 ||
+        PyModule_AddIntConstant(module, "NEWS_FAILED", CHANNEL_FAILED) < 0 ||
         PyModule_AddIntConstant(module, "EVENT_READABLE", DISPATCH_FOREIGN) <
             0 ||
-        PyModule_AddIntConstant(module, "EVENT_WORD", DISPATCH_WORD) < 0 ||
+        PyModule_AddIntConstant(module, "EVENT_NEWS", DISPATCH_WORD) < 0 ||
         PyModule_AddIntConstant(module, "EVENT_DRAINED", DISPATCH_DRAINED) <
             0 ||
         PyModule_AddIntConstant(module, "EVENT_REFUSED", DISPATCH_REFUSED) <
             0 ||
-        PyModule_AddIntConstant(module, "WORD_HUNG", CHANNEL_HUNG) < 0 ||
-        PyModule_AddIntConstant(module, "WORD_REPLACE", CHANNEL_REPLACE) < 0)
+        PyModule_AddIntConstant(module, "NEWS_HUNG", CHANNEL_HUNG) < 0 ||
+        PyModule_AddIntConstant(module, "NEWS_REPLACE", CHANNEL_REPLACE) < 0)
         return -1;
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

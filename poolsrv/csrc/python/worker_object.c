@@ -113,7 +113,7 @@ report(Context *x)
 
 /* Wait until nobody is inside, now that nobody can come in. */
 static void
-empty(Context *x, Gate *gate)
+wait_until_empty(Context *x, Gate *gate)
 {
     /* Whoever comes in holds the interpreter until that is said. */
     if (!WORKER_PARALLEL && atomic_load(&gate->inside) == 0) {
@@ -136,12 +136,12 @@ end_request(Context *x, StartResponse *sr)
 {
     if (x->input) {
         input_shut(x->input);
-        empty(x, x->reading);
+        wait_until_empty(x, x->reading);
         input_clear(x->input);
     }
     if (sr) {
         sr->context = NULL;
-        empty(x, x->writing);
+        wait_until_empty(x, x->writing);
     }
 }
 

@@ -47,7 +47,7 @@ void dispatch_free(Dispatch *d);
 /* Both ends of a slot's channel; they stay the caller's. 0, or -1 and errno. */
 int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
 
-/* May the slot get work? `theirs` is what the worker shares with us. */
+/* Allow or stop dispatching to this slot. */
 void dispatch_enable(Dispatch *d, uint32_t slot, bool on);
 
 /* Queue again what was sent to the slot and never received. How many. */

@@ -28,8 +28,8 @@ dispatch_tag(Tag tag, uint32_t stamp, uint32_t index)
 typedef struct {
     int ours, theirs;
     bool enabled;
-    bool full;           /* the channel took no more: wait for EPOLLOUT */
-    uint64_t retry_at;   /* or until then, 0: not waiting */
+    bool full;           /* the last send failed; EPOLLOUT clears it */
+    uint64_t retry_at;   /* try no earlier than this; 0: at once */
     ChannelMessage *out; /* the batch that grows in this round */
 } Slot;
 
@@ -48,8 +48,9 @@ struct Dispatch {
     int bell;
     int *listeners;
     uint32_t listener_count;
-    int most; /* connections are numbered below, for the kernel gives the lowest
-               * number that is free */
+    /* Descriptors of clients are below this. The kernel always gives the lowest
+     * free number, so a higher one means that we are at the limit. */
+    int most;
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
     bool drained; /* and the queue has been empty since */

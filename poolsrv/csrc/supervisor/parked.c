@@ -202,7 +202,7 @@ parked_deadline(const Dispatch *d)
 }
 
 static bool
-over(const Dispatch *d, HeldState state, uint64_t timeout, uint64_t now)
+is_over(const Dispatch *d, HeldState state, uint64_t timeout, uint64_t now)
 {
     const uint64_t at = runs_out(d, state, timeout);
     return at != 0 && at <= now;
@@ -212,22 +212,22 @@ void
 parked_expire(Dispatch *d, uint64_t now)
 {
     uint32_t i;
-    while (over(d, HELD_NEW, d->group.limits.header_timeout, now)) {
+    while (is_over(d, HELD_NEW, d->group.limits.header_timeout, now)) {
         parked_end(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER, now);
     }
-    while (over(d, HELD_KEPT, d->group.limits.keep_alive_timeout, now)) {
+    while (is_over(d, HELD_KEPT, d->group.limits.keep_alive_timeout, now)) {
         parked_end(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE, now);
     }
     /* If this process was stopped for a while, there may be room by now. */
-    if (over(d, HELD_FAST, d->group.limits.queue_timeout, now) ||
-        over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
+    if (is_over(d, HELD_FAST, d->group.limits.queue_timeout, now) ||
+        is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
         queue_dispatch(d, now);
     }
-    while (over(d, HELD_FAST, d->group.limits.queue_timeout, now))
+    while (is_over(d, HELD_FAST, d->group.limits.queue_timeout, now))
         parked_refuse(d, d->held.lists[HELD_FAST].first, CLOSED_QUEUE_TIMEOUT);
-    while (over(d, HELD_SLOW, d->group.limits.queue_timeout, now))
+    while (is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now))
         parked_refuse(d, d->held.lists[HELD_SLOW].first, CLOSED_QUEUE_TIMEOUT);
-    while (over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
+    while (is_over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
         const uint32_t index = d->held.lists[HELD_LINGER].first;
         epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
         close(d->held.items[index].fd);

@@ -114,7 +114,8 @@ newest(const Dispatch *d)
 static bool
 has_descriptors(const Dispatch *d, uint32_t slot)
 {
-    return atomic_load(&d->board->loads[slot].held) <= d->most - CHANNEL_BATCH;
+    return atomic_load(&d->board->loads[slot].connections) <=
+           d->most - CHANNEL_BATCH;
 }
 
 static uint32_t
@@ -149,7 +150,7 @@ send_to(Dispatch *d, uint32_t slot, uint32_t index, uint64_t now)
     out->items[out->header.count] = h->item;
     out->header.count++;
     atomic_fetch_add(&d->board->loads[slot].load, 1);
-    atomic_fetch_add(&d->board->loads[slot].held, 1);
+    atomic_fetch_add(&d->board->loads[slot].connections, 1);
     held_remove(&d->held, index);
     if (out->header.count == CHANNEL_BATCH) {
         slots_flush(d, slot, now);

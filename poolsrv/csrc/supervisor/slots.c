@@ -33,7 +33,7 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
         struct epoll_event e = {.events = EPOLLIN | EPOLLOUT,
                                 .data.u64 = dispatch_tag(TAG_CHANNEL, 0, slot)};
         atomic_fetch_sub(&line->load, (int32_t)count);
-        atomic_fetch_sub(&line->held, (int32_t)count);
+        atomic_fetch_sub(&line->connections, (int32_t)count);
         s->full = epoll_ctl(d->epoll, EPOLL_CTL_MOD, s->ours, &e) == 0;
         s->retry_at = now + SEND_PAUSE;
         for (i = 0; i < count; i++)
@@ -46,7 +46,7 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
  * has been idle longest gives it back before the next one. What the kernel had
  * no descriptor for is lost. */
 static void
-taken_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
+take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
 {
     uint32_t i, beyond = 0;
     word_add(&d->board->supervisor->closed[CLOSED_EVICTED], m->lost);
@@ -75,7 +75,7 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
             return true;
         if (m.header.kind == CHANNEL_HAND_BACK) {
             word_add(&d->board->supervisor->handed_back[0], m.header.count);
-            taken_back(d, &m, now);
+            take_back(d, &m, now);
         } else {
             DispatchEvent *e = &events[(*count)++];
             e->kind = DISPATCH_WORD;

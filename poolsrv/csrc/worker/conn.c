@@ -133,7 +133,7 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
     pthread_mutex_unlock(&w->lock);
     if (c == NULL) {
         close(fd);
-        atomic_fetch_sub(&w->line->held, 1);
+        atomic_fetch_sub(&w->line->connections, 1);
         conn_unload(w, 1);
         return NULL;
     }
@@ -160,7 +160,7 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     conn_count_memory(w, c);
     conn_set_state(w, t, c, CONN_FREE);
     conn_uncount(w, c);
-    atomic_fetch_sub(&w->line->held, 1);
+    atomic_fetch_sub(&w->line->connections, 1);
     /* First: a child that is forked meanwhile must not close what has got the
      * number since. */
     const int fd = c->fd;
@@ -177,7 +177,7 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     const uint32_t live = atomic_fetch_sub(&w->live, 1) - 1;
     descriptors_left(w, live);
     if (live == 0 && atomic_load(&w->draining)) {
-        worker_ring(w->bell);
+        worker_ring(w->alarm);
     }
 }
 

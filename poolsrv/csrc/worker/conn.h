@@ -94,8 +94,8 @@ struct Conn {
     Request *request; /* an incomplete one, or NULL */
     Segment *out, *out_last;
     uint64_t out_size; /* bytes in these segments, files aside */
-    uint64_t sent;     /* bytes that the socket took, ever */
-    uint64_t taken;    /* of these, by the client, at the last look */
+    uint64_t sent;     /* bytes that the socket accepted, in total */
+    uint64_t taken;    /* bytes that the client had, when last asked */
     uint64_t patience; /* how long we may still wait for its reader */
     uint64_t judged;   /* when that was last found out */
     uint64_t buffered; /* of the worker's, so many bytes are for this one */
@@ -106,7 +106,7 @@ struct Conn {
     bool registered;   /* in the epoll set: not before it first waits */
     bool counted;      /* in the load: it has, or is to have, a thread */
     bool drained;      /* nothing is left to receive, as far as we know */
-    bool gone;         /* the client is: send nothing more */
+    bool gone;         /* the client is gone: send nothing more */
     bool deaf;         /* stream_deafen: the end that it gives is our own */
     uint16_t status;   /* of the answer on its way */
     uint64_t began;    /* when the first byte of that request was there */

@@ -33,12 +33,13 @@ drain_start(Worker *w)
     w->main.now = clock_now();
     sweep_run(w, w->main.now, drain_hands_back(w));
     share_waiting(w, 0);
-    worker_ring(w->bell);
+    worker_ring(w->alarm);
 }
 
-/* Nothing here and nothing on its way to us? What is in the channel counts in
- * the load until it counts as live: hence the order. Threads that are lost keep
- * their connections; they are read last, because one may come back. */
+/* Is nothing here, and nothing on its way to us? A connection in the channel is
+ * part of `load`, and is added to `live` before it leaves `load`: so `load`
+ * must be read first. Threads that are lost keep their connections; they are
+ * read last, because one may come back. */
 bool
 drain_is_done(Worker *w)
 {

@@ -196,7 +196,7 @@ write_on(Worker *w, Thread *t, Conn *c)
  * Reading a head */
 
 static Step
-framed(Worker *w, Thread *t, Conn *c, Request *r)
+act_on_head(Worker *w, Thread *t, Conn *c, Request *r)
 {
     const uint32_t body = r->start + r->head.length;
     const int64_t length = r->head.content_length;
@@ -224,7 +224,7 @@ framed(Worker *w, Thread *t, Conn *c, Request *r)
 /* Where the bytes of the next request are: with the connection if it had to
  * give way, else with the thread. */
 static Request *
-parsed(Thread *t, Conn *c)
+find_request(Thread *t, Conn *c)
 {
     return c->request ? c->request : &t->request;
 }
@@ -235,7 +235,7 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
     const Http1Result result = http1_head_parse(
         &r->head, &w->head_limits, r->buffer + r->start, r->size - r->start);
     if (result == HTTP1_DONE)
-        return framed(w, t, c, r);
+        return act_on_head(w, t, c, r);
     if (result == HTTP1_PARTIAL && c->request == NULL && worker_is_full(w)) {
         return refuse_request(w, t, c, 503,
                               "too much is kept for slow clients");
@@ -316,7 +316,8 @@ begin(Worker *w, Thread *t, Conn *c)
 static bool
 give_way(Worker *w, Thread *t, Conn *c)
 {
-    if (c->state == CONN_PARSE && request_adopt(w, c, parsed(t, c)) == NULL)
+    if (c->state == CONN_PARSE &&
+        request_adopt(w, c, find_request(t, c)) == NULL)
         return false;
     threads_queue(w, c, t->now);
     return true;
@@ -336,7 +337,7 @@ exchange_run(Worker *w, Thread *t, Conn *c)
             step = preface_read(w, t, c);
             break;
         case CONN_PARSE:
-            step = parse(w, t, c, parsed(t, c));
+            step = parse(w, t, c, find_request(t, c));
             break;
         case CONN_HEAD:
             step = read_head(w, t, c);

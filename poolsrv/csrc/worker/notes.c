@@ -54,7 +54,7 @@ notes_add(Worker *w, NoteLevel level, const char *format, ...)
     }
     pthread_mutex_unlock(&w->side);
     if (first) {
-        worker_ring(w->bell);
+        worker_ring(w->alarm);
     }
 }
 

@@ -84,7 +84,7 @@ drop_first(Worker *w, Conn *c)
     w->garbage = segment;
     atomic_store(&w->has_garbage, true);
     pthread_mutex_unlock(&w->side);
-    worker_ring(w->bell);
+    worker_ring(w->alarm);
 }
 
 void *
@@ -115,7 +115,7 @@ output_discard(Worker *w, Conn *c)
 }
 
 static int
-lost(Conn *c)
+lose_client(Conn *c)
 {
     c->gone = true;
     return -1;
@@ -138,7 +138,7 @@ send_some(Thread *t, Conn *c, const struct iovec *parts, size_t count,
         count_sent(t, c, n);
         return n;
     }
-    return n == STREAM_AGAIN ? 0 : lost(c);
+    return n == STREAM_AGAIN ? 0 : lose_client(c);
 }
 
 int
@@ -168,14 +168,14 @@ output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
         }
     }
     if (append_copy(c, head, head_size) < 0)
-        return lost(c);
+        return lose_client(c);
     if (owner && body_size > COPY_MOST) {
         if (append_owned(c, body, body_size, owner) < 0)
-            return lost(c);
+            return lose_client(c);
         *kept = true;
         return 0;
     }
-    return append_copy(c, body, body_size) < 0 ? lost(c) : 0;
+    return append_copy(c, body, body_size) < 0 ? lose_client(c) : 0;
 }
 
 int
@@ -207,7 +207,7 @@ output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
                            : malloc(sizeof *segment);
     if (segment == NULL) {
         close(fd);
-        return lost(c);
+        return lose_client(c);
     }
     *segment = (Segment){.fd = fd, .offset = offset, .size = size};
     append(c, segment);
@@ -233,7 +233,7 @@ send_segment(Thread *t, Conn *c, Segment *segment, StreamFollow follow)
     if (n > 0)
         count_sent(t, c, n);
     else if (n != STREAM_AGAIN)
-        return lost(c);
+        return lose_client(c);
     return n > 0 ? n : 0;
 }
 
@@ -283,7 +283,7 @@ output_look(Thread *t, Conn *c)
     }
     t->looked = now;
     if (stream_is_reset(c)) {
-        lost(c);
+        lose_client(c);
     }
 }
 
@@ -334,7 +334,7 @@ output_wait(Thread *t, Conn *c)
         }
         if (c->patience == 0) {
             word_add(&t->row->limited[LIMIT_SEND], 1);
-            return lost(c);
+            return lose_client(c);
         }
         timeout = c->patience / CLOCK_MILLISECOND + 1;
         c->judged = clock_now();
@@ -343,7 +343,7 @@ output_wait(Thread *t, Conn *c)
         t->waited += clock_now() - c->judged;
         atomic_store(&t->row->current.state, THREAD_APPLICATION);
         if (n < 0) {
-            return lost(c);
+            return lose_client(c);
         }
         if (n > 0) {
             do { /* all that the socket takes: fewer waits */

@@ -7,7 +7,7 @@
 #include "worker/worker_internal.h"
 
 static Step
-unproxied(Worker *w, Thread *t, Conn *c, Unproxied why)
+close_unproxied(Worker *w, Thread *t, Conn *c, Unproxied why)
 {
     word_add(&t->row->unproxied[why], 1);
     notes_add(w, NOTE_DEBUG, "closed a connection: %s",
@@ -33,7 +33,7 @@ preface_read(Worker *w, Thread *t, Conn *c)
         t->now = c->ready = clock_now();
     }
     if (!address_within(&header.client, &w->o.trusted))
-        return unproxied(w, t, c, UNPROXIED_UNTRUSTED);
+        return close_unproxied(w, t, c, UNPROXIED_UNTRUSTED);
     n = stream_peek(c, buffer, PROXY_LONGEST);
     if (n == 0 || n == STREAM_LOST)
         return exchange_hang_up(w, t, c);
@@ -60,5 +60,5 @@ preface_read(Worker *w, Thread *t, Conn *c)
     case PROXY_BAD:
         break;
     }
-    return unproxied(w, t, c, UNPROXIED_MALFORMED);
+    return close_unproxied(w, t, c, UNPROXIED_MALFORMED);
 }

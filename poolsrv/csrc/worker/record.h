@@ -15,7 +15,7 @@
 
 typedef struct {
     char id[RECORD_ID_SIZE + 1]; /* unique among all workers' requests */
-    Address client;              /* who sent it, by the best that is known */
+    Address client; /* who sent it: the connection, or a trusted proxy, says */
     const char
         *reason;       /* why the server answers by itself; NULL: it does not */
     int64_t body_size; /* of the answer, in bytes */

@@ -40,10 +40,10 @@ typedef struct {
 
 /* One per thread: which calls to measure. */
 typedef struct {
-    uint32_t measure; /* so many calls more, or some of them */
+    uint32_t measure; /* calls yet to be measured, all or some */
     uint32_t skipped; /* calls since the first of those */
-    uint32_t call;    /* which of all that were begun its thread is in */
-    bool alone;       /* no other ran as it began */
+    uint32_t call;    /* number of the call that its thread is in */
+    bool alone;       /* no other call ran when it began */
 } ScheduleMeter;
 
 void schedule_init(Schedule *s, int32_t threads, bool parallel);

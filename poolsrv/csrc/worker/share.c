@@ -167,7 +167,7 @@ share_even_out(Worker *w)
     pthread_mutex_unlock(&w->lock);
     if (waiting) {
         give_back(w, take_first, 0,
-                  choice_excess(atomic_load(&w->line->held),
+                  choice_excess(atomic_load(&w->line->connections),
                                 fewest_connections(w), waiting));
     }
 }

@@ -120,7 +120,7 @@ receive(Worker *w, Thread *t, Chain *chain)
                   "%u connections were lost for want of descriptors; raise "
                   "the limit of open files",
                   m.lost);
-        atomic_fetch_sub(&w->line->held, (int32_t)m.lost);
+        atomic_fetch_sub(&w->line->connections, (int32_t)m.lost);
         conn_unload(w, m.lost);
     }
     for (i = 0; i < m.header.count; i++) {
@@ -132,7 +132,7 @@ receive(Worker *w, Thread *t, Chain *chain)
     }
     /* What was lost, or found no memory, may have been the last to come. */
     if (atomic_load(&w->draining))
-        worker_ring(w->bell);
+        worker_ring(w->alarm);
 }
 
 /* Requests that would find a thread at once. */

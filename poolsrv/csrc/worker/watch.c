@@ -91,7 +91,8 @@ pace_down(Worker *w)
                                                                : WATCH_OFF;
     if (atomic_load(&w->pace) == pace)
         return;
-    /* First: who sees the new pace and sets the timer has the last word. */
+    /* The timer first, then the pace: a thread that already sees the new pace
+     * sets the timer itself, and must not be overwritten. */
     set_timer(w, pace == WATCH_SLOW ? LADDER_SWEEP : 0);
     atomic_store(&w->pace, pace);
     atomic_thread_fence(memory_order_seq_cst);
@@ -282,8 +283,8 @@ wait_for_news(Worker *w)
             case WATCHED_EPOLL:
                 share_events_came(w);
                 break;
-            case WATCHED_BELL:
-                if (read(w->bell, &rung, sizeof rung) < 0)
+            case WATCHED_ALARM:
+                if (read(w->alarm, &rung, sizeof rung) < 0)
                     break;
                 if (has_news(w))
                     return WATCH_NOTES;

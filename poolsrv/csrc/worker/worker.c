@@ -30,7 +30,7 @@ worker_break(Worker *w, int error)
     int none = 0;
     atomic_compare_exchange_strong(&w->broken, &none, error);
     atomic_store(&w->line->limit, 0);
-    if (!worker_ring(w->bell)) {
+    if (!worker_ring(w->alarm)) {
         dprintf(STDERR_FILENO,
                 "poolsrv: worker %d ends: its descriptors are gone (%s); does "
                 "the application close what it has not opened?\n",
@@ -74,7 +74,7 @@ leave(void *argument)
 {
     Worker *w = argument;
     int *own[] = {&w->epoll, &w->watch, &w->nudge,
-                  &w->bell,  &w->timer, &w->watchdog.timer};
+                  &w->alarm, &w->timer, &w->watchdog.timer};
     const uint32_t places = atomic_load(&w->conn_count);
     uint32_t i;
 
@@ -137,11 +137,11 @@ worker_new(const WorkerOptions *options)
     w->epoll = epoll_create1(EPOLL_CLOEXEC);
     w->watch = epoll_create1(EPOLL_CLOEXEC);
     w->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    w->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    w->alarm = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     w->threads = calloc(threads, sizeof *w->threads);
     w->sequences = calloc(threads, sizeof *w->sequences);
-    if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->bell < 0 ||
+    if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->alarm < 0 ||
         w->timer < 0 || !w->threads || !w->sequences || !w->spool_folder)
         goto failed;
     for (i = 0; i < threads; i++)
@@ -155,7 +155,7 @@ worker_new(const WorkerOptions *options)
     if (watch_fd(w->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
         watch_fd(w->epoll, w->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
         watch_fd(w->watch, w->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
-        watch_fd(w->watch, w->bell, EPOLLIN, WATCHED_BELL) < 0 ||
+        watch_fd(w->watch, w->alarm, EPOLLIN, WATCHED_ALARM) < 0 ||
         watch_fd(w->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
         watch_fd(w->watch, options->lifeline, EPOLLIN, WATCHED_LIFELINE) < 0 ||
         watch_fd(w->watch, w->epoll, 0, WATCHED_EPOLL) < 0)
@@ -206,7 +206,7 @@ worker_free(Worker *w)
     close_once(&w->epoll);
     close_once(&w->watch);
     close_once(&w->nudge);
-    close_once(&w->bell);
+    close_once(&w->alarm);
     close_once(&w->timer);
     pthread_mutex_destroy(&w->lock);
     pthread_mutex_destroy(&w->side);

@@ -20,7 +20,7 @@ typedef enum { WATCH_OFF, WATCH_SLOW, WATCH_FAST } WatchPace;
 /* In `watch`. */
 typedef enum {
     WATCHED_TIMER,
-    WATCHED_BELL,
+    WATCHED_ALARM,
     WATCHED_SIGNALS,
     WATCHED_LIFELINE,
     WATCHED_EPOLL
@@ -34,7 +34,7 @@ struct Worker {
     int nudge; /* eventfd: each ring gets the leader out of its wait */
     int watch; /* epoll of the main thread */
     int timer;
-    int bell; /* eventfd: something for the main thread */
+    int alarm; /* eventfd: something for the main thread */
     Schedule schedule;
     Thread *threads;
     Thread main; /* the main thread where it acts for connections */

@@ -205,7 +205,7 @@ test_burying_folds_what_ran_and_keeps_what_was_counted(void)
         word_add(b.workers[slot].ticks, 11);
         atomic_store(&b.loads[slot].load, 3);
         atomic_store(&b.loads[slot].limit, 4);
-        atomic_store(&b.loads[slot].held, 5);
+        atomic_store(&b.loads[slot].connections, 5);
     }
     for (int again = 0; again < 2; again++) { /* a second time adds nothing */
         scoreboard_bury(&b, 1, NOW);
@@ -220,7 +220,7 @@ test_burying_folds_what_ran_and_keeps_what_was_counted(void)
         CHECK(word_get(b.workers[1].threads) == 0);
         CHECK(word_get(b.workers[1].ticks) == 11);
         CHECK(b.loads[1].load == 0 && b.loads[1].limit == 0);
-        CHECK(b.loads[1].held == 0);
+        CHECK(b.loads[1].connections == 0);
     }
     for (uint32_t slot = 0; slot < SLOTS; slot += 2) { /* the neighbours live */
         CHECK(word_get(scoreboard_thread(&b, slot, 0)->busy_time) == BUSY);

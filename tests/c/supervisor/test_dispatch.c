@@ -279,7 +279,7 @@ hands_back(Server *s, uint32_t slot, Got got, bool request_waits)
     CHECK(channel_send(s->theirs[slot], &m) == 0);
     close(got.fd);
     atomic_fetch_sub(&s->board.loads[slot].load, 1);
-    atomic_fetch_sub(&s->board.loads[slot].held, 1);
+    atomic_fetch_sub(&s->board.loads[slot].connections, 1);
 }
 
 /* A connection that slot 0 has answered once and handed back. */
@@ -335,7 +335,8 @@ test_a_place_is_taken_when_it_is_given(void)
     UNTIL(s, dispatch_queued(s->dispatch) == 1); /* no worker has read one */
     for (uint32_t i = 0; i < SLOTS; i++) {
         Got got[THREADS];
-        CHECK(load(s, i) == THREADS && s->board.loads[i].held == THREADS);
+        CHECK(load(s, i) == THREADS &&
+              s->board.loads[i].connections == THREADS);
         CHECK(receives(s, i, got, THREADS) == THREADS);
         for (uint32_t n = 0; n < THREADS; n++) {
             close(got[n].fd);
@@ -454,7 +455,7 @@ test_a_full_channel_loses_nothing(void)
     CHECK(dispatch_queued(s->dispatch) > 0);
     CHECK(load(s, 0) + (int32_t)dispatch_queued(s->dispatch) == MANY);
     UNTIL(s, (n += receives(s, 0, got + n, MANY - n)) == MANY);
-    CHECK(load(s, 0) == MANY && s->board.loads[0].held == MANY);
+    CHECK(load(s, 0) == MANY && s->board.loads[0].connections == MANY);
     CHECK(count(s->board.supervisor->dispatched) == MANY);
     for (int i = 0; i < MANY; i++) {
         CHECK(i == 0 || got[i].item.since >= got[i - 1].item.since);
@@ -476,7 +477,7 @@ test_an_idle_connection_is_parked_and_its_next_request_goes_to_the_best(void)
     workers(s, (int32_t[]){0, -1, -1});
     client = has_been_served(s);
     UNTIL(s, count(s->board.supervisor->parked) == 1);
-    CHECK(load(s, 0) == 0 && s->board.loads[0].held == 0);
+    CHECK(load(s, 0) == 0 && s->board.loads[0].connections == 0);
 
     workers(s, (int32_t[]){3, -1, 1});
     asks(client);

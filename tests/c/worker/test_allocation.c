@@ -240,7 +240,7 @@ stage_end(Stage *stage)
     }
     CHECK(owners == 0);
     CHECK(atomic_load(&stage->board.loads[0].load) == 0);
-    CHECK(atomic_load(&stage->board.loads[0].held) == 0);
+    CHECK(atomic_load(&stage->board.loads[0].connections) == 0);
     for (uint32_t state = 0; state < 4; state++) {
         uint64_t seen = 0; /* each row adds and takes off, in sum nothing */
         for (uint32_t thread = 0; thread < 2; thread++) {
@@ -366,7 +366,7 @@ connect_to(Stage *stage)
     m.items[0] = (ChannelItem){.since = clock_now()};
     m.fds[0] = end;
     atomic_fetch_add(&stage->board.loads[0].load, 1);
-    atomic_fetch_add(&stage->board.loads[0].held, 1);
+    atomic_fetch_add(&stage->board.loads[0].connections, 1);
     CHECK(channel_send(stage->ours, &m) == 0);
     close(end);
     return client;

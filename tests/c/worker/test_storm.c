@@ -297,7 +297,7 @@ server_stop(Server *s)
         Place *place = &s->places[i];
         end_worker(place);
         CHECK(atomic_load(&s->board.loads[i].load) == 0);
-        CHECK(atomic_load(&s->board.loads[i].held) == 0);
+        CHECK(atomic_load(&s->board.loads[i].connections) == 0);
         close(place->signals);
         close(place->signal_end);
         close(place->ours);
