@@ -23,6 +23,8 @@ from poolsrv.lifecycle import State
 from poolsrv.scoreboard import BOUNDS, FIELDS, LAYOUTS, THREAD, UPPERS, Kind, Reader, Row, total
 from tests.board import SECOND, Board, label_values
 
+pytestmark = pytest.mark.once
+
 # prometheus_client gives it no types.
 parse_openmetrics: Callable[[str], Iterable[Family]] = (
     openmetrics_parser.text_string_to_metric_families

@@ -20,6 +20,8 @@ from poolsrv.lifecycle import ServerState, State
 from poolsrv.scoreboard import UPPERS, Running, ThreadState, quantile
 from tests.board import SECOND, Board, label_values
 
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def board() -> Iterator[Board]:

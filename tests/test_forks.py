@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -145,7 +146,18 @@ def test_a_helper_holds_no_connection_and_no_server(
 
 
 @pytest.mark.parametrize("preload", [True, False])
-@pytest.mark.parametrize("moment", ["import", "exit"])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "import",
+        pytest.param(
+            "exit",
+            marks=pytest.mark.skipif(
+                sys.version_info >= (3, 12), reason="Python itself forks no more at its end"
+            ),
+        ),
+    ],
+)
 def test_a_child_forked_outside_of_requests_comes_to_nothing(
     server: Start, tmp_path: Path, moment: str, preload: bool
 ) -> None:

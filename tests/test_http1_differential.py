@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 
 from tests.http_cases import Case, cases, unescaped
 
+pytestmark = pytest.mark.once
+
 FOLDER = Path(__file__).parent / "c"
 
 

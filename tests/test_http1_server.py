@@ -12,6 +12,8 @@ from tests.client import Client
 from tests.http_cases import Case, cases, unescaped
 from tests.server import Server, serving
 
+pytestmark = pytest.mark.once
+
 # Sent behind every request that is refused: it must never run.
 BEHIND = b"GET /behind HTTP/1.1\r\nHost: a\r\n\r\n"
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.server import ROOT, Server
 
+pytestmark = pytest.mark.once
+
 SCENARIOS = ["Hello", "Json", "IoBound", "CpuBound", "Upload", "Mixed"]
 
 

@@ -15,6 +15,8 @@ from tests.client import Client
 from tests.server import ROOT, Server
 from tests.test_reload import Site
 
+pytestmark = pytest.mark.once
+
 Start = Callable[..., Server]
 
 

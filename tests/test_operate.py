@@ -168,13 +168,18 @@ def test_a_worker_that_cannot_be_started_is_the_outcome(
         pythonpath=tmp_path,
         allow_errors="exited with status 7",
     )
+    before = probe.workers()
     closed.touch()
     done = poolsrv(*words, "--control", path)
     assert done.returncode == 1
     assert "a worker cannot be started" in done.stderr
     closed.unlink()
     # Without a new order: the old one stands.
-    probe.wait_until(lambda: ready(probe) == (3 if words[0] == "scale" else 1), deadline=30)
+    count = 3 if words[0] == "scale" else 1
+    probe.wait_until(
+        lambda: ready(probe) == count and probe.workers() != before,
+        deadline=30,
+    )
     assert told(path, "recycle", "all")["error"] == ""
     told(path, "scale", 1)
 

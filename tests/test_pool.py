@@ -43,6 +43,8 @@ from poolsrv.supervisor.actions import (
 from poolsrv.supervisor.generations import FIRST_PAUSE, LONGEST_PAUSE, SETTLED
 from poolsrv.supervisor.pool import FORK_TIMEOUT, KILL_AGAIN, ONE_ORDER, PAUSE, Pool
 
+pytestmark = pytest.mark.once
+
 STARTUP = 60.0
 GRACE = 30.0
 

@@ -12,6 +12,8 @@ from tests.client import Client, Truncated
 from tests.server import Server
 from tests.test_reload import Kept
 
+pytestmark = pytest.mark.once
+
 Start = Callable[..., Server]
 
 

@@ -12,6 +12,8 @@ from poolsrv.errors import ListenError
 from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.sockets import Listener, channel_pair, open_listener
 
+pytestmark = pytest.mark.once
+
 ANY = TcpAddress("127.0.0.1", 0)
 
 

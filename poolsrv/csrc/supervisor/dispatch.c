@@ -54,6 +54,7 @@ is_draining_done(const Dispatch *d)
     uint32_t i;
     if (!d->stopped || d->drained || queue_length(d))
         return false;
+    atomic_thread_fence(memory_order_seq_cst); /* as in ready_tell */
     for (i = 0; i < d->board->slot_count; i++)
         if (atomic_load(&d->board->loads[i].load) >
                 (int32_t)d->board->thread_count ||

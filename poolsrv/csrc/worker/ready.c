@@ -167,7 +167,16 @@ ready_tell(Worker *w)
             rank = c->rank;
         }
     }
+    const bool last_has_left = r->told && r->waiting == 0;
     set_if_new(row->waiting, &r->told, r->waiting);
     set_if_new(row->waiting_since, &r->told_since, since);
     set_if_new(row->waiting_rank, &r->told_rank, rank);
+    if (last_has_left) {
+        /* Together with the fence in is_draining_done: either the supervisor
+         * sees that nobody waits here, or we see that it waits for that. */
+        atomic_thread_fence(memory_order_seq_cst);
+        if (atomic_load(&w->o.board->notice->stopping)) {
+            worker_ring(w->o.bell);
+        }
+    }
 }
