@@ -1,5 +1,6 @@
 """The bench: what it makes of figures, and one short run of it. No figure is judged here."""
 
+import ast
 import importlib.util
 import json
 import shutil
@@ -7,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,6 +23,7 @@ from loadtests._bench._prediction import send
 from loadtests._bench._run import Results
 from loadtests._bench._servers import OURS, PEERS, Failed, Server
 from loadtests._bench._workloads import WORKLOADS, Shape, Workload
+from poolsrv.worker.main import Job
 from tests import server as running
 from tests.server import ROOT, processes
 from tests.waiting import wait_until
@@ -407,3 +409,15 @@ def test_no_results_are_told(tmp_path: Path) -> None:
     done = bench("report", "--out", str(tmp_path / "bench"))
     assert done.returncode == 2
     assert "no results" in done.stderr
+
+
+def test_the_worker_that_is_counted_is_given_all_that_a_worker_has() -> None:
+    """It needs valgrind to run; that it names every field needs nothing."""
+    tree = ast.parse((ROOT / "loadtests" / "_bench" / "_worker.py").read_text())
+    (job,) = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Job"
+    )
+    given = {keyword.arg for keyword in job.keywords}
+    assert given == {field.name for field in fields(Job)}
