@@ -57,7 +57,9 @@ typedef struct {
     /* The rank (choice.h) of the first that waits in the supervisor; 0: none
      * waits there. */
     _Atomic uint64_t turn;
-    _Atomic uint32_t stopping; /* the server ends: keep no connection */
+    /* The server ends: keep no connection. 2: and what waits in a worker stays
+     * there, because the supervisor sends nothing more. */
+    _Atomic uint32_t stopping;
     /* Of the whole queue; the same for as long as the server lives. */
     _Atomic uint32_t queue_size;
     _Atomic uint64_t queue_timeout; /* nanoseconds */

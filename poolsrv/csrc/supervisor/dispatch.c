@@ -133,6 +133,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         now = clock_now();
         if (done && n < EVENT_BATCH && count < room && queue_length(d) == 0) {
             d->drained = true;
+            atomic_store(&d->group.notice->stopping, 2);
             events[count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
         }
         if (count < room && refusals_say(&d->refusals, now, events[count].text,

@@ -89,6 +89,14 @@ too_many(const Worker *w)
     return waiting > most ? (uint32_t)(waiting - most) : 0;
 }
 
+/* Does the supervisor still send on what it gets back? Else it could only
+ * refuse what this worker will serve. */
+static bool
+is_sent_on(const Worker *w)
+{
+    return atomic_load(&w->o.board->notice->stopping) < 2;
+}
+
 typedef Conn *TakeOut(Worker *w, uint64_t argument);
 
 static Conn *
@@ -151,6 +159,9 @@ share_waiting(Worker *w, uint32_t room)
     if (timeout && timeout < w->main.now) {
         give_back(w, ready_take_older, w->main.now - timeout, UINT32_MAX);
     }
+    if (!is_sent_on(w)) {
+        return;
+    }
     give_back(w, take_newest, 0,
               choice_surplus(waiting, w->begun, too_many(w)));
     give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
@@ -165,7 +176,7 @@ share_even_out(Worker *w)
     pthread_mutex_lock(&w->lock);
     waiting = w->ready.waiting;
     pthread_mutex_unlock(&w->lock);
-    if (waiting) {
+    if (waiting && is_sent_on(w)) {
         give_back(w, take_first, 0,
                   choice_excess(atomic_load(&w->line->connections),
                                 fewest_connections(w), waiting));
