@@ -32,8 +32,9 @@ address_within(const Address *address, const Networks *networks)
     for (i = 0; i < networks->count; i++) {
         const Network *network = &networks->items[i];
         if (network->family == address->family &&
-            same_bits(network->bytes, address->bytes, network->bits))
+            same_bits(network->bytes, address->bytes, network->bits)) {
             return true;
+        }
     }
     return false;
 }

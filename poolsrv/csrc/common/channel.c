@@ -16,13 +16,16 @@ static int
 send_message(int fd, const struct msghdr *m)
 {
     for (;;) {
-        if (sendmsg(fd, m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+        if (sendmsg(fd, m, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) {
             return 0;
-        if (errno == EINTR)
+        }
+        if (errno == EINTR) {
             continue;
+        }
         /* Too many descriptors in flight passes as the others receive. */
-        if (errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM)
+        if (errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM) {
             errno = EAGAIN;
+        }
         return -1;
     }
 }
@@ -60,8 +63,9 @@ channel_say(int fd, ChannelKind kind, const char *text, size_t size)
     struct iovec parts[2] = {{&header, sizeof header}, {(void *)text, size}};
     struct msghdr m = {.msg_iov = parts, .msg_iovlen = 2};
 
-    if (size > CHANNEL_TEXT)
+    if (size > CHANNEL_TEXT) {
         parts[1].iov_len = size = CHANNEL_TEXT;
+    }
     header.count = (uint32_t)size;
     return send_message(fd, &m);
 }
@@ -74,16 +78,18 @@ take_descriptors(struct msghdr *m, int *fds)
     struct cmsghdr *c;
     for (c = CMSG_FIRSTHDR(m); c; c = CMSG_NXTHDR(m, c)) {
         size_t i, n;
-        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+        if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS) {
             continue;
+        }
         n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (i = 0; i < n; i++) {
             int one;
             memcpy(&one, CMSG_DATA(c) + i * sizeof one, sizeof one);
-            if (count < CHANNEL_BATCH)
+            if (count < CHANNEL_BATCH) {
                 fds[count++] = one;
-            else
+            } else {
                 close(one);
+            }
         }
     }
     return count;
@@ -109,11 +115,12 @@ channel_receive(int fd, ChannelMessage *message)
     ssize_t size;
     uint32_t count;
 
-    do
+    do {
         size = recvmsg(fd, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    while (size < 0 && errno == EINTR);
-    if (size < 0)
+    } while (size < 0 && errno == EINTR);
+    if (size < 0) {
         return errno == EAGAIN || errno == EWOULDBLOCK ? 0 : -1;
+    }
     if (size == 0) {
         errno = EPIPE; /* nobody holds the other end any more */
         return -1;
@@ -140,8 +147,9 @@ channel_receive(int fd, ChannelMessage *message)
             return 1;
         }
     }
-    while (count > 0)
+    while (count > 0) {
         close(message->fds[--count]);
+    }
     errno = EPROTO;
     return -1;
 }

@@ -22,12 +22,15 @@ place(const PathTimes *f, const char *method, size_t method_size,
     bool number = false;
     size_t i;
 
-    if (method_size > PATH_TIMES_METHOD)
+    if (method_size > PATH_TIMES_METHOD) {
         method_size = PATH_TIMES_METHOD;
-    if (path_size > PATH_TIMES_PATH)
+    }
+    if (path_size > PATH_TIMES_PATH) {
         path_size = PATH_TIMES_PATH;
-    for (i = 0; i < method_size; i++)
+    }
+    for (i = 0; i < method_size; i++) {
         hash = mix(hash, (unsigned char)method[i]);
+    }
     part = hash;
     for (i = 0; i <= path_size; i++) {
         if (i == path_size || path[i] == '/') {
@@ -60,20 +63,24 @@ path_times_learn(PathTimes *f, const char *method, size_t method_size,
     /* Steps towards the sample, each of the same size: that ends at the median.
      * A mean would believe one request of many that found the processor taken.
      * Near it nothing is written, so the cache line stays with its readers. */
-    if (old == 0)
+    if (old == 0) {
         new = took < LADDER_SLOW ? 0 : now;
-    else if (now > old + old / 4)
+    } else if (now > old + old / 4) {
         new = old + old / 8 + 1;
-    else if (now < old - old / 4 && old > 1)
+    } else if (now < old - old / 4 && old > 1) {
         new = old - old / 8 - 1;
+    }
     longest = atomic_load_explicit(&f->longest, memory_order_relaxed);
-    if (new > longest || (old == longest && new < old))
+    if (new > longest || (old == longest && new < old)) {
         atomic_store_explicit(&f->longest, new, memory_order_relaxed);
-    if (new == old)
+    }
+    if (new == old) {
         return;
+    }
     atomic_store_explicit(usual, new, memory_order_relaxed);
-    if (!path_times_known(f))
+    if (!path_times_known(f)) {
         atomic_store_explicit(&f->known, 1, memory_order_relaxed);
+    }
 }
 
 uint64_t
@@ -84,15 +91,18 @@ path_times_usual(const PathTimes *f, int fd)
     const char *space, *path, *end;
     uint32_t at;
 
-    if (n <= 0)
+    if (n <= 0) {
         return 0;
+    }
     space = memchr(head, ' ', (size_t)n);
-    if (space == NULL)
+    if (space == NULL) {
         return 0;
+    }
     path = end = space + 1;
     while (end < head + n && *end != ' ' && *end != '?' && *end != '\r' &&
-           *end != '\n')
+           *end != '\n') {
         end++;
+    }
     at = place(f, head, (size_t)(space - head), path, (size_t)(end - path));
     return (uint64_t)atomic_load_explicit(&f->usual[at], memory_order_relaxed) *
            1000;

@@ -58,8 +58,9 @@ scoreboard_create(uint32_t slots, uint32_t threads)
     uint64_t seed;
     int fd =
         memfd_create("poolsrv-scoreboard", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-    if (fd < 0)
+    if (fd < 0) {
         return -1;
+    }
     if (getrandom(&seed, sizeof seed, 0) != (ssize_t)sizeof seed ||
         ftruncate(fd, (off_t)header.size) < 0 ||
         pwrite(fd, &header, sizeof header, 0) != (ssize_t)sizeof header ||
@@ -93,8 +94,9 @@ scoreboard_attach(Scoreboard *board, int fd)
     Layout at;
     char *base;
 
-    if (fstat(fd, &info) < 0)
+    if (fstat(fd, &info) < 0) {
         return -1;
+    }
     if (pread(fd, &header, sizeof header, 0) != (ssize_t)sizeof header ||
         header.magic != MAGIC || header.row_sizes != row_sizes ||
         header.size != layout(header.slot_count, header.thread_count).end ||
@@ -103,8 +105,9 @@ scoreboard_attach(Scoreboard *board, int fd)
         return -1;
     }
     base = mmap(NULL, header.size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (base == MAP_FAILED)
+    if (base == MAP_FAILED) {
         return -1;
+    }
     at = layout(header.slot_count, header.thread_count);
     *board = (Scoreboard){
         .base = base,
@@ -125,8 +128,9 @@ scoreboard_attach(Scoreboard *board, int fd)
 void
 scoreboard_detach(Scoreboard *board)
 {
-    if (board->base)
+    if (board->base) {
         munmap(board->base, board->size);
+    }
     *board = (Scoreboard){0};
 }
 
@@ -138,12 +142,15 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
         ThreadRow *row = scoreboard_thread(board, slot, i);
         uint64_t since = word_get(&row->current.since);
         size_t state;
-        if (since && now > since)
+        if (since && now > since) {
             word_add(&row->busy_time[0], now - since);
+        }
         word_set(&row->current.since, 0);
         atomic_store(&row->current.state, THREAD_IDLE);
-        for (state = 0; state < sizeof row->connections / sizeof(Word); state++)
+        for (state = 0; state < sizeof row->connections / sizeof(Word);
+             state++) {
             word_set(&row->connections[state], 0);
+        }
     }
     word_set(&board->workers[slot].threads[0], 0);
     /* Their requests were unread, but their descriptors went with it. */

@@ -161,8 +161,9 @@ static inline void
 word_add(Word *word, uint64_t more)
 {
     uint64_t old;
-    if (!SCOREBOARD_OBSERVED)
+    if (!SCOREBOARD_OBSERVED) {
         return;
+    }
     old = atomic_load_explicit(word, memory_order_relaxed);
     atomic_store_explicit(word, old + more, memory_order_relaxed);
 }

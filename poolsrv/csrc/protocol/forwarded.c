@@ -67,12 +67,14 @@ opening_quote(const char *base, uint32_t start, uint32_t close)
     uint32_t i = close;
     while (i > start) {
         uint32_t first;
-        if (base[--i] != '"')
+        if (base[--i] != '"') {
             continue;
+        }
         for (first = i; first > start && base[first - 1] == '\\'; first--)
             ;
-        if ((i - first) % 2 == 0)
+        if ((i - first) % 2 == 0) {
             return i;
+        }
         i = first;
     }
     return start;
@@ -89,14 +91,17 @@ cut_last(Http1Span *left, const char *base)
 
     while (at > start && base[at - 1] != ',') {
         at--;
-        if (base[at] == '"')
+        if (base[at] == '"') {
             at = opening_quote(base, start, at);
+        }
     }
     left->len = at > start ? at - 1 - start : 0;
-    while (at < end && is_space(base[at]))
+    while (at < end && is_space(base[at])) {
         at++;
-    while (end > at && is_space(base[end - 1]))
+    }
+    while (end > at && is_space(base[end - 1])) {
         end--;
+    }
     return (Http1Span){.at = at, .len = end - at};
 }
 
@@ -107,16 +112,19 @@ previous(Members *m, Http1Span *member)
     for (;;) {
         if (m->left.len == 0) {
             const Http1Field *field;
-            if (m->field == 0)
+            if (m->field == 0) {
                 return false;
+            }
             field = &m->head->fields[--m->field];
-            if (field->id == m->id)
+            if (field->id == m->id) {
                 m->left = field->value;
+            }
             continue;
         }
         *member = cut_last(&m->left, m->base);
-        if (member->len > 0)
+        if (member->len > 0) {
             return true;
+        }
     }
 }
 
@@ -126,8 +134,9 @@ previous(Members *m, Http1Span *member)
 static const char *
 scheme_of(const char *base, Http1Span text)
 {
-    if (http1_is_word(base + text.at, text.len, "https"))
+    if (http1_is_word(base + text.at, text.len, "https")) {
         return "https";
+    }
     return http1_is_word(base + text.at, text.len, "http") ? "http" : NULL;
 }
 
@@ -152,14 +161,18 @@ prefix_of(const char *base, Http1Span text)
     const char *prefix = base + text.at;
     uint32_t i;
 
-    while (text.len > 0 && prefix[text.len - 1] == '/')
+    while (text.len > 0 && prefix[text.len - 1] == '/') {
         text.len--;
-    if (text.len > 0 && prefix[0] != '/')
+    }
+    if (text.len > 0 && prefix[0] != '/') {
         return (Http1Span){0};
-    for (i = 0; i < text.len; i++)
+    }
+    for (i = 0; i < text.len; i++) {
         if (prefix[i] == '/' ? i > 0 && prefix[i - 1] == '/'
-                             : !is(prefix[i], REG_NAME))
+                             : !is(prefix[i], REG_NAME)) {
             return (Http1Span){0};
+        }
+    }
     return text;
 }
 
@@ -196,11 +209,13 @@ read_x(Forwarded *said, uint32_t parts, const Http1Head *head, const char *base,
 
     while ((parts & FORWARDED_BIT(FORWARDED_FOR)) && previous(&m, &node)) {
         hops++;
-        if (!step(said, base + node.at, node.len, trusted))
+        if (!step(said, base + node.at, node.len, trusted)) {
             break;
+        }
     }
-    if (hops == 0)
+    if (hops == 0) {
         hops = 1;
+    }
     for (uint32_t i = FORWARDED_PROTO; i < FORWARDED_PART_COUNT; i++) {
         if (parts & FORWARDED_BIT(i)) {
             spans[i] = at_hop(head, base, x_fields[i], hops);
@@ -224,8 +239,9 @@ typedef struct {
 static uint32_t
 skip_space(const char *base, uint32_t i, uint32_t end)
 {
-    while (i < end && is_space(base[i]))
+    while (i < end && is_space(base[i])) {
         i++;
+    }
     return i;
 }
 
@@ -238,22 +254,27 @@ read_pair(const char *base, uint32_t *at, uint32_t end, Http1Span *name,
 {
     uint32_t i = *at;
     name->at = i;
-    while (i < end && is(base[i], TCHAR))
+    while (i < end && is(base[i], TCHAR)) {
         i++;
+    }
     name->len = i - name->at;
-    if (name->len == 0 || i == end || base[i++] != '=')
+    if (name->len == 0 || i == end || base[i++] != '=') {
         return false;
+    }
     value->at = i;
     if (i < end && base[i] == '"') {
         value->at = ++i;
-        while (i < end && base[i] != '"')
+        while (i < end && base[i] != '"') {
             i += base[i] == '\\' ? 2 : 1;
-        if (i >= end)
+        }
+        if (i >= end) {
             return false;
+        }
         value->len = i++ - value->at;
     } else {
-        while (i < end && (is(base[i], TCHAR | AUTHORITY)) && base[i] != ';')
+        while (i < end && (is(base[i], TCHAR | AUTHORITY)) && base[i] != ';') {
             i++;
+        }
         value->len = i - value->at;
     }
     *at = i;
@@ -271,24 +292,30 @@ read_element(const char *base, Http1Span text, Element *element)
         Http1Span name, value, *place = NULL;
         i = skip_space(base, i, end);
         if (i < end && base[i] != ';') {
-            if (!read_pair(base, &i, end, &name, &value))
+            if (!read_pair(base, &i, end, &name, &value)) {
                 return false;
-            if (http1_is_word(base + name.at, name.len, "for"))
+            }
+            if (http1_is_word(base + name.at, name.len, "for")) {
                 place = &element->node;
-            else if (http1_is_word(base + name.at, name.len, "proto"))
+            } else if (http1_is_word(base + name.at, name.len, "proto")) {
                 place = &element->proto;
-            else if (http1_is_word(base + name.at, name.len, "host"))
+            } else if (http1_is_word(base + name.at, name.len, "host")) {
                 place = &element->host;
-            if (place && place->at) /* no parameter may stand twice */
+            }
+            if (place && place->at) { /* no parameter may stand twice */
                 return false;
-            if (place)
+            }
+            if (place) {
                 *place = value;
+            }
             i = skip_space(base, i, end);
         }
-        if (i == end)
+        if (i == end) {
             return true;
-        if (base[i++] != ';')
+        }
+        if (base[i++] != ';') {
             return false;
+        }
     }
 }
 
@@ -308,8 +335,9 @@ read_standard(Forwarded *said, uint32_t parts, const Http1Head *head,
             said->host = host_of(base, element.host);
         }
         if (!(parts & FORWARDED_BIT(FORWARDED_FOR)) ||
-            !step(said, base + element.node.at, element.node.len, trusted))
+            !step(said, base + element.node.at, element.node.len, trusted)) {
             return;
+        }
     }
 }
 
@@ -322,12 +350,14 @@ name_len(const char *base, Http1Span host, uint16_t *port)
 {
     const char *text = base + host.at;
     uint32_t i = host.len;
-    while (i > 0 && is_digit(text[i - 1]))
+    while (i > 0 && is_digit(text[i - 1])) {
         i--;
+    }
     *port = 0;
     /* A colon in brackets has a bracket behind it, not digits and the end. */
-    if (i == 0 || text[i - 1] != ':')
+    if (i == 0 || text[i - 1] != ':') {
         return host.len;
+    }
     *port = port_of(base, (Http1Span){host.at + i, host.len - i});
     return i - 1;
 }
@@ -343,18 +373,22 @@ settle(Forwarded *said, const Http1Head *head, const char *base)
 
     /* The usual port of the other scheme is not the client's: a proxy in the
      * middle speaks of itself. */
-    if (said->port == (https ? 80 : 443))
+    if (said->port == (https ? 80 : 443)) {
         said->port = 0;
+    }
     said->renamed = said->host.len > 0;
-    if (!said->renamed && !said->scheme && !said->port)
+    if (!said->renamed && !said->scheme && !said->port) {
         return;
-    if (!said->renamed)
+    }
+    if (!said->renamed) {
         said->host = head->host;
+    }
     said->name_len = name_len(base, said->host, &in_host);
-    if (in_host)
+    if (in_host) {
         said->port = in_host;
-    else if (!said->port)
+    } else if (!said->port) {
         said->port = usual;
+    }
     said->port_missing = said->host.len > 0 && !in_host && said->port != usual;
 }
 

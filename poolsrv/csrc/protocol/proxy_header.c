@@ -22,8 +22,9 @@ read_end(Address *end, uint8_t family, const char *host, const char *port)
     const size_t digits = strlen(port);
     const int64_t number = digits > 5 ? -1 : http1_decimal(port, digits);
     if (inet_pton(family, host, bytes) != 1 || number < 0 ||
-        number > UINT16_MAX || (port[0] == '0' && digits > 1))
+        number > UINT16_MAX || (port[0] == '0' && digits > 1)) {
         return false;
+    }
     *end = address_of(family, bytes, (uint16_t)number);
     return true;
 }
@@ -39,35 +40,41 @@ parse_v1(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
     const size_t room = size < V1_LONGEST ? size : V1_LONGEST;
     const char *lf = memchr(bytes, '\n', room);
 
-    if (lf == NULL)
+    if (lf == NULL) {
         return room == V1_LONGEST ? PROXY_BAD : PROXY_PARTIAL;
+    }
     *length = (size_t)(lf - bytes) + 1;
-    if (lf[-1] != '\r' || memchr(bytes, '\0', *length))
+    if (lf[-1] != '\r' || memchr(bytes, '\0', *length)) {
         return PROXY_BAD;
+    }
     memcpy(line, bytes, *length);
     line[*length - 2] = '\0';
     while (rest && count < V1_WORDS) {
         words[count++] = rest;
         rest = strchr(rest, ' ');
-        if (rest)
+        if (rest) {
             *rest++ = '\0';
+        }
     }
     /* What follows UNKNOWN is to be ignored. */
     if (count >= 2 && strcmp(words[1], "UNKNOWN") == 0) {
         header->client = (Address){.family = AF_UNSPEC};
         return PROXY_DONE;
     }
-    if (count != V1_WORDS || rest)
+    if (count != V1_WORDS || rest) {
         return PROXY_BAD;
-    if (strcmp(words[1], "TCP4") == 0)
+    }
+    if (strcmp(words[1], "TCP4") == 0) {
         family = AF_INET;
-    else if (strcmp(words[1], "TCP6") == 0)
+    } else if (strcmp(words[1], "TCP6") == 0) {
         family = AF_INET6;
-    else
+    } else {
         return PROXY_BAD;
+    }
     if (!read_end(&destination, family, words[3], words[5]) ||
-        !read_end(&header->client, family, words[2], words[4]))
+        !read_end(&header->client, family, words[2], words[4])) {
         return PROXY_BAD;
+    }
     return PROXY_DONE;
 }
 
@@ -179,17 +186,21 @@ parse_v2(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
     uint16_t port, room;
     size_t used;
 
-    if (size < V2_HEAD)
+    if (size < V2_HEAD) {
         return PROXY_PARTIAL;
+    }
     room = (uint16_t)(head[14] << 8 | head[15]);
     *length = V2_HEAD + (size_t)room;
     if ((head[12] != V2_LOCAL && head[12] != V2_PROXY) ||
-        *length > PROXY_LONGEST)
+        *length > PROXY_LONGEST) {
         return PROXY_BAD;
-    if (size < *length)
+    }
+    if (size < *length) {
         return PROXY_PARTIAL;
-    if (head[12] == V2_LOCAL)
+    }
+    if (head[12] == V2_LOCAL) {
         return PROXY_DONE;
+    }
     switch (head[13]) {
     case 0x11: /* TCP over IPv4: two addresses, two ports */
         used = 12;
@@ -236,9 +247,11 @@ proxy_header_parse(const char *bytes, size_t size, size_t *length,
     static const char v2[] = "\r\n\r\n\0\r\nQUIT\n";
 
     *length = 0;
-    if (starts(bytes, size, v1, sizeof v1 - 1))
+    if (starts(bytes, size, v1, sizeof v1 - 1)) {
         return parse_v1(bytes, size, length, header);
-    if (starts(bytes, size, v2, sizeof v2 - 1))
+    }
+    if (starts(bytes, size, v2, sizeof v2 - 1)) {
         return parse_v2(bytes, size, length, header);
+    }
     return PROXY_BAD;
 }

@@ -27,12 +27,14 @@ descriptors(PyObject *sequence, Py_ssize_t *count)
     PyObject *fast = PySequence_Fast(sequence, "listeners must be a sequence");
     Py_ssize_t i;
     int *fds;
-    if (fast == NULL)
+    if (fast == NULL) {
         return NULL;
+    }
     *count = PySequence_Fast_GET_SIZE(fast);
     fds = PyMem_Calloc((size_t)*count + 1, sizeof *fds);
-    if (fds == NULL)
+    if (fds == NULL) {
         PyErr_NoMemory();
+    }
     for (i = 0; fds && i < *count; i++) {
         fds[i] = PyObject_AsFileDescriptor(PySequence_Fast_GET_ITEM(fast, i));
         if (fds[i] < 0) {
@@ -99,8 +101,9 @@ static void
 dispatcher_dealloc(DispatcherObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    if (self->dispatch)
+    if (self->dispatch) {
         dispatch_free(self->dispatch);
+    }
     PyMem_Free(self->events);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
@@ -110,8 +113,9 @@ dispatcher_dealloc(DispatcherObject *self)
 static int
 check_open(DispatcherObject *self)
 {
-    if (self->dispatch)
+    if (self->dispatch) {
         return 0;
+    }
     PyErr_SetString(PyExc_ValueError, "the dispatcher is closed");
     return -1;
 }
@@ -119,10 +123,12 @@ check_open(DispatcherObject *self)
 static int
 check_slot(DispatcherObject *self, unsigned slot)
 {
-    if (check_open(self) < 0)
+    if (check_open(self) < 0) {
         return -1;
-    if (slot < self->slot_count)
+    }
+    if (slot < self->slot_count) {
         return 0;
+    }
     PyErr_Format(PyExc_IndexError, "slot %u of %u", slot, self->slot_count);
     return -1;
 }
@@ -130,8 +136,9 @@ check_slot(DispatcherObject *self, unsigned slot)
 static PyObject *
 none_or_errno(int result)
 {
-    if (result < 0)
+    if (result < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
     Py_RETURN_NONE;
 }
 
@@ -141,8 +148,9 @@ dispatcher_channel(DispatcherObject *self, PyObject *args)
     unsigned slot;
     int ours, theirs;
     if (!PyArg_ParseTuple(args, "Iii:channel", &slot, &ours, &theirs) ||
-        check_slot(self, slot) < 0)
+        check_slot(self, slot) < 0) {
         return NULL;
+    }
     return none_or_errno(dispatch_channel(self->dispatch, slot, ours, theirs));
 }
 
@@ -152,8 +160,9 @@ dispatcher_enable(DispatcherObject *self, PyObject *args)
     unsigned slot;
     int on;
     if (!PyArg_ParseTuple(args, "Ip:enable", &slot, &on) ||
-        check_slot(self, slot) < 0)
+        check_slot(self, slot) < 0) {
         return NULL;
+    }
     dispatch_enable(self->dispatch, slot, on);
     Py_RETURN_NONE;
 }
@@ -163,8 +172,9 @@ dispatcher_reclaim(DispatcherObject *self, PyObject *value)
 {
     unsigned long slot = PyLong_AsUnsignedLong(value);
     if ((slot == (unsigned long)-1 && PyErr_Occurred()) ||
-        check_slot(self, (unsigned)slot) < 0)
+        check_slot(self, (unsigned)slot) < 0) {
         return NULL;
+    }
     return PyLong_FromUnsignedLong(
         dispatch_reclaim(self->dispatch, (uint32_t)slot));
 }
@@ -175,8 +185,9 @@ dispatcher_watch(DispatcherObject *self, PyObject *args)
     int fd;
     unsigned token;
     if (!PyArg_ParseTuple(args, "iI:watch", &fd, &token) ||
-        check_open(self) < 0)
+        check_open(self) < 0) {
         return NULL;
+    }
     return none_or_errno(dispatch_watch(self->dispatch, fd, token));
 }
 
@@ -184,16 +195,18 @@ static PyObject *
 dispatcher_unwatch(DispatcherObject *self, PyObject *value)
 {
     int fd = PyObject_AsFileDescriptor(value);
-    if (fd < 0 || check_open(self) < 0)
+    if (fd < 0 || check_open(self) < 0) {
         return NULL;
+    }
     return none_or_errno(dispatch_unwatch(self->dispatch, fd));
 }
 
 static PyObject *
 dispatcher_close(DispatcherObject *self, PyObject *Py_UNUSED(none))
 {
-    if (self->dispatch)
+    if (self->dispatch) {
         dispatch_free(self->dispatch);
+    }
     self->dispatch = NULL;
     Py_RETURN_NONE;
 }
@@ -201,8 +214,9 @@ dispatcher_close(DispatcherObject *self, PyObject *Py_UNUSED(none))
 static PyObject *
 dispatcher_stop(DispatcherObject *self, PyObject *Py_UNUSED(none))
 {
-    if (check_open(self) < 0)
+    if (check_open(self) < 0) {
         return NULL;
+    }
     dispatch_stop(self->dispatch);
     Py_RETURN_NONE;
 }
@@ -233,10 +247,11 @@ event_list(const DispatchEvent *events, int count)
     int i;
     for (i = 0; list && i < count; i++) {
         PyObject *item = event_object(&events[i]);
-        if (item == NULL)
+        if (item == NULL) {
             Py_CLEAR(list);
-        else
+        } else {
             PyList_SET_ITEM(list, i, item);
+        }
     }
     return list;
 }
@@ -246,8 +261,9 @@ dispatcher_hear(DispatcherObject *self, PyObject *value)
 {
     unsigned long slot = PyLong_AsUnsignedLong(value);
     if ((slot == (unsigned long)-1 && PyErr_Occurred()) ||
-        check_slot(self, (unsigned)slot) < 0)
+        check_slot(self, (unsigned)slot) < 0) {
         return NULL;
+    }
     return event_list(self->events,
                       (int)dispatch_hear(self->dispatch, (uint32_t)slot,
                                          self->events, EVENT_ROOM));
@@ -259,25 +275,31 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
     uint64_t deadline = 0;
     int n;
 
-    if (check_open(self) < 0)
+    if (check_open(self) < 0) {
         return NULL;
+    }
     if (value != Py_None) {
         double at = PyFloat_AsDouble(value);
-        if (at == -1.0 && PyErr_Occurred())
+        if (at == -1.0 && PyErr_Occurred()) {
             return NULL;
+        }
         deadline = at > 0 ? nanoseconds(at) : 1;
     }
-    Py_BEGIN_ALLOW_THREADS n =
-        dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
-    Py_END_ALLOW_THREADS if (n < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_BEGIN_ALLOW_THREADS
+    n = dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
+    Py_END_ALLOW_THREADS
+    if (n < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
     return event_list(self->events, n);
 }
 
 static PyObject *
 dispatcher_bell(DispatcherObject *self, void *Py_UNUSED(closure))
 {
-    if (check_open(self) < 0)
+    if (check_open(self) < 0) {
         return NULL;
+    }
     return PyLong_FromLong(dispatch_bell(self->dispatch));
 }
 
@@ -349,7 +371,8 @@ core_add_dispatcher(PyObject *module, CoreState *state)
         PyModule_AddIntConstant(module, "EVENT_REFUSED", DISPATCH_REFUSED) <
             0 ||
         PyModule_AddIntConstant(module, "NEWS_HUNG", CHANNEL_HUNG) < 0 ||
-        PyModule_AddIntConstant(module, "NEWS_REPLACE", CHANNEL_REPLACE) < 0)
+        PyModule_AddIntConstant(module, "NEWS_REPLACE", CHANNEL_REPLACE) < 0) {
         return -1;
+    }
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

@@ -12,8 +12,9 @@ int
 core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
 {
     PyObject *type = PyType_FromModuleAndSpec(module, spec, NULL);
-    if (type == NULL)
+    if (type == NULL) {
         return -1;
+    }
     *place = (PyTypeObject *)type;
     return PyModule_AddType(module, *place);
 }
@@ -30,16 +31,18 @@ core_scoreboard_create(PyObject *Py_UNUSED(module), PyObject *args)
 {
     unsigned slots, threads;
     int fd;
-    if (!PyArg_ParseTuple(args, "II:scoreboard_create", &slots, &threads))
+    if (!PyArg_ParseTuple(args, "II:scoreboard_create", &slots, &threads)) {
         return NULL;
+    }
     if (slots == 0 || slots > 4096 || threads == 0 || threads > 4096) {
         PyErr_SetString(PyExc_ValueError,
                         "slots and threads must be between 1 and 4096");
         return NULL;
     }
     fd = scoreboard_create(slots, threads);
-    if (fd < 0)
+    if (fd < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
     return PyLong_FromLong(fd);
 }
 
@@ -49,10 +52,12 @@ core_say(PyObject *Py_UNUSED(module), PyObject *args)
     const char *text;
     Py_ssize_t size;
     int fd, kind;
-    if (!PyArg_ParseTuple(args, "iiy#:say", &fd, &kind, &text, &size))
+    if (!PyArg_ParseTuple(args, "iiy#:say", &fd, &kind, &text, &size)) {
         return NULL;
-    if (channel_say(fd, (ChannelKind)kind, text, (size_t)size) < 0)
+    }
+    if (channel_say(fd, (ChannelKind)kind, text, (size_t)size) < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
     Py_RETURN_NONE;
 }
 
@@ -217,8 +222,9 @@ core_exec(PyObject *module)
         core_add_scoreboard(module, state) < 0 ||
         core_add_dispatcher(module, state) < 0 ||
         core_add_request(module, state) < 0 ||
-        core_add_reactor(module, state) < 0)
+        core_add_reactor(module, state) < 0) {
         return -1;
+    }
     return 0;
 }
 

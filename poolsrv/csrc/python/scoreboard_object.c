@@ -54,9 +54,11 @@ static size_t
 row_words(Row row)
 {
     size_t i, words = 0;
-    for (i = 0; i < FIELD_COUNT; i++)
-        if (fields[i].row == row)
+    for (i = 0; i < FIELD_COUNT; i++) {
+        if (fields[i].row == row) {
             words = (size_t)fields[i].index + fields[i].words;
+        }
+    }
     return words;
 }
 
@@ -83,11 +85,13 @@ scoreboard_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     ScoreboardObject *self;
     int fd;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "i:Scoreboard", names,
-                                     &fd))
+                                     &fd)) {
         return NULL;
+    }
     self = (ScoreboardObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
+    if (self == NULL) {
         return NULL;
+    }
     if (scoreboard_attach(&self->board, fd) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         Py_DECREF(self);
@@ -114,8 +118,9 @@ words_tuple(const Word *words, size_t count)
 {
     size_t i;
     PyObject *tuple = PyTuple_New((Py_ssize_t)count);
-    if (tuple == NULL)
+    if (tuple == NULL) {
         return NULL;
+    }
     for (i = 0; i < count; i++) {
         /* A thread's gauge is a signed share: keep its sign. */
         PyObject *value = PyLong_FromLongLong((long long)word_get(&words[i]));
@@ -132,8 +137,9 @@ static int
 slot_index(ScoreboardObject *self, PyObject *value, uint32_t *slot)
 {
     unsigned long number = PyLong_AsUnsignedLong(value);
-    if (number == (unsigned long)-1 && PyErr_Occurred())
+    if (number == (unsigned long)-1 && PyErr_Occurred()) {
         return -1;
+    }
     if (number >= self->board.slot_count) {
         PyErr_Format(PyExc_IndexError, "slot %lu of %u", number,
                      self->board.slot_count);
@@ -154,8 +160,9 @@ static PyObject *
 scoreboard_slot(ScoreboardObject *self, PyObject *value)
 {
     uint32_t slot;
-    if (slot_index(self, value, &slot) < 0)
+    if (slot_index(self, value, &slot) < 0) {
         return NULL;
+    }
     return words_tuple((Word *)(void *)&self->board.slots[slot],
                        row_words(ROW_SLOT));
 }
@@ -164,8 +171,9 @@ static PyObject *
 scoreboard_worker(ScoreboardObject *self, PyObject *value)
 {
     uint32_t slot;
-    if (slot_index(self, value, &slot) < 0)
+    if (slot_index(self, value, &slot) < 0) {
         return NULL;
+    }
     return words_tuple((Word *)(void *)&self->board.workers[slot],
                        row_words(ROW_WORKER));
 }
@@ -174,8 +182,9 @@ static PyObject *
 scoreboard_load(ScoreboardObject *self, PyObject *value)
 {
     uint32_t slot;
-    if (slot_index(self, value, &slot) < 0)
+    if (slot_index(self, value, &slot) < 0) {
         return NULL;
+    }
     return Py_BuildValue("ii", (int)atomic_load(&self->board.loads[slot].load),
                          (int)atomic_load(&self->board.loads[slot].limit));
 }
@@ -191,18 +200,21 @@ scoreboard_totals(ScoreboardObject *self, PyObject *args)
     uint32_t slot, thread;
 
     if (!PyArg_ParseTuple(args, "OK:totals", &value, &now) ||
-        slot_index(self, value, &slot) < 0)
+        slot_index(self, value, &slot) < 0) {
         return NULL;
+    }
     memset(sums, 0, sizeof sums);
     for (thread = 0; thread <= self->board.thread_count; thread++) {
         ThreadRow *row = scoreboard_thread(&self->board, slot, thread);
         uint64_t since;
-        for (i = 0; i < words; i++)
+        for (i = 0; i < words; i++) {
             word_add(&sums[i], word_get((Word *)(void *)row + i));
+        }
         /* Last: a request that ends meanwhile is counted later, not twice. */
         since = word_get(&row->current.since);
-        if (since && now > since)
+        if (since && now > since) {
             word_add(&sums[busy], now - since);
+        }
     }
     return words_tuple(sums, words);
 }
@@ -219,19 +231,22 @@ scoreboard_current(ScoreboardObject *self, PyObject *value)
 {
     uint32_t slot, thread;
     PyObject *list;
-    if (slot_index(self, value, &slot) < 0)
+    if (slot_index(self, value, &slot) < 0) {
         return NULL;
+    }
     list = PyList_New(0);
-    if (list == NULL)
+    if (list == NULL) {
         return NULL;
+    }
     for (thread = 0; thread < self->board.thread_count; thread++) {
         const Current *now =
             &scoreboard_thread(&self->board, slot, thread)->current;
         uint64_t since = word_get(&now->since);
         PyObject *item;
         int failed;
-        if (since == 0)
+        if (since == 0) {
             continue;
+        }
         item = Py_BuildValue("IIKKNNN", thread,
                              (unsigned)atomic_load(&((Current *)now)->state),
                              (unsigned long long)since,
@@ -258,11 +273,14 @@ find_word(ScoreboardObject *self, const char *row, unsigned slot,
     for (i = 0; i < FIELD_COUNT; i++) {
         const Field *f = &fields[i];
         Word *first;
-        if (strcmp(row_names[f->row], row) != 0 || strcmp(f->name, field) != 0)
+        if (strcmp(row_names[f->row], row) != 0 ||
+            strcmp(f->name, field) != 0) {
             continue;
+        }
         if (word >= f->words || slot >= self->board.slot_count ||
-            thread >= self->board.thread_count)
+            thread >= self->board.thread_count) {
             break;
+        }
         switch (f->row) {
         case ROW_SUPERVISOR:
             first = (Word *)(void *)self->board.supervisor;
@@ -294,8 +312,9 @@ parse_word(ScoreboardObject *self, PyObject *args, PyObject *keywords,
     const char *row, *field;
     unsigned slot, word = 0, thread = 0;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIsL|II", names, &row,
-                                     &slot, &field, value, &word, &thread))
+                                     &slot, &field, value, &word, &thread)) {
         return NULL;
+    }
     return find_word(self, row, slot, field, word, thread);
 }
 
@@ -304,8 +323,9 @@ scoreboard_set(ScoreboardObject *self, PyObject *args, PyObject *keywords)
 {
     long long value;
     Word *word = parse_word(self, args, keywords, &value);
-    if (word == NULL)
+    if (word == NULL) {
         return NULL;
+    }
     word_set(word, (uint64_t)value);
     Py_RETURN_NONE;
 }
@@ -315,8 +335,9 @@ scoreboard_add(ScoreboardObject *self, PyObject *args, PyObject *keywords)
 {
     long long value;
     Word *word = parse_word(self, args, keywords, &value);
-    if (word == NULL)
+    if (word == NULL) {
         return NULL;
+    }
     word_add(word, (uint64_t)value);
     Py_RETURN_NONE;
 }
@@ -325,8 +346,9 @@ static PyObject *
 scoreboard_bury_method(ScoreboardObject *self, PyObject *value)
 {
     uint32_t slot;
-    if (slot_index(self, value, &slot) < 0)
+    if (slot_index(self, value, &slot) < 0) {
         return NULL;
+    }
     scoreboard_bury(&self->board, slot, clock_now());
     Py_RETURN_NONE;
 }
@@ -398,8 +420,9 @@ fields_tuple(void)
 {
     size_t i;
     PyObject *tuple = PyTuple_New(FIELD_COUNT);
-    if (tuple == NULL)
+    if (tuple == NULL) {
         return NULL;
+    }
     for (i = 0; i < FIELD_COUNT; i++) {
         const Field *f = &fields[i];
         PyObject *item = Py_BuildValue("sssiissss", row_names[f->row], f->name,

@@ -98,13 +98,15 @@ report(Context *x)
     word_add(x->thread->row->failed, 1);
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback && value)
+    if (traceback && value) {
         PyException_SetTraceback(value, traceback);
+    }
     done = PyObject_CallFunction(x->app->on_error, "Osss",
                                  value ? value : Py_None, x->thread->record.id,
                                  current->method, current->path);
-    if (done == NULL)
+    if (done == NULL) {
         PyErr_WriteUnraisable(x->app->on_error);
+    }
     Py_XDECREF(done);
     Py_XDECREF(type);
     Py_XDECREF(value);
@@ -169,8 +171,9 @@ end_process(const App *app)
     PyObject *type, *value, *traceback;
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
-    if (traceback && value)
+    if (traceback && value) {
         PyException_SetTraceback(value, traceback);
+    }
     PyObject_CallOneArg(app->on_left, value ? value : Py_None);
     _exit(1); /* it does not return: this is for one that raises */
 }
@@ -253,20 +256,23 @@ serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
     uint64_t wall;
     void *garbage;
 
-    if (measured)
+    if (measured) {
         before = usage();
+    }
     x->conn = c;
     x->request = r;
     PyEval_RestoreThread(x->tstate);
-    while ((garbage = output_garbage_pop(t->worker)) != NULL)
+    while ((garbage = output_garbage_pop(t->worker)) != NULL) {
         Py_DECREF((PyObject *)garbage);
+    }
     call(x);
     x->tstate = PyEval_SaveThread();
 
     t->now = clock_now();
     wall = t->now - start;
-    if (measured)
+    if (measured) {
         after = usage();
+    }
     schedule_ran(worker_schedule(t->worker), &t->meter, wall, measured,
                  after.cpu - before.cpu, after.switches - before.switches);
     word_add(t->row->application_time, wall);
@@ -275,8 +281,9 @@ serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
                     output_last(c));
         t->out.size = 0;
     }
-    if (t->out.capacity > OUT_KEPT)
+    if (t->out.capacity > OUT_KEPT) {
         buffer_clear(&t->out); /* one large answer must not stay for ever */
+    }
 }
 
 static const Handler python_handler = {.serve = serve_application};
@@ -288,8 +295,9 @@ static void
 context_free(Context *x)
 {
     Py_ssize_t i;
-    for (i = 0; x->templates && i < x->template_count; i++)
+    for (i = 0; x->templates && i < x->template_count; i++) {
         Py_XDECREF(x->templates[i]);
+    }
     PyMem_Free(x->templates);
     Py_XDECREF(x->start_response);
     Py_XDECREF(x->variables);
@@ -334,8 +342,9 @@ context_new(ReactorObject *self, PyObject *errors)
             environ_template_init(&self->app.keys, x->templates[i]) < 0 ||
             PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0 ||
             PyDict_SetItemString(x->templates[i], "poolsrv.set_timeout",
-                                 x->set_timeout) < 0)
+                                 x->set_timeout) < 0) {
             goto failed;
+        }
     }
     return x;
 failed:
@@ -350,16 +359,18 @@ reactor_serve(ReactorObject *self, PyObject *args)
     PyObject *errors;
     Context *x;
 
-    if (!PyArg_ParseTuple(args, "IO:serve", &index, &errors))
+    if (!PyArg_ParseTuple(args, "IO:serve", &index, &errors)) {
         return NULL;
+    }
     if (index >= self->thread_count || self->contexts[index]) {
         PyErr_Format(PyExc_ValueError, "thread %u: there is none, or it serves",
                      index);
         return NULL;
     }
     x = context_new(self, errors);
-    if (x == NULL)
+    if (x == NULL) {
         return NULL;
+    }
     self->contexts[index] = x;
     self->serving++;
     x->thread = threads_at(self->worker, index);
@@ -388,8 +399,9 @@ notes_list(Worker *worker)
             "(iN)", (int)note.level,
             PyUnicode_DecodeUTF8(note.text, (Py_ssize_t)strlen(note.text),
                                  "backslashreplace"));
-        if (item == NULL || PyList_Append(list, item) < 0)
+        if (item == NULL || PyList_Append(list, item) < 0) {
             Py_CLEAR(list);
+        }
         Py_XDECREF(item);
     }
     return list;
@@ -435,8 +447,9 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
         Py_DECREF((PyObject *)garbage);
     }
     notes = notes_list(self->worker);
-    if (notes == NULL)
+    if (notes == NULL) {
         return NULL;
+    }
     overdue = overdue_list(self->worker);
     if (overdue == NULL) {
         Py_DECREF(notes);
@@ -482,10 +495,12 @@ static PyObject *
 reactor_request_id(ReactorObject *self, PyObject *value)
 {
     const unsigned long index = PyLong_AsUnsignedLong(value);
-    if (index == (unsigned long)-1 && PyErr_Occurred())
+    if (index == (unsigned long)-1 && PyErr_Occurred()) {
         return NULL;
-    if (index >= self->thread_count || self->contexts[index] == NULL)
+    }
+    if (index >= self->thread_count || self->contexts[index] == NULL) {
         return PyUnicode_FromString("");
+    }
     return PyUnicode_FromString(self->contexts[index]->thread->record.id);
 }
 
@@ -555,8 +570,10 @@ parse_networks(PyObject *tuple, Networks *networks)
         const char *bytes;
         Py_ssize_t size;
         if (!PyArg_ParseTuple(PyTuple_GET_ITEM(tuple, i), "bby#:trusted",
-                              &items[i].family, &items[i].bits, &bytes, &size))
+                              &items[i].family, &items[i].bits, &bytes,
+                              &size)) {
             return -1;
+        }
         if ((size_t)size != address_size(items[i].family) ||
             items[i].bits > size * 8) {
             PyErr_SetString(PyExc_ValueError, "not a network");
@@ -602,8 +619,9 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     }
     self = (ReactorObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
+    if (self == NULL) {
         return NULL;
+    }
     options.thread_count = options.board->thread_count;
     options.handler = &python_handler;
     options.access_log = access_log_fd;
@@ -628,8 +646,9 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (environ_keys_init(&self->app.keys) < 0 ||
         file_types_init(&self->app.files) < 0 ||
         read_options(given, &options.limits, &self->app) < 0 ||
-        parse_networks(trusted, &self->app.trusted) < 0)
+        parse_networks(trusted, &self->app.trusted) < 0) {
         goto failed;
+    }
     options.trusted = self->app.trusted;
     self->worker = worker_new(&options);
     if (self->worker == NULL) {
@@ -671,8 +690,9 @@ reactor_dealloc(ReactorObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     reactor_clear(self);
-    if (self->worker)
+    if (self->worker) {
         worker_free(self->worker);
+    }
     environ_keys_clear(&self->app.keys);
     file_types_clear(&self->app.files);
     PyMem_Free((void *)self->app.trusted.items);
@@ -730,12 +750,15 @@ static PyType_Spec reactor_spec = {
 int
 core_add_request(PyObject *module, CoreState *state)
 {
-    if (core_add_input(module, state) < 0)
+    if (core_add_input(module, state) < 0) {
         return -1;
-    if (core_add_start_response(module, state) < 0)
+    }
+    if (core_add_start_response(module, state) < 0) {
         return -1;
-    if (core_add_set_timeout(module, state) < 0)
+    }
+    if (core_add_set_timeout(module, state) < 0) {
         return -1;
+    }
     return core_add_file_wrapper(module, state);
 }
 

@@ -76,11 +76,13 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
             break;
         }
         if (fd < 0) {
-            if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO)
+            if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) {
                 continue;
+            }
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS ||
-                errno == ENOMEM)
+                errno == ENOMEM) {
                 make_room(d, now);
+            }
             more = false;
             break;
         }
@@ -89,17 +91,21 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
         describe(&items[count], &from);
         fds[count++] = (struct pollfd){.fd = fd, .events = POLLIN};
     }
-    if (count == 0)
+    if (count == 0) {
         return false;
+    }
     word_add(&d->board->supervisor->accepted[0], count);
-    if (poll(fds, count, 0) < 0)
-        for (i = 0; i < count; i++)
+    if (poll(fds, count, 0) < 0) {
+        for (i = 0; i < count; i++) {
             fds[i].revents = 0;
+        }
+    }
     for (i = 0; i < count; i++) {
-        if (fds[i].revents & POLLIN)
+        if (fds[i].revents & POLLIN) {
             queue_add(d, fds[i].fd, &items[i]);
-        else
+        } else {
             parked_add(d, fds[i].fd, &items[i]);
+        }
     }
     return more;
 }

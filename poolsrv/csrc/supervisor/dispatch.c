@@ -25,10 +25,12 @@
 static int
 milliseconds(uint64_t at, uint64_t now)
 {
-    if (at == 0)
+    if (at == 0) {
         return -1;
-    if (at <= now)
+    }
+    if (at <= now) {
         return 0;
+    }
     at = (at - now + CLOCK_MILLISECOND - 1) / CLOCK_MILLISECOND;
     return at > 3600000 ? 3600000 : (int)at;
 }
@@ -52,14 +54,17 @@ static bool
 is_draining_done(const Dispatch *d)
 {
     uint32_t i;
-    if (!d->stopped || d->drained || queue_length(d))
+    if (!d->stopped || d->drained || queue_length(d)) {
         return false;
+    }
     atomic_thread_fence(memory_order_seq_cst); /* as in ready_tell */
-    for (i = 0; i < d->board->slot_count; i++)
+    for (i = 0; i < d->board->slot_count; i++) {
         if (atomic_load(&d->board->loads[i].load) >
                 (int32_t)d->board->thread_count ||
-            word_get(d->board->workers[i].waiting))
+            word_get(d->board->workers[i].waiting)) {
             return false;
+        }
+    }
     return true;
 }
 
@@ -79,12 +84,14 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
 
         record_round(d, now);
         n = milliseconds(dispatch_earlier(deadline, parked_deadline(d)), now);
-        if (done)
+        if (done) {
             n = 0;
+        }
         n = epoll_wait(d->epoll, got, EVENT_BATCH, n);
         d->woke = now = clock_now();
-        if (n < 0)
+        if (n < 0) {
             return errno == EINTR ? 0 : -1;
+        }
         for (i = 0; i < n; i++) {
             const uint32_t index = (uint32_t)got[i].data.u64;
             const uint32_t stamp = got[i].data.u64 >> 32 & 0xffffff;
@@ -98,8 +105,9 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                 break;
             case TAG_HELD:
                 if (d->held.items[index].state != HELD_FREE &&
-                    (d->held.items[index].stamp & 0xffffff) == stamp)
+                    (d->held.items[index].stamp & 0xffffff) == stamp) {
                     parked_event(d, index, mask, now);
+                }
                 break;
             case TAG_CHANNEL:
                 if (mask & EPOLLOUT) {
@@ -112,8 +120,9 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                 slots_hear(d, index, now, events, room, &count);
                 break;
             case TAG_BELL:
-                if (read(d->bell, &rung, sizeof rung) < 0)
+                if (read(d->bell, &rung, sizeof rung) < 0) {
                     rung = 0; /* another round has read it already */
+                }
                 break;
             case TAG_FOREIGN: /* below */
                 break;
@@ -121,11 +130,13 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         }
         /* After the words: that a worker has ended is heard this way, and why
          * it did may be the last thing that it said. */
-        for (i = 0; i < n && count < room; i++)
-            if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN)
+        for (i = 0; i < n && count < room; i++) {
+            if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN) {
                 events[count++] =
                     (DispatchEvent){.kind = DISPATCH_FOREIGN,
                                     .token = (uint32_t)got[i].data.u64};
+            }
+        }
         parked_expire(d, now);
         queue_dispatch(d, now);
         word_set(row->parked, d->held.lists[HELD_NEW].count +
@@ -140,8 +151,9 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                                          sizeof events[count].text)) {
             events[count++].kind = DISPATCH_REFUSED;
         }
-        if (count || (deadline && deadline <= now))
+        if (count || (deadline && deadline <= now)) {
             return (int)count;
+        }
     }
 }
 
@@ -176,8 +188,9 @@ dispatch_stop(Dispatch *d)
 {
     uint32_t i;
     const uint64_t now = clock_now();
-    if (d->stopped)
+    if (d->stopped) {
         return;
+    }
     for (i = 0; i < d->listener_count; i++) {
         while (accept_batch(d, i, now))
             ;
@@ -198,8 +211,9 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     struct rlimit files;
     uint32_t i;
 
-    if (d == NULL)
+    if (d == NULL) {
         return NULL;
+    }
     d->board = board;
     d->group = (Group){.limits = *limits, .notice = board->notice};
     held_init(&d->held);
@@ -218,16 +232,19 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
                   ? (int)files.rlim_cur - RESERVE
                   : INT_MAX;
     if (d->epoll < 0 || d->bell < 0 || !d->slots || !d->workers ||
-        !d->listeners)
+        !d->listeners) {
         goto failed;
+    }
     memcpy(d->listeners, listeners, listener_count * sizeof *listeners);
     e.data.u64 = dispatch_tag(TAG_BELL, 0, 0);
-    if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->bell, &e) < 0)
+    if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->bell, &e) < 0) {
         goto failed;
+    }
     for (i = 0; i < listener_count; i++) {
         e.data.u64 = dispatch_tag(TAG_LISTENER, 0, i);
-        if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, listeners[i], &e) < 0)
+        if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, listeners[i], &e) < 0) {
             goto failed;
+        }
     }
     return d;
 failed:
@@ -241,15 +258,20 @@ void
 dispatch_free(Dispatch *d)
 {
     uint32_t i;
-    for (i = 0; i < d->held.room; i++)
-        if (d->held.items[i].fd >= 0)
+    for (i = 0; i < d->held.room; i++) {
+        if (d->held.items[i].fd >= 0) {
             close(d->held.items[i].fd);
-    for (i = 0; d->slots && i < d->board->slot_count; i++)
+        }
+    }
+    for (i = 0; d->slots && i < d->board->slot_count; i++) {
         free(d->slots[i].out);
-    if (d->epoll >= 0)
+    }
+    if (d->epoll >= 0) {
         close(d->epoll);
-    if (d->bell >= 0)
+    }
+    if (d->bell >= 0) {
         close(d->bell);
+    }
     free(d->slots);
     free(d->workers);
     free(d->listeners);

@@ -11,14 +11,16 @@ leave(HeldTable *t, uint32_t index)
 {
     Held *h = &t->items[index];
     HeldList *list = &t->lists[h->state];
-    if (h->previous == HELD_NONE)
+    if (h->previous == HELD_NONE) {
         list->first = h->next;
-    else
+    } else {
         t->items[h->previous].next = h->next;
-    if (h->next == HELD_NONE)
+    }
+    if (h->next == HELD_NONE) {
         list->last = h->previous;
-    else
+    } else {
         t->items[h->next].previous = h->previous;
+    }
     list->count--;
 }
 
@@ -29,8 +31,9 @@ enter(HeldTable *t, uint32_t index, HeldState state)
     Held *h = &t->items[index];
     HeldList *list = &t->lists[state];
     uint32_t after = list->last;
-    while (after != HELD_NONE && t->items[after].item.since > h->item.since)
+    while (after != HELD_NONE && t->items[after].item.since > h->item.since) {
         after = t->items[after].previous;
+    }
     h->state = (uint8_t)state;
     h->previous = after;
     if (after == HELD_NONE) {
@@ -40,10 +43,11 @@ enter(HeldTable *t, uint32_t index, HeldState state)
         h->next = t->items[after].next;
         t->items[after].next = index;
     }
-    if (h->next == HELD_NONE)
+    if (h->next == HELD_NONE) {
         list->last = index;
-    else
+    } else {
         t->items[h->next].previous = index;
+    }
     list->count++;
 }
 
@@ -57,10 +61,12 @@ grow(HeldTable *t)
     Held *items = realloc(t->items, room * sizeof *items);
     uint32_t i;
 
-    if (items == NULL)
+    if (items == NULL) {
         return -1;
-    for (i = t->room; i < room; i++)
+    }
+    for (i = t->room; i < room; i++) {
         items[i] = (Held){.fd = -1, .next = i + 1 < room ? i + 1 : HELD_NONE};
+    }
     t->free = t->room;
     t->items = items;
     t->room = room;
@@ -72,8 +78,9 @@ held_init(HeldTable *t)
 {
     uint32_t i;
     *t = (HeldTable){.free = HELD_NONE};
-    for (i = 0; i < HELD_STATES; i++)
+    for (i = 0; i < HELD_STATES; i++) {
         t->lists[i] = (HeldList){HELD_NONE, HELD_NONE, 0};
+    }
 }
 
 void
@@ -88,8 +95,9 @@ held_add(HeldTable *t, int fd, const ChannelItem *item, HeldState state)
 {
     uint32_t index;
     Held *h;
-    if (t->free == HELD_NONE && grow(t) < 0)
+    if (t->free == HELD_NONE && grow(t) < 0) {
         return HELD_NONE;
+    }
     index = t->free;
     h = &t->items[index];
     t->free = h->next;

@@ -196,8 +196,9 @@ parked_deadline(const Dispatch *d)
         at, runs_out(d, HELD_SLOW, d->group.limits.queue_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
     at = dispatch_earlier(at, refusals_due(&d->refusals));
-    for (i = 0; i < d->board->slot_count; i++)
+    for (i = 0; i < d->board->slot_count; i++) {
         at = dispatch_earlier(at, d->slots[i].retry_at);
+    }
     return at;
 }
 
@@ -223,10 +224,12 @@ parked_expire(Dispatch *d, uint64_t now)
         is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
         queue_dispatch(d, now);
     }
-    while (is_over(d, HELD_FAST, d->group.limits.queue_timeout, now))
+    while (is_over(d, HELD_FAST, d->group.limits.queue_timeout, now)) {
         parked_refuse(d, d->held.lists[HELD_FAST].first, CLOSED_QUEUE_TIMEOUT);
-    while (is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now))
+    }
+    while (is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
         parked_refuse(d, d->held.lists[HELD_SLOW].first, CLOSED_QUEUE_TIMEOUT);
+    }
     while (is_over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {
         const uint32_t index = d->held.lists[HELD_LINGER].first;
         epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
@@ -235,10 +238,13 @@ parked_expire(Dispatch *d, uint64_t now)
     }
     if (d->accept_again && d->accept_again <= now) {
         d->accept_again = 0;
-        if (!d->stopped)
+        if (!d->stopped) {
             accept_listen(d, true);
+        }
     }
-    for (i = 0; i < d->board->slot_count; i++)
-        if (d->slots[i].retry_at && d->slots[i].retry_at <= now)
+    for (i = 0; i < d->board->slot_count; i++) {
+        if (d->slots[i].retry_at && d->slots[i].retry_at <= now) {
             d->slots[i].retry_at = 0;
+        }
+    }
 }

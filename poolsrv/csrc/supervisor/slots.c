@@ -21,13 +21,15 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
     const uint32_t count = out->header.count;
     uint32_t i;
 
-    if (count == 0)
+    if (count == 0) {
         return;
+    }
     out->header.kind = CHANNEL_DISPATCH;
     if (channel_send(s->ours, out) == 0) {
         word_add(&d->board->supervisor->dispatched[0], count);
-        for (i = 0; i < count; i++)
+        for (i = 0; i < count; i++) {
             close(out->fds[i]);
+        }
     } else {
         LoadLine *line = &d->board->loads[slot];
         struct epoll_event e = {.events = EPOLLIN | EPOLLOUT,
@@ -36,8 +38,9 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
         atomic_fetch_sub(&line->connections, (int32_t)count);
         s->full = epoll_ctl(d->epoll, EPOLL_CTL_MOD, s->ours, &e) == 0;
         s->retry_at = now + SEND_PAUSE;
-        for (i = 0; i < count; i++)
+        for (i = 0; i < count; i++) {
             queue_add(d, out->fds[i], &out->items[i]);
+        }
     }
     out->header.count = 0;
 }
@@ -53,12 +56,14 @@ take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
     for (i = 0; i < m->header.count; i++) {
         ChannelItem item = m->items[i];
         beyond += m->fds[i] >= d->most;
-        if (item.since > now)
+        if (item.since > now) {
             item.since = now;
-        if (item.request_waits)
+        }
+        if (item.request_waits) {
             queue_add(d, m->fds[i], &item);
-        else
+        } else {
             parked_add(d, m->fds[i], &item);
+        }
     }
     parked_evict(d, beyond);
 }
@@ -71,8 +76,9 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
     ChannelMessage m;
     while (*count < room) {
         int got = channel_receive(d->slots[slot].ours, &m);
-        if (got <= 0)
+        if (got <= 0) {
             return true;
+        }
         if (m.header.kind == CHANNEL_HAND_BACK) {
             word_add(&d->board->supervisor->handed_back[0], m.header.count);
             take_back(d, &m, now);
@@ -101,8 +107,9 @@ dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs)
     struct epoll_event e = {.events = EPOLLIN,
                             .data.u64 = dispatch_tag(TAG_CHANNEL, 0, slot)};
     ChannelMessage *out = calloc(1, sizeof *out);
-    if (out == NULL)
+    if (out == NULL) {
         return -1;
+    }
     if (epoll_ctl(d->epoll, EPOLL_CTL_ADD, ours, &e) < 0) {
         free(out);
         return -1;
@@ -123,10 +130,12 @@ dispatch_reclaim(Dispatch *d, uint32_t slot)
     ChannelMessage m;
     uint32_t i, count = 0;
     while (channel_receive(d->slots[slot].theirs, &m) > 0) {
-        if (m.header.kind != CHANNEL_DISPATCH)
+        if (m.header.kind != CHANNEL_DISPATCH) {
             continue;
-        for (i = 0; i < m.header.count; i++)
+        }
+        for (i = 0; i < m.header.count; i++) {
             queue_add(d, m.fds[i], &m.items[i]);
+        }
         count += m.header.count;
     }
     word_add(&d->board->supervisor->reclaimed[0], count);

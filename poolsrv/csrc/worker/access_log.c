@@ -27,8 +27,9 @@ static void
 add(Line *line, const char *text, size_t size)
 {
     const size_t room = sizeof line->text - 2 - line->size;
-    if (size > room)
+    if (size > room) {
         size = room;
+    }
     memcpy(line->text + line->size, text, size);
     line->size += size;
 }
@@ -45,17 +46,19 @@ static void
 add_escaped(Line *line, const char *text, size_t size, bool json)
 {
     size_t i;
-    if (size > 1024)
+    if (size > 1024) {
         size = 1024;
+    }
     for (i = 0; i < size; i++) {
         const unsigned char c = (unsigned char)text[i];
         char escape[8];
-        if (c >= 32 && c < 127 && c != '"' && c != '\\')
+        if (c >= 32 && c < 127 && c != '"' && c != '\\') {
             add(line, text + i, 1);
-        else
+        } else {
             add(line, escape,
                 (size_t)snprintf(escape, sizeof escape,
                                  json ? "\\u%04x" : "\\x%02x", c));
+        }
     }
 }
 
@@ -63,14 +66,16 @@ static void
 add_field(Line *line, const Request *r, Http1FieldId id, bool json)
 {
     uint32_t i;
-    for (i = 0; i < r->head.count; i++)
+    for (i = 0; i < r->head.count; i++) {
         if (r->head.fields[i].id == id) {
             add_escaped(line, r->buffer + r->start + r->head.fields[i].value.at,
                         r->head.fields[i].value.len, json);
             return;
         }
-    if (!json)
+    }
+    if (!json) {
         add_text(line, "-");
+    }
 }
 
 /* When, and who. */

@@ -27,15 +27,18 @@ reserve(Request *r, uint64_t more, uint64_t expected)
     const uint64_t need = r->body_size + more;
     uint64_t capacity = r->body_capacity;
     char *memory;
-    if (need <= capacity)
+    if (need <= capacity) {
         return 0;
+    }
     /* Grown as bytes come, never for what was only announced. */
     capacity = capacity * 2 > need ? capacity * 2 : need;
-    if (expected && capacity > expected)
+    if (expected && capacity > expected) {
         capacity = expected > need ? expected : need;
+    }
     memory = realloc(r->memory, capacity);
-    if (memory == NULL)
+    if (memory == NULL) {
         return -1;
+    }
     r->memory = memory;
     r->body = memory;
     r->body_capacity = capacity;
@@ -47,10 +50,12 @@ write_all(int fd, const char *data, size_t size)
 {
     while (size) {
         const ssize_t n = write(fd, data, size);
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && errno == EINTR) {
             continue;
-        if (n <= 0)
+        }
+        if (n <= 0) {
             return -1;
+        }
         data += n;
         size -= (size_t)n;
     }
@@ -64,15 +69,18 @@ spool_open(const char *folder)
     char path[4096];
     int fd;
     fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd >= 0)
+    if (fd >= 0) {
         return fd;
+    }
     /* Not every file system has O_TMPFILE. */
     if (snprintf(path, sizeof path, "%s/poolsrv-body-XXXXXX", folder) >=
-        (int)sizeof path)
+        (int)sizeof path) {
         return -1;
+    }
     fd = mkostemp(path, O_CLOEXEC);
-    if (fd >= 0)
+    if (fd >= 0) {
         unlink(path);
+    }
     return fd;
 }
 
@@ -81,27 +89,32 @@ static int
 add(Worker *w, Request *r, const char *data, size_t size)
 {
     const uint64_t total = r->body_size + size;
-    if (size == 0) /* and perhaps no memory yet, which memcpy must not see */
+    if (size == 0) { /* and perhaps no memory yet, which memcpy must not see */
         return 0;
-    if (total > w->o.limits.limit_request_body)
+    }
+    if (total > w->o.limits.limit_request_body) {
         return 413;
+    }
     if (r->spool < 0 &&
         (total > w->o.limits.body_buffer || worker_is_full(w))) {
         r->spool = spool_open(w->spool_folder);
-        if (r->spool < 0 || write_all(r->spool, r->memory, r->body_size) < 0)
+        if (r->spool < 0 || write_all(r->spool, r->memory, r->body_size) < 0) {
             goto failed;
+        }
         free(r->memory);
         r->memory = NULL;
         r->body = NULL;
         r->body_capacity = 0;
     }
     if (r->spool >= 0) {
-        if (write_all(r->spool, data, size) < 0)
+        if (write_all(r->spool, data, size) < 0) {
             goto failed;
+        }
     } else {
         const int64_t expected = r->head.content_length;
-        if (reserve(r, size, expected > 0 ? (uint64_t)expected : 0) < 0)
+        if (reserve(r, size, expected > 0 ? (uint64_t)expected : 0) < 0) {
             return 500;
+        }
         memcpy(r->memory + r->body_size, data, size);
     }
     r->body_size = total;
@@ -132,10 +145,12 @@ decode(Worker *w, Request *r, const char *data, size_t size, size_t *used,
         switch (result) {
         case HTTP1_DATA:
             status = add(w, r, piece, span.len);
-            if (status == 413)
+            if (status == 413) {
                 *words = request_too_large;
-            if (status)
+            }
+            if (status) {
                 return status;
+            }
             break;
         case HTTP1_PARTIAL:
             return 0;
@@ -154,8 +169,9 @@ static int
 put_back(Request *r, const char *data, uint32_t size)
 {
     const uint32_t at = r->head.length;
-    if (request_grow(r, at + size) < 0)
+    if (request_grow(r, at + size) < 0) {
         return -1;
+    }
     memmove(r->buffer + at, data, size); /* it may lie there already */
     r->next = at;
     r->size = at + size;
@@ -177,29 +193,35 @@ body_kept_start(Worker *w, Thread *t, Conn *c, Request *r)
     /* The head alone: what is behind it goes straight to where it is kept. */
     r->size -= behind;
     r = request_adopt(w, c, r);
-    if (r == NULL)
+    if (r == NULL) {
         return exchange_hang_up(w, t, c);
+    }
     http1_chunks_init(&r->chunks);
     r->next = r->size;
-    if (r->head.chunked)
+    if (r->head.chunked) {
         status = decode(w, r, rest, behind, &used, &words);
-    else
+    } else {
         status = add(w, r, rest, behind);
-    if (status > 1)
+    }
+    if (status > 1) {
         return refuse_request(w, t, c, status, words);
+    }
     if (status == 1) {
-        if (put_back(r, rest + used, behind - (uint32_t)used) < 0)
+        if (put_back(r, rest + used, behind - (uint32_t)used) < 0) {
             return exchange_hang_up(w, t, c);
+        }
         return exchange_serve(w, t, c, r, c->began);
     }
     if (r->head.expect_continue && behind == 0 &&
         output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0, NULL,
-                    NULL, STREAM_PUSH) < 0)
+                    NULL, STREAM_PUSH) < 0) {
         return exchange_hang_up(w, t, c);
+    }
     r->body_began = t->now;
     conn_set_state(w, t, c, CONN_BODY);
-    if (!c->drained)
+    if (!c->drained) {
         return STEP_AGAIN;
+    }
     conn_uncount(w, c);
     return STEP_WAIT;
 }
@@ -221,13 +243,15 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
         if (!r->head.chunked) {
             const uint64_t left =
                 (uint64_t)r->head.content_length - r->body_size;
-            if (left < room)
+            if (left < room) {
                 room = left;
+            }
             /* What stays in memory is received where it stays. */
             if (r->spool < 0 && !worker_is_full(w) &&
                 (uint64_t)r->head.content_length <= w->o.limits.body_buffer) {
-                if (reserve(r, room, (uint64_t)r->head.content_length) < 0)
+                if (reserve(r, room, (uint64_t)r->head.content_length) < 0) {
                     return exchange_client_left(w, t, c);
+                }
                 to = r->memory + r->body_size;
             }
         }
@@ -235,34 +259,39 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
         if (n == STREAM_AGAIN) {
             return refuse_if_late(w, t, c);
         }
-        if (n <= 0)
+        if (n <= 0) {
             return exchange_client_left(w, t, c);
+        }
         word_add(t->row->bytes_in, (uint64_t)n);
         t->now = clock_now();
         word_set(&c->deadline, request_body_deadline(w, r, t->now));
         if (r->head.chunked) {
             status = decode(w, r, to, (size_t)n, &used, &words);
         } else {
-            if (to == t->request.buffer)
+            if (to == t->request.buffer) {
                 status = add(w, r, to, (size_t)n);
-            else
+            } else {
                 r->body_size += (uint64_t)n;
+            }
             used = (size_t)n;
-            if (!status && r->body_size == (uint64_t)r->head.content_length)
+            if (!status && r->body_size == (uint64_t)r->head.content_length) {
                 status = 1;
+            }
         }
         if (status > 1) {
             return refuse_request(w, t, c, status, words);
         }
         if (status == 1) {
-            if (put_back(r, to + used, (uint32_t)((size_t)n - used)) < 0)
+            if (put_back(r, to + used, (uint32_t)((size_t)n - used)) < 0) {
                 return exchange_hang_up(w, t, c);
+            }
             return exchange_serve(w, t, c, r, t->now);
         }
         if (c->drained) {
             return refuse_if_late(w, t, c);
         }
-        if (--pieces == 0)
+        if (--pieces == 0) {
             return STEP_AGAIN;
+        }
     }
 }

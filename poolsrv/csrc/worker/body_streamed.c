@@ -23,8 +23,9 @@ wait_readable(Thread *t, Conn *c, const Request *r)
                                                        : INT_MAX);
     t->waited += clock_now() - now;
     atomic_store(&t->row->current.state, THREAD_APPLICATION);
-    if (n == 0)
+    if (n == 0) {
         word_add(&t->row->limited[LIMIT_BODY], 1);
+    }
     return n > 0 ? 0 : n == 0 ? 408 : 500;
 }
 
@@ -41,8 +42,9 @@ receive_body(Thread *t, Conn *c, Request *r, char *to, size_t room,
         }
         if (n == STREAM_AGAIN) {
             r->refusal = wait_readable(t, c, r);
-            if (r->refusal == 0)
+            if (r->refusal == 0) {
                 continue;
+            }
             *words = "the request's body did not arrive in time";
             return 0;
         }
@@ -64,12 +66,15 @@ read_sized(Thread *t, Conn *c, Request *r, char *to, size_t room,
 {
     const uint64_t left = (uint64_t)r->head.content_length - r->body_size;
     size_t n = r->size - r->next;
-    if (left < room)
+    if (left < room) {
         room = left;
-    if (n == 0)
+    }
+    if (n == 0) {
         return receive_body(t, c, r, to, room, words);
-    if (n > room)
+    }
+    if (n > room) {
         n = room;
+    }
     memcpy(to, r->buffer + r->next, n);
     r->next += (uint32_t)n;
     return n;
@@ -96,8 +101,9 @@ body_streamed_read(Thread *t, Conn *c, Request *r, char *to, size_t room,
                    const char **words)
 {
     size_t n;
-    if (r->ended || room == 0)
+    if (r->ended || room == 0) {
         return 0;
+    }
     if (r->refusal) {
         *words = "the body could not be read before";
         return -1;

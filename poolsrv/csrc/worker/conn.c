@@ -73,15 +73,17 @@ conn_unload(Worker *w, uint32_t count)
 {
     const NoticeLine *notice = w->o.board->notice;
     atomic_fetch_sub(&w->line->load, (int32_t)count);
-    if (atomic_load(&notice->turn) || atomic_load(&notice->stopping))
+    if (atomic_load(&notice->turn) || atomic_load(&notice->stopping)) {
         worker_ring(w->o.bell);
+    }
 }
 
 void
 conn_uncount(Worker *w, Conn *c)
 {
-    if (!c->counted)
+    if (!c->counted) {
         return;
+    }
     c->counted = false;
     conn_unload(w, 1);
 }
@@ -103,11 +105,13 @@ conn_place(Worker *w)
     uint32_t i;
 
     if (w->free == NULL) {
-        if (made / CONN_BLOCK >= CONN_BLOCKS)
+        if (made / CONN_BLOCK >= CONN_BLOCKS) {
             return NULL;
+        }
         block = calloc(CONN_BLOCK, sizeof *block);
-        if (block == NULL)
+        if (block == NULL) {
             return NULL;
+        }
         for (i = CONN_BLOCK; i-- > 0;) {
             block[i].index = made + i;
             block[i].fd = -1;
@@ -187,8 +191,9 @@ conn_leave(Worker *w, Thread *t, Conn *c)
 static void
 conn_forget(Worker *w, Conn *c)
 {
-    if (c->registered)
+    if (c->registered) {
         epoll_ctl(w->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+    }
 }
 
 void
@@ -209,8 +214,9 @@ conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
     ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK, .count = n}};
     uint32_t i;
 
-    if (n == 0)
+    if (n == 0) {
         return;
+    }
     for (i = 0; i < n; i++) {
         Conn *c = conns[i];
         m.fds[i] = c->fd;

@@ -27,8 +27,9 @@ drain_hands_back(const Worker *w)
 void
 drain_start(Worker *w)
 {
-    if (atomic_exchange(&w->draining, true))
+    if (atomic_exchange(&w->draining, true)) {
         return;
+    }
     atomic_store(&w->line->limit, 0);
     w->main.now = clock_now();
     sweep_run(w, w->main.now, drain_hands_back(w));

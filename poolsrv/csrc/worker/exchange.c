@@ -87,8 +87,9 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
     }
     conn_request_free(c);
     conn_set_state(w, t, c, CONN_IDLE);
-    if (!c->drained)
+    if (!c->drained) {
         return STEP_AGAIN;
+    }
     if (drain_hands_back(w)) {
         c->ready = 0;
         conn_hand_back(w, t, &c, 1, t->now);
@@ -132,8 +133,9 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     }
 
     /* The figures alone must know the very end. */
-    if (SCOREBOARD_OBSERVED)
+    if (SCOREBOARD_OBSERVED) {
         t->now = clock_now();
+    }
     access_log_write(t, c, r, t->now - c->began);
     word_add(t->row->write_time, t->now - returned);
     word_set(&current->since, 0);
@@ -141,8 +143,9 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_add(t->row->busy_time, t->now - start);
     record_learn(w, r, t->now - start - t->waited);
     conn_uncount(w, c);
-    if (r->streaming && !r->ended)
+    if (r->streaming && !r->ended) {
         r->ended = body_streamed_end(r, &r->next);
+    }
     if (c->gone) {
         /* If it was taken away from us, the client did not leave. */
         if (t->deadline.lost_request != atomic_load(&current->sequence)) {
@@ -151,8 +154,9 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
         request_drop_body(r);
         return exchange_hang_up(w, t, c);
     }
-    if (c->out == NULL)
+    if (c->out == NULL) {
         return finish(w, t, c, r);
+    }
 
     /* Its reader is slow: what is left waits without a thread, and so do
      * bytes of the next request that came along. */
@@ -161,8 +165,9 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
         c->ending = ENDING_CLOSE;
     }
     if (r != c->request) {
-        if (c->request)
+        if (c->request) {
             c->request->next = r->next - r->start;
+        }
         request_drop_body(r);
     }
     conn_set_state(w, t, c, CONN_WRITING);
@@ -185,8 +190,9 @@ write_on(Worker *w, Thread *t, Conn *c)
         return exchange_hang_up(w, t, c);
     }
     if (done != 1) {
-        if (c->sent != before)
+        if (c->sent != before) {
             output_await_reader(w, c, t->now);
+        }
         return done ? STEP_AGAIN : STEP_WAIT;
     }
     return finish(w, t, c, c->request ? c->request : &none);
@@ -202,16 +208,19 @@ act_on_head(Worker *w, Thread *t, Conn *c, Request *r)
     const int64_t length = r->head.content_length;
 
     r->next = body;
-    if (!r->head.chunked && length <= 0)
+    if (!r->head.chunked && length <= 0) {
         return exchange_serve(w, t, c, r, c->ready);
-    if (!r->head.chunked && (uint64_t)length > w->o.limits.limit_request_body)
+    }
+    if (!r->head.chunked && (uint64_t)length > w->o.limits.limit_request_body) {
         return refuse_request(w, t, c, 413, request_too_large);
+    }
     if (r->head.chunked || (uint64_t)length > r->size - body) {
         /* Chunks are spooled in either mode: an application may be told no
          * length that is not known, and without one most take a body for
          * empty (RFC 3875 section 4.1.2). */
-        if (w->o.limits.request_buffering || r->head.chunked)
+        if (w->o.limits.request_buffering || r->head.chunked) {
             return body_kept_start(w, t, c, r);
+        }
         r->streaming = true;
         return exchange_serve(w, t, c, r, c->ready);
     }
@@ -234,17 +243,20 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
 {
     const Http1Result result = http1_head_parse(
         &r->head, &w->head_limits, r->buffer + r->start, r->size - r->start);
-    if (result == HTTP1_DONE)
+    if (result == HTTP1_DONE) {
         return act_on_head(w, t, c, r);
+    }
     if (result == HTTP1_PARTIAL && c->request == NULL && worker_is_full(w)) {
         return refuse_request(w, t, c, 503,
                               "too much is kept for slow clients");
     }
-    if (result != HTTP1_PARTIAL)
+    if (result != HTTP1_PARTIAL) {
         return refuse_request(w, t, c, http1_status(result),
                               http1_words(result));
-    if (request_adopt(w, c, r) == NULL)
+    }
+    if (request_adopt(w, c, r) == NULL) {
         return exchange_hang_up(w, t, c);
+    }
     conn_set_state(w, t, c, CONN_HEAD);
     return c->drained ? refuse_if_late(w, t, c) : STEP_AGAIN;
 }
@@ -256,14 +268,16 @@ read_head(Worker *w, Thread *t, Conn *c)
     ssize_t n;
 
     if (r->size == r->capacity &&
-        request_grow(r, request_larger(r->capacity)) < 0)
+        request_grow(r, request_larger(r->capacity)) < 0) {
         return exchange_client_left(w, t, c);
+    }
     n = stream_receive(c, r->buffer + r->size, r->capacity - r->size);
     if (n == STREAM_AGAIN) {
         return refuse_if_late(w, t, c);
     }
-    if (n <= 0)
+    if (n <= 0) {
         return exchange_client_left(w, t, c);
+    }
     word_add(t->row->bytes_in, (uint64_t)n);
     r->size += (uint32_t)n;
     t->now = clock_now();
@@ -292,15 +306,17 @@ begin(Worker *w, Thread *t, Conn *c)
         word_add(t->row->disconnected, 1);
         return exchange_hang_up(w, t, c);
     }
-    if (w->o.limits.proxy_protocol == OPTION_ON && !c->item.prefaced)
+    if (w->o.limits.proxy_protocol == OPTION_ON && !c->item.prefaced) {
         return preface_read(w, t, c);
+    }
     n = stream_receive(c, r->buffer, r->capacity);
     if (n == STREAM_AGAIN) {
         conn_uncount(w, c);
         return STEP_WAIT;
     }
-    if (n <= 0)
+    if (n <= 0) {
         return exchange_hang_up(w, t, c);
+    }
     conn_count(w, c);
     conn_set_state(w, t, c, CONN_PARSE);
     word_add(t->row->bytes_in, (uint64_t)n);
@@ -317,8 +333,9 @@ static bool
 give_way(Worker *w, Thread *t, Conn *c)
 {
     if (c->state == CONN_PARSE &&
-        request_adopt(w, c, find_request(t, c)) == NULL)
+        request_adopt(w, c, find_request(t, c)) == NULL) {
         return false;
+    }
     threads_queue(w, c, t->now);
     return true;
 }
@@ -355,20 +372,24 @@ exchange_run(Worker *w, Thread *t, Conn *c)
         case CONN_FREE:
             break;
         }
-        if (step == STEP_GONE)
+        if (step == STEP_GONE) {
             return;
+        }
         if (step == STEP_WAIT) {
             watch_attend(w);
             if (c->request || c->out || c->buffered) {
                 conn_count_memory(w, c);
             }
-            if (conn_release(w, c))
+            if (conn_release(w, c)) {
                 return;
+            }
             t->now = clock_now();
-            if (c->state == CONN_IDLE)
+            if (c->state == CONN_IDLE) {
                 c->ready = t->now;
+            }
         }
-        if (t->now > slice_end && give_way(w, t, c))
+        if (t->now > slice_end && give_way(w, t, c)) {
             return;
+        }
     }
 }

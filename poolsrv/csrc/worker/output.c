@@ -27,10 +27,11 @@ static void
 append(Conn *c, Segment *segment)
 {
     segment->next = NULL;
-    if (c->out)
+    if (c->out) {
         c->out_last->next = segment;
-    else
+    } else {
         c->out = segment;
+    }
     c->out_last = segment;
     if (segment->fd < 0) {
         c->out_size += segment->size;
@@ -41,11 +42,13 @@ static int
 append_copy(Conn *c, const char *data, size_t size)
 {
     Segment *segment;
-    if (size == 0)
+    if (size == 0) {
         return 0;
+    }
     segment = malloc(sizeof *segment + size);
-    if (segment == NULL)
+    if (segment == NULL) {
         return -1;
+    }
     *segment = (Segment){.fd = -1, .size = size, .data = segment->copy};
     memcpy(segment->copy, data, size);
     append(c, segment);
@@ -56,8 +59,9 @@ static int
 append_owned(Conn *c, const char *data, size_t size, void *owner)
 {
     Segment *segment = malloc(sizeof *segment);
-    if (segment == NULL)
+    if (segment == NULL) {
         return -1;
+    }
     *segment = (Segment){.fd = -1, .size = size, .data = data, .owner = owner};
     append(c, segment);
     return 0;
@@ -73,8 +77,9 @@ drop_first(Worker *w, Conn *c)
     if (segment->fd < 0) {
         c->out_size -= segment->size;
     }
-    if (segment->fd >= 0)
+    if (segment->fd >= 0) {
         close(segment->fd);
+    }
     if (segment->owner == NULL) {
         free(segment);
         return;
@@ -92,16 +97,19 @@ output_garbage_pop(Worker *w)
 {
     Segment *segment;
     void *owner;
-    if (!atomic_load_explicit(&w->has_garbage, memory_order_relaxed))
+    if (!atomic_load_explicit(&w->has_garbage, memory_order_relaxed)) {
         return NULL;
+    }
     pthread_mutex_lock(&w->side);
     segment = w->garbage;
-    if (segment)
+    if (segment) {
         w->garbage = segment->next;
+    }
     atomic_store(&w->has_garbage, w->garbage != NULL);
     pthread_mutex_unlock(&w->side);
-    if (segment == NULL)
+    if (segment == NULL) {
         return NULL;
+    }
     owner = segment->owner;
     free(segment);
     return owner;
@@ -110,8 +118,9 @@ output_garbage_pop(Worker *w)
 void
 output_discard(Worker *w, Conn *c)
 {
-    while (c->out)
+    while (c->out) {
         drop_first(w, c);
+    }
 }
 
 static int
@@ -146,18 +155,21 @@ output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
                     const char *body, size_t body_size, void *owner, bool *kept,
                     StreamFollow follow)
 {
-    if (c->gone)
+    if (c->gone) {
         return -1;
+    }
     if (c->out == NULL && head_size + body_size) {
         const struct iovec parts[2] = {{(void *)head, head_size},
                                        {(void *)body, body_size}};
         const ssize_t n = send_some(t, c, head_size ? parts : parts + 1,
                                     head_size && body_size ? 2 : 1, follow);
         size_t sent = (size_t)n;
-        if (n < 0)
+        if (n < 0) {
             return -1;
-        if (sent == head_size + body_size)
+        }
+        if (sent == head_size + body_size) {
             return 0;
+        }
         if (sent < head_size) {
             head += sent;
             head_size -= sent;
@@ -167,11 +179,13 @@ output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
             head_size = 0;
         }
     }
-    if (append_copy(c, head, head_size) < 0)
+    if (append_copy(c, head, head_size) < 0) {
         return lose_client(c);
+    }
     if (owner && body_size > COPY_MOST) {
-        if (append_owned(c, body, body_size, owner) < 0)
+        if (append_owned(c, body, body_size, owner) < 0) {
             return lose_client(c);
+        }
         *kept = true;
         return 0;
     }
@@ -183,12 +197,15 @@ output_send(Thread *t, Conn *c, const char *head, size_t head_size,
             const char *body, size_t body_size, void *owner, bool *kept,
             StreamFollow follow)
 {
-    if (kept)
+    if (kept) {
         *kept = false;
-    if (pieces_wait(t) && pieces_add(t, c, head, head_size))
+    }
+    if (pieces_wait(t) && pieces_add(t, c, head, head_size)) {
         return pieces_send(t, c, body, body_size, owner, kept, follow);
-    if (pieces_flush(t, c, STREAM_MORE) < 0)
+    }
+    if (pieces_flush(t, c, STREAM_MORE) < 0) {
         return -1;
+    }
     return output_send_or_keep(t, c, head, head_size, body, body_size, owner,
                                kept, follow);
 }
@@ -223,17 +240,19 @@ send_segment(Thread *t, Conn *c, Segment *segment, StreamFollow follow)
     if (segment->fd < 0) {
         const struct iovec part = {(void *)segment->data, segment->size};
         n = send_some(t, c, &part, 1, segment->next ? STREAM_MORE : follow);
-        if (n > 0)
+        if (n > 0) {
             segment->data += n;
+        }
         return n;
     }
     n = stream_send_file(c, segment->fd, &segment->offset,
                          segment->size < FILE_PIECE ? segment->size
                                                     : FILE_PIECE);
-    if (n > 0)
+    if (n > 0) {
         count_sent(t, c, n);
-    else if (n != STREAM_AGAIN)
+    } else if (n != STREAM_AGAIN) {
         return lose_client(c);
+    }
     return n > 0 ? n : 0;
 }
 
@@ -245,18 +264,20 @@ output_flush(Thread *t, Conn *c, StreamFollow follow)
         Segment *segment = c->out;
         const ssize_t n =
             segment->size ? send_segment(t, c, segment, follow) : 0;
-        if (n < 0)
+        if (n < 0) {
             return -1;
+        }
         segment->size -= (uint64_t)n;
         if (segment->fd < 0) {
             c->out_size -= (uint64_t)n;
         }
-        if (segment->size == 0)
+        if (segment->size == 0) {
             drop_first(t->worker, c);
-        else if (n == 0)
+        } else if (n == 0) {
             return 0;
-        else if (--left == 0)
+        } else if (--left == 0) {
             return 2;
+        }
     }
     return 1;
 }
@@ -297,11 +318,12 @@ patience(const WorkerLimits *limits, uint64_t had, uint64_t waited,
 {
     const uint64_t most = UINT64_MAX / 2 / CLOCK_SECOND; /* that fits */
     uint64_t has = had;
-    if (limits->send_min_rate)
+    if (limits->send_min_rate) {
         has += (taken < most ? taken : most) * CLOCK_SECOND /
                limits->send_min_rate;
-    else if (taken)
+    } else if (taken) {
         has += limits->send_timeout;
+    }
     has = has > waited ? has - waited : 0;
     return has < limits->send_timeout ? has : limits->send_timeout;
 }

@@ -22,11 +22,13 @@ pieces_add(Thread *t, Conn *c, const char *data, size_t size)
 {
     Pieces *p = &t->pieces;
     bool fits;
-    if (c->out || c->gone)
+    if (c->out || c->gone) {
         return false;
+    }
     pthread_mutex_lock(&p->lock);
-    if (p->data == NULL)
+    if (p->data == NULL) {
         p->data = malloc(PIECES_MOST);
+    }
     fits = p->data && size <= PIECES_MOST - p->size;
     if (fits && size) {
         memcpy(p->data + p->size, data, size);
@@ -84,8 +86,9 @@ pieces_tick(Worker *w)
     for (i = 0; i < w->o.thread_count; i++) {
         Pieces *p = &w->threads[i].pieces;
         ssize_t n;
-        if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0)
+        if (atomic_load_explicit(&p->size, memory_order_relaxed) == 0) {
             continue;
+        }
         pthread_mutex_lock(&p->lock);
         /* An error the thread will find itself, and whatever is left it sends:
          * the connection is its own. */

@@ -32,18 +32,22 @@ preface_read(Worker *w, Thread *t, Conn *c)
     if (c->state == CONN_PREFACE) {
         t->now = c->ready = clock_now();
     }
-    if (!address_within(&header.client, &w->o.trusted))
+    if (!address_within(&header.client, &w->o.trusted)) {
         return close_unproxied(w, t, c, UNPROXIED_UNTRUSTED);
+    }
     n = stream_peek(c, buffer, PROXY_LONGEST);
-    if (n == 0 || n == STREAM_LOST)
+    if (n == 0 || n == STREAM_LOST) {
         return exchange_hang_up(w, t, c);
-    if (n > 0)
+    }
+    if (n > 0) {
         result = proxy_header_parse(buffer, (size_t)n, &length, &header);
+    }
     switch (result) {
     case PROXY_DONE:
         n = stream_receive(c, buffer, length);
-        if (n != (ssize_t)length)
+        if (n != (ssize_t)length) {
             return exchange_hang_up(w, t, c);
+        }
         word_add(t->row->bytes_in, length);
         c->item.client = header.client;
         c->item.tls = header.tls;
@@ -51,8 +55,9 @@ preface_read(Worker *w, Thread *t, Conn *c)
         conn_set_state(w, t, c, CONN_IDLE);
         return STEP_AGAIN;
     case PROXY_PARTIAL:
-        if (atomic_load(&c->word) & CONN_ENDS)
+        if (atomic_load(&c->word) & CONN_ENDS) {
             return exchange_hang_up(w, t, c);
+        }
         if (c->state != CONN_PREFACE) { /* its time began with its first byte */
             conn_set_state(w, t, c, CONN_PREFACE);
         }

@@ -40,17 +40,20 @@ record_show(Current *now, const Request *r, uint64_t complete)
 {
     const char *base = r->buffer + r->start;
     size_t n = r->head.method.len;
-    if (!SCOREBOARD_OBSERVED)
+    if (!SCOREBOARD_OBSERVED) {
         return;
-    if (n >= sizeof now->method)
+    }
+    if (n >= sizeof now->method) {
         n = sizeof now->method - 1;
+    }
     /* Every head has so many bytes from its method on, and to copy them all is
      * quicker than to copy a few. */
     memcpy(now->method, base + r->head.method.at, sizeof now->method);
     now->method[n] = '\0';
     n = r->head.path.len;
-    if (n >= sizeof now->path)
+    if (n >= sizeof now->path) {
         n = sizeof now->path - 1;
+    }
     memcpy(now->path, base + r->head.path.at, n);
     now->path[n] = '\0';
     word_set(&now->ready, complete);
@@ -70,8 +73,9 @@ record_learn(const Worker *w, const Request *r, uint64_t took)
     const char *path = base + head->target.at;
     const char *query;
 
-    if (!path_times_learns(times, took))
+    if (!path_times_learns(times, took)) {
         return;
+    }
     query = memchr(path, '?', head->target.len);
     path_times_learn(times, base + head->method.at, head->method.len, path,
                      query ? (size_t)(query - path) : head->target.len, took);

@@ -79,8 +79,9 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
         return;
     case CONN_WRITING:
         if (output_await_reader(w, c, now)) {
-            if (!conn_release(w, c))
+            if (!conn_release(w, c)) {
                 threads_call(w, c);
+            }
             return;
         }
         word_add(&t->row->limited[LIMIT_SEND], 1);

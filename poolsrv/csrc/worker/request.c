@@ -33,8 +33,9 @@ void
 request_drop_body(Request *r)
 {
     free(r->memory);
-    if (r->spool >= 0)
+    if (r->spool >= 0) {
         close(r->spool);
+    }
     r->body = r->memory = NULL;
     r->body_size = r->body_capacity = 0;
     r->spool = -1;
@@ -68,11 +69,13 @@ int
 request_grow(Request *r, uint32_t capacity)
 {
     char *buffer;
-    if (capacity <= r->capacity)
+    if (capacity <= r->capacity) {
         return 0;
+    }
     buffer = realloc(r->buffer, capacity);
-    if (buffer == NULL)
+    if (buffer == NULL) {
         return -1;
+    }
     r->buffer = buffer;
     r->capacity = capacity;
     return 0;
@@ -88,11 +91,13 @@ request_adopt(Worker *w, Conn *c, Request *r)
                                 ? r->head.count + 1
                                 : r->head.count;
     Request *own;
-    if (r == c->request)
+    if (r == c->request) {
         return r;
+    }
     own = malloc(sizeof *own);
-    if (own == NULL)
+    if (own == NULL) {
         return NULL;
+    }
     if (request_init(own, &w->head_limits, request_larger(size))) {
         free(own);
         return NULL;
@@ -113,11 +118,13 @@ request_body_deadline(const Worker *w, const Request *r, uint64_t now)
 {
     const WorkerLimits *limits = &w->o.limits;
     uint64_t all, earned;
-    if (limits->body_min_rate == 0)
+    if (limits->body_min_rate == 0) {
         return now + limits->body_timeout;
+    }
     earned = r->body_size / limits->body_min_rate;
-    if (earned > LONGEST_BODY)
+    if (earned > LONGEST_BODY) {
         earned = LONGEST_BODY;
+    }
     all = r->body_began + limits->body_timeout + earned * CLOCK_SECOND;
     return all < now + limits->body_timeout ? all : now + limits->body_timeout;
 }

@@ -51,8 +51,9 @@ schedule_runs(Schedule *s, ScheduleMeter *meter)
     meter->alone = (uint32_t)before == 0;
     if (!meter->alone || meter->measure == 0 ||
         (meter->skipped++ % MEASURED_EACH != 0 &&
-         load32(&s->blocked) < LADDER_BLOCKED_LITTLE))
+         load32(&s->blocked) < LADDER_BLOCKED_LITTLE)) {
         return false;
+    }
     return true;
 }
 
@@ -71,23 +72,29 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
 
     /* Beside another it may have waited for the GIL; but those that block are
      * never alone, and what they wait for is their length. */
-    if (schedule_wakes(s) || (alone && (measured || wall <= LADDER_MEASURED)))
+    if (schedule_wakes(s) || (alone && (measured || wall <= LADDER_MEASURED))) {
         mean_add(&s->mean, preempted ? cpu : wall);
+    }
     if (wall > LADDER_MEASURED) {
-        if (meter->measure == 0)
+        if (meter->measure == 0) {
             meter->skipped = 0;
+        }
         meter->measure = MEASURED_CALLS;
     } else if (meter->measure) {
         meter->measure--;
     }
-    if (measured && !alone)
+    if (measured && !alone) {
         return; /* it may have waited for another's GIL */
-    if (measured && switches > 0 && wall > cpu)
+    }
+    if (measured && switches > 0 && wall > cpu) {
         blocked = wall - cpu;
-    if (!measured && (wall > LADDER_MEASURED || load32(&s->blocked) == 0))
+    }
+    if (!measured && (wall > LADDER_MEASURED || load32(&s->blocked) == 0)) {
         return; /* it tells nothing, or nothing new */
-    if (mean_add(&s->blocked, blocked) > LADDER_BLOCKED)
+    }
+    if (mean_add(&s->blocked, blocked) > LADDER_BLOCKED) {
         set_mode(s, SCHEDULE_MANY);
+    }
 }
 
 bool
@@ -101,8 +108,10 @@ static void
 renew(Schedule *s, const ScheduleView *view, uint64_t now)
 {
     const bool idle = s->lease && (view->cpu - s->cpu) < LADDER_LEASE / 3;
-    if (s->lease > now || view->cpu == 0) /* the mode is newer than the view */
+    if (s->lease > now ||
+        view->cpu == 0) { /* the mode is newer than the view */
         return;
+    }
     if (s->lease && !idle) {
         atomic_store_explicit(&s->blocked, 0, memory_order_relaxed);
         set_mode(s, SCHEDULE_FEW);

@@ -36,10 +36,13 @@ sweep_run(Worker *w, uint64_t now, bool all_idle)
         const uint64_t deadline = word_get(&c->deadline);
         uint64_t word = atomic_load(&c->word);
         if (word & CONN_OWNED ||
-            (!all_idle && (deadline == 0 || deadline > now)))
+            (!all_idle && (deadline == 0 || deadline > now))) {
             continue;
-        if (!atomic_compare_exchange_strong(&c->word, &word, word | CONN_OWNED))
+        }
+        if (!atomic_compare_exchange_strong(&c->word, &word,
+                                            word | CONN_OWNED)) {
             continue;
+        }
         if (conn_may_move(c) && drain_is_last(w)) {
             end_idle(w, c);
         } else if (conn_may_move(c)) {

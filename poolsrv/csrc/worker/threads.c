@@ -36,8 +36,9 @@ park(Worker *w, Thread *t)
     t->next = w->parked;
     w->parked = t;
     w->parked_count++;
-    while (!t->woken)
+    while (!t->woken) {
         pthread_cond_wait(&t->wake, &w->lock);
+    }
     t->now = clock_now(); /* what it knew may be of long ago */
 }
 
@@ -63,10 +64,11 @@ threads_call(Worker *w, Conn *c)
     ready_push(w, chain);
     wake = threads_unpark(w);
     pthread_mutex_unlock(&w->lock);
-    if (wake)
+    if (wake) {
         pthread_cond_signal(&wake->wake);
-    else
+    } else {
         worker_ring(w->nudge);
+    }
 }
 
 /* ------------------------------------------------------------------------
@@ -83,12 +85,14 @@ take_event(Worker *w, const struct epoll_event *e, uint64_t now)
     uint64_t word = atomic_load(&c->word);
     for (;;) {
         /* The word holds more bits of the generation than the event. */
-        if ((word >> CONN_BITS & UINT32_MAX) != generation)
+        if ((word >> CONN_BITS & UINT32_MAX) != generation) {
             return NULL;
+        }
         if (word & CONN_OWNED) {
             if (atomic_compare_exchange_weak(&c->word, &word,
-                                             word | CONN_EVENT | ends))
+                                             word | CONN_EVENT | ends)) {
                 return NULL;
+            }
         } else if (atomic_compare_exchange_weak(&c->word, &word,
                                                 word | CONN_OWNED | ends)) {
             break;
@@ -96,11 +100,13 @@ take_event(Worker *w, const struct epoll_event *e, uint64_t now)
     }
     /* Room to write is news only to one that waits for it. */
     if (!(e->events & ~(uint32_t)EPOLLOUT) && c->state != CONN_WRITING &&
-        conn_release(w, c))
+        conn_release(w, c)) {
         return NULL;
+    }
     c->drained = false;
-    if (c->state == CONN_IDLE)
+    if (c->state == CONN_IDLE) {
         c->ready = now;
+    }
     c->next = NULL;
     return c;
 }
@@ -111,10 +117,12 @@ receive(Worker *w, Thread *t, Chain *chain)
     ChannelMessage m;
     uint32_t i;
     const int got = channel_receive(w->o.channel, &m);
-    if (got < 0 && errno != EPROTO) /* nobody is there any more */
+    if (got < 0 && errno != EPROTO) { /* nobody is there any more */
         epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->o.channel, NULL);
-    if (got <= 0 || m.header.kind != CHANNEL_DISPATCH)
+    }
+    if (got <= 0 || m.header.kind != CHANNEL_DISPATCH) {
         return;
+    }
     if (m.lost) {
         notes_add(w, NOTE_WARNING,
                   "%u connections were lost for want of descriptors; raise "
@@ -131,8 +139,9 @@ receive(Worker *w, Thread *t, Chain *chain)
         }
     }
     /* What was lost, or found no memory, may have been the last to come. */
-    if (atomic_load(&w->draining))
+    if (atomic_load(&w->draining)) {
         worker_ring(w->alarm);
+    }
 }
 
 /* Requests that would find a thread at once. */
@@ -180,8 +189,9 @@ threads_poll(Worker *w, Thread *t, int timeout)
 static inline void
 tell(Worker *w)
 {
-    if (w->ready.waiting || w->ready.told)
+    if (w->ready.waiting || w->ready.told) {
         ready_tell(w);
+    }
 }
 
 /* The next connection to serve; NULL: the worker is done. */
@@ -211,12 +221,14 @@ take(Worker *w, Thread *t)
             t->active = true;
             w->active++;
             if (w->parked && (w->ready.count || w->leader < 0) &&
-                schedule_wakes(&w->schedule))
+                schedule_wakes(&w->schedule)) {
                 wake = threads_unpark(w);
+            }
             break;
         }
-        if (w->quitting || atomic_load(&w->broken))
+        if (w->quitting || atomic_load(&w->broken)) {
             break;
+        }
         if (w->leader < 0) {
             const int timeout = w->ready.count ? 0 : -1;
             Chain chain;
@@ -255,6 +267,7 @@ threads_serve(Worker *w, uint32_t index, void *context)
     t->context = context;
     t->tid = gettid();
     t->now = clock_now();
-    while ((c = take(w, t)) != NULL)
+    while ((c = take(w, t)) != NULL) {
         exchange_run(w, t, c);
+    }
 }

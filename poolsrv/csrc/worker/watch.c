@@ -78,8 +78,9 @@ busy_threads(const Worker *w)
 {
     int32_t busy = 0;
     uint32_t i;
-    for (i = 0; i < w->o.thread_count; i++)
+    for (i = 0; i < w->o.thread_count; i++) {
         busy += word_get(&w->threads[i].row->current.since) != 0;
+    }
     return busy;
 }
 
@@ -89,18 +90,20 @@ pace_down(Worker *w)
     const WatchPace pace =
         atomic_load(&w->live) || atomic_load(&w->has_refusals) ? WATCH_SLOW
                                                                : WATCH_OFF;
-    if (atomic_load(&w->pace) == pace)
+    if (atomic_load(&w->pace) == pace) {
         return;
+    }
     /* The timer first, then the pace: a thread that already sees the new pace
      * sets the timer itself, and must not be overwritten. */
     set_timer(w, pace == WATCH_SLOW ? LADDER_SWEEP : 0);
     atomic_store(&w->pace, pace);
     atomic_thread_fence(memory_order_seq_cst);
-    if (busy_threads(w))
+    if (busy_threads(w)) {
         watch_arm(w);
-    else if (pace == WATCH_OFF &&
-             (atomic_load(&w->live) != 0 || atomic_load(&w->has_refusals)))
+    } else if (pace == WATCH_OFF &&
+               (atomic_load(&w->live) != 0 || atomic_load(&w->has_refusals))) {
         watch_attend(w);
+    }
 }
 
 /* Does the thread sleep (in the application: it has let the GIL go), rather
@@ -116,12 +119,14 @@ is_asleep(const Thread *t)
 
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)t->tid);
     fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
+    if (fd < 0) {
         return false;
+    }
     n = read(fd, text, sizeof text - 1);
     close(fd);
-    if (n <= 0)
+    if (n <= 0) {
         return false;
+    }
     text[n] = '\0';
     /* "tid (name) S ...", and the name may hold anything. */
     end = strrchr(text, ')');
@@ -147,12 +152,14 @@ look(Worker *w, uint64_t now, bool *unseen)
         Thread *t = &w->threads[i];
         const uint64_t since = word_get(&t->row->current.since);
         const uint32_t sequence = atomic_load(&t->row->current.sequence);
-        if (since != 0)
+        if (since != 0) {
             view.busy++;
+        }
         if (since != 0 && sequence == w->sequences[i]) {
             view.stuck++;
-            if (now > since && now - since > view.longest)
+            if (now > since && now - since > view.longest) {
                 view.longest = now - since;
+            }
         }
         w->sequences[i] = sequence;
     }
@@ -166,12 +173,15 @@ look(Worker *w, uint64_t now, bool *unseen)
     pthread_mutex_unlock(&w->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */
     if (view.polled || view.stuck == 0 || view.stuck < view.busy ||
-        (view.parked == 0 && schedule_wakes(&w->schedule)))
+        (view.parked == 0 && schedule_wakes(&w->schedule))) {
         return view;
+    }
     view.asleep = true;
-    for (i = 0; view.asleep && i < w->o.thread_count; i++)
-        if (word_get(&w->threads[i].row->current.since))
+    for (i = 0; view.asleep && i < w->o.thread_count; i++) {
+        if (word_get(&w->threads[i].row->current.since)) {
             view.asleep = is_asleep(&w->threads[i]);
+        }
+    }
     return view;
 }
 
@@ -182,8 +192,9 @@ wake_one(Worker *w)
     pthread_mutex_lock(&w->lock);
     wake = w->leader < 0 || w->ready.count ? threads_unpark(w) : NULL;
     pthread_mutex_unlock(&w->lock);
-    if (wake)
+    if (wake) {
         pthread_cond_signal(&wake->wake);
+    }
 }
 
 /* As when the load falls: whoever waits for a place must hear of it. */
@@ -208,23 +219,28 @@ tick(Worker *w)
     uint32_t room;
     bool unseen;
 
-    if (read(w->timer, &rung, sizeof rung) < 0) /* which also sets it anew */
-        return false;                           /* it was set meanwhile */
+    if (read(w->timer, &rung, sizeof rung) < 0) { /* which also sets it anew */
+        return false;                             /* it was set meanwhile */
+    }
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
     notes_tick(w, now);
     ending_tick(w);
     view = look(w, now, &unseen);
-    if (!w->draining)
+    if (!w->draining) {
         set_places(w, view.stuck);
-    if (schedule_tick(&w->schedule, &view, now) == TICK_WAKE)
+    }
+    if (schedule_tick(&w->schedule, &view, now) == TICK_WAKE) {
         wake_one(w);
-    if (unseen)
+    }
+    if (unseen) {
         share_stand_in(w);
+    }
     room = share_others_room(w);
     share_waiting(w, room);
-    if (room && unseen && view.stuck && view.stuck == view.busy)
+    if (room && unseen && view.stuck && view.stuck == view.busy) {
         share_await_events(w);
+    }
     if (now - w->swept >= LADDER_SWEEP) {
         sweep_run(w, now, drain_hands_back(w));
         if (!w->draining) {
@@ -264,8 +280,9 @@ wait_for_news(Worker *w)
         if (w->orphan) {
             now = clock_now();
             /* No Python here: a thread that hangs may hold the GIL. */
-            if (now >= w->orphan_end)
+            if (now >= w->orphan_end) {
                 _exit(0);
+            }
             timeout = (int)((w->orphan_end - now) / CLOCK_MILLISECOND) + 1;
         }
         n = epoll_wait(w->watch, events, 8, timeout);
@@ -284,10 +301,12 @@ wait_for_news(Worker *w)
                 share_events_came(w);
                 break;
             case WATCHED_ALARM:
-                if (read(w->alarm, &rung, sizeof rung) < 0)
+                if (read(w->alarm, &rung, sizeof rung) < 0) {
                     break;
-                if (has_news(w))
+                }
+                if (has_news(w)) {
                     return WATCH_NOTES;
+                }
                 break;
             case WATCHED_SIGNALS:
                 return WATCH_SIGNAL;

@@ -104,8 +104,9 @@ thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
     t->index = index;
     t->row = row;
     if (pthread_cond_init(&t->wake, NULL) != 0 ||
-        pthread_mutex_init(&t->pieces.lock, NULL) != 0)
+        pthread_mutex_init(&t->pieces.lock, NULL) != 0) {
         return -1;
+    }
     return request_init(&t->request, &w->head_limits, REQUEST_BUFFER);
 }
 
@@ -116,8 +117,9 @@ worker_new(const WorkerOptions *options)
     const uint32_t threads = options->thread_count;
     uint32_t i;
 
-    if (w == NULL)
+    if (w == NULL) {
         return NULL;
+    }
     w->o = *options;
     w->head_limits = (Http1Limits){
         .line = options->limits.limit_request_line,
@@ -142,24 +144,30 @@ worker_new(const WorkerOptions *options)
     w->threads = calloc(threads, sizeof *w->threads);
     w->sequences = calloc(threads, sizeof *w->sequences);
     if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->alarm < 0 ||
-        w->timer < 0 || !w->threads || !w->sequences || !w->spool_folder)
+        w->timer < 0 || !w->threads || !w->sequences || !w->spool_folder) {
         goto failed;
-    for (i = 0; i < threads; i++)
+    }
+    for (i = 0; i < threads; i++) {
         if (thread_init(w, &w->threads[i], i,
-                        scoreboard_thread(options->board, options->slot, i)))
+                        scoreboard_thread(options->board, options->slot, i))) {
             goto failed;
+        }
+    }
     /* The main thread counts what it does in the row behind the last. */
-    if (thread_init(w, &w->main, threads,
-                    scoreboard_thread(options->board, options->slot, threads)))
+    if (thread_init(
+            w, &w->main, threads,
+            scoreboard_thread(options->board, options->slot, threads))) {
         goto failed;
+    }
     if (watch_fd(w->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
         watch_fd(w->epoll, w->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
         watch_fd(w->watch, w->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
         watch_fd(w->watch, w->alarm, EPOLLIN, WATCHED_ALARM) < 0 ||
         watch_fd(w->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
         watch_fd(w->watch, options->lifeline, EPOLLIN, WATCHED_LIFELINE) < 0 ||
-        watch_fd(w->watch, w->epoll, 0, WATCHED_EPOLL) < 0)
+        watch_fd(w->watch, w->epoll, 0, WATCHED_EPOLL) < 0) {
         goto failed;
+    }
     word_set(options->board->workers[options->slot].threads, threads);
     atomic_store(&w->line->width, (int32_t)threads);
     atomic_store(&w->line->limit, (int32_t)threads);
@@ -178,8 +186,9 @@ failed:
 static void
 thread_free(Thread *t)
 {
-    if (t->worker == NULL)
+    if (t->worker == NULL) {
         return;
+    }
     pthread_cond_destroy(&t->wake);
     pthread_mutex_destroy(&t->pieces.lock);
     free(t->pieces.data);
@@ -196,12 +205,15 @@ worker_free(Worker *w)
         forks_unguard(&w->guard);
     }
     watchdog_end(w);
-    for (i = 0; i < places; i++)
+    for (i = 0; i < places; i++) {
         close_once(&conn_at(w, i)->fd);
-    for (i = 0; i < places; i += CONN_BLOCK)
+    }
+    for (i = 0; i < places; i += CONN_BLOCK) {
         free(w->blocks[i / CONN_BLOCK]);
-    for (i = 0; w->threads && i < w->o.thread_count; i++)
+    }
+    for (i = 0; w->threads && i < w->o.thread_count; i++) {
         thread_free(&w->threads[i]);
+    }
     thread_free(&w->main);
     close_once(&w->epoll);
     close_once(&w->watch);

@@ -35,17 +35,20 @@ environ_keys_init(EnvironKeys *keys)
     for (i = HTTP1_OTHER + 1; i < HTTP1_KNOWN_COUNT; i++) {
         char key[80] = "HTTP_";
         size_t at = 5, j;
-        if (names[i] == NULL) /* a synonym: never reaches the application */
+        if (names[i] == NULL) { /* a synonym: never reaches the application */
             continue;
-        for (j = 0; names[i][j]; j++)
+        }
+        for (j = 0; names[i][j]; j++) {
             key[at++] = names[i][j] == '-' ? '_'
                         : names[i][j] >= 'a' && names[i][j] <= 'z'
                             ? (char)(names[i][j] - 32)
                             : names[i][j];
+        }
         key[at] = '\0';
         keys->fields[i] = PyUnicode_InternFromString(key);
-        if (keys->fields[i] == NULL)
+        if (keys->fields[i] == NULL) {
             return -1;
+        }
     }
     /* CGI's two exceptions (RFC 3875 section 4.1). */
     Py_SETREF(keys->fields[HTTP1_CONTENT_TYPE], Py_NewRef(keys->content_type));
@@ -64,9 +67,11 @@ environ_template_init(const EnvironKeys *keys, PyObject *template)
                                 keys->remote_port, keys->request_uri,
                                 keys->wsgi_input};
     size_t i;
-    for (i = 0; i < sizeof always / sizeof always[0]; i++)
-        if (PyDict_SetItem(template, always[i], Py_None) < 0)
+    for (i = 0; i < sizeof always / sizeof always[0]; i++) {
+        if (PyDict_SetItem(template, always[i], Py_None) < 0) {
             return -1;
+        }
+    }
     return 0;
 }
 
@@ -77,8 +82,9 @@ environ_keys_clear(EnvironKeys *keys)
 #define X(member, key) Py_CLEAR(keys->member);
     ENVIRON_KEYS(X)
 #undef X
-    for (i = 0; i < HTTP1_KNOWN_COUNT; i++)
+    for (i = 0; i < HTTP1_KNOWN_COUNT; i++) {
         Py_CLEAR(keys->fields[i]);
+    }
     Py_CLEAR(keys->cookie_join);
     Py_CLEAR(keys->field_join);
     Py_CLEAR(keys->exc_info);
@@ -88,15 +94,19 @@ void
 environ_context_clear(Context *x)
 {
     size_t i;
-    for (i = 0; i < HTTP1_KNOWN_COUNT; i++)
+    for (i = 0; i < HTTP1_KNOWN_COUNT; i++) {
         Py_CLEAR(x->values[i]);
+    }
     Py_CLEAR(x->target);
-    for (i = 0; i < NAME_CACHE; i++)
+    for (i = 0; i < NAME_CACHE; i++) {
         Py_CLEAR(x->names[i].key);
-    for (i = 0; i < ADDRESS_CACHE; i++)
+    }
+    for (i = 0; i < ADDRESS_CACHE; i++) {
         Py_CLEAR(x->addresses[i].text);
-    for (i = 0; i < PORT_CACHE; i++)
+    }
+    for (i = 0; i < PORT_CACHE; i++) {
         Py_CLEAR(x->ports[i].text);
+    }
 }
 
 static PyObject *
@@ -117,11 +127,13 @@ static PyObject *
 cached(PyObject **place, const char *data, size_t size)
 {
     PyObject *text;
-    if (same_text(*place, data, size))
+    if (same_text(*place, data, size)) {
         return Py_NewRef(*place);
+    }
     text = latin1(data, size);
-    if (text && size <= VALUE_CACHE)
+    if (text && size <= VALUE_CACHE) {
         Py_XSETREF(*place, Py_NewRef(text));
+    }
     return text;
 }
 
@@ -130,8 +142,9 @@ static int
 set(PyObject *environ, PyObject *key, PyObject *value)
 {
     int result;
-    if (value == NULL)
+    if (value == NULL) {
         return -1;
+    }
     result = PyDict_SetItem(environ, key, value);
     Py_DECREF(value);
     return result;
@@ -149,8 +162,9 @@ field_key(Context *x, const char *name, size_t size)
 
     if (size + 5 > sizeof key) {
         text = PyMem_Malloc(size + 5);
-        if (text == NULL)
+        if (text == NULL) {
             return PyErr_NoMemory();
+        }
     }
     memcpy(text, "HTTP_", 5);
     for (i = 0; i < size; i++) {
@@ -172,8 +186,9 @@ field_key(Context *x, const char *name, size_t size)
             memcpy(x->names[slot].name, text + 5, size);
         }
     }
-    if (text != key)
+    if (text != key) {
         PyMem_Free(text);
+    }
     return result;
 }
 
@@ -184,12 +199,14 @@ join(Context *x, PyObject *environ, PyObject *key, PyObject *old,
 {
     PyObject *pair = PyTuple_Pack(2, old, value), *joined = NULL;
     int result = -1;
-    if (pair)
+    if (pair) {
         joined = PyUnicode_Join(id == HTTP1_COOKIE ? x->app->keys.cookie_join
                                                    : x->app->keys.field_join,
                                 pair);
-    if (joined)
+    }
+    if (joined) {
         result = PyDict_SetItem(environ, key, joined);
+    }
     Py_XDECREF(joined);
     Py_XDECREF(pair);
     return result;
@@ -217,12 +234,13 @@ add_field(Context *x, PyObject *environ, const char *base,
         return -1;
     }
     old = PyDict_SetDefault(environ, key, value);
-    if (old == NULL)
+    if (old == NULL) {
         result = -1;
-    else if (PyDict_Size(environ) > before)
+    } else if (PyDict_Size(environ) > before) {
         result = 0;
-    else
+    } else {
         result = join(x, environ, key, old, value, field->id);
+    }
     Py_DECREF(key);
     Py_DECREF(value);
     return result;
@@ -236,17 +254,21 @@ address_text(Context *x, const Address *address)
     char text[INET6_ADDRSTRLEN];
     size_t i;
 
-    if (size == 0) /* a Unix socket's peer, or not known */
+    if (size == 0) { /* a Unix socket's peer, or not known */
         return PyUnicode_FromStringAndSize(NULL, 0);
-    for (i = 0; i < size; i++)
+    }
+    for (i = 0; i < size; i++) {
         hash = hash * 31 + address->bytes[i];
+    }
     hash %= ADDRESS_CACHE;
     if (x->addresses[hash].text &&
         x->addresses[hash].address.family == address->family &&
-        memcmp(x->addresses[hash].address.bytes, address->bytes, size) == 0)
+        memcmp(x->addresses[hash].address.bytes, address->bytes, size) == 0) {
         return Py_NewRef(x->addresses[hash].text);
-    if (inet_ntop(address->family, address->bytes, text, sizeof text) == NULL)
+    }
+    if (inet_ntop(address->family, address->bytes, text, sizeof text) == NULL) {
         return PyErr_SetFromErrno(PyExc_OSError);
+    }
     Py_XSETREF(x->addresses[hash].text, PyUnicode_FromString(text));
     x->addresses[hash].address = *address;
     return Py_XNewRef(x->addresses[hash].text);
@@ -257,10 +279,12 @@ port_text(Context *x, uint16_t port)
 {
     const size_t slot = port % PORT_CACHE;
     char text[8];
-    if (port == 0) /* not known */
+    if (port == 0) { /* not known */
         return PyUnicode_FromStringAndSize(NULL, 0);
-    if (x->ports[slot].text && x->ports[slot].port == port)
+    }
+    if (x->ports[slot].text && x->ports[slot].port == port) {
         return Py_NewRef(x->ports[slot].text);
+    }
     snprintf(text, sizeof text, "%u", port);
     Py_XSETREF(x->ports[slot].text, PyUnicode_FromString(text));
     x->ports[slot].port = port;
@@ -274,12 +298,14 @@ path_text(const char *path, size_t size)
     char *plain = small;
     ptrdiff_t length;
     PyObject *text;
-    if (memchr(path, '%', size) == NULL)
+    if (memchr(path, '%', size) == NULL) {
         return latin1(path, size);
+    }
     if (size > sizeof small) {
         plain = PyMem_Malloc(size);
-        if (plain == NULL)
+        if (plain == NULL) {
             return PyErr_NoMemory();
+        }
     }
     length = http1_unescape(plain, path, size);
     if (length < 0) {
@@ -288,8 +314,9 @@ path_text(const char *path, size_t size)
     } else {
         text = latin1(plain, (size_t)length);
     }
-    if (plain != small)
+    if (plain != small) {
         PyMem_Free(plain);
+    }
     return text;
 }
 
@@ -315,14 +342,16 @@ set_prefix(Context *x, PyObject *environ, const char *prefix, size_t size)
     Py_ssize_t rest;
     int result = 0;
 
-    if (path == NULL)
+    if (path == NULL) {
         return -1;
+    }
     text = (const char *)PyUnicode_1BYTE_DATA(path);
     rest = PyUnicode_GET_LENGTH(path) - (Py_ssize_t)size;
     if (rest >= 0 && memcmp(text, prefix, size) == 0 &&
-        (rest == 0 || text[size] == '/'))
+        (rest == 0 || text[size] == '/')) {
         result =
             set(environ, keys->path_info, latin1(text + size, (size_t)rest));
+    }
     Py_DECREF(path);
     return result < 0 ? -1
                       : set(environ, keys->script_name, latin1(prefix, size));
@@ -333,8 +362,9 @@ set_host(Context *x, PyObject *environ, const char *host, const Forwarded *said)
 {
     PyObject *name = latin1(host, said->name_len);
     int result;
-    if (name == NULL)
+    if (name == NULL) {
         return -1;
+    }
     result = set(environ, x->app->keys.fields[HTTP1_HOST],
                  PyUnicode_FromFormat("%U:%u", name, said->port));
     Py_DECREF(name);
@@ -350,19 +380,23 @@ set_forwarded(Context *x, PyObject *environ, const Forwarded *said,
     const EnvironKeys *keys = &x->app->keys;
     const char *host = base + said->host.at;
 
-    if (said->scheme &&
-        set(environ, keys->url_scheme, PyUnicode_FromString(said->scheme)) < 0)
+    if (said->scheme && set(environ, keys->url_scheme,
+                            PyUnicode_FromString(said->scheme)) < 0) {
         return -1;
+    }
     if (said->port &&
-        set(environ, keys->server_port, port_text(x, said->port)) < 0)
+        set(environ, keys->server_port, port_text(x, said->port)) < 0) {
         return -1;
+    }
     if (said->renamed &&
         (set(environ, keys->server_name, latin1(host, said->name_len)) < 0 ||
          set(environ, keys->fields[HTTP1_HOST], latin1(host, said->host.len)) <
-             0))
+             0)) {
         return -1;
-    if (said->port_missing && set_host(x, environ, host, said) < 0)
+    }
+    if (said->port_missing && set_host(x, environ, host, said) < 0) {
         return -1;
+    }
     return said->prefix.len == 0
                ? 0
                : set_prefix(x, environ, base + said->prefix.at,
@@ -413,8 +447,9 @@ environ_new(Context *x)
         return NULL;
     }
     environ = PyDict_Copy(x->templates[item->listener]);
-    if (environ == NULL)
+    if (environ == NULL) {
         return NULL;
+    }
     forwarded = (head->seen & x->app->believed) != 0 &&
                 address_within(&item->client, &x->app->trusted);
     if (forwarded) {
@@ -430,38 +465,49 @@ environ_new(Context *x)
             port_text(x, x->thread->record.client.port)) < 0 ||
         set(environ, keys->request_uri,
             cached(&x->target, base + head->target.at, head->target.len)) < 0 ||
-        PyDict_SetItem(environ, keys->wsgi_input, x->input) < 0)
+        PyDict_SetItem(environ, keys->wsgi_input, x->input) < 0) {
         goto failed;
+    }
     /* The template says GET, "/", no query and HTTP/1.1. */
     if ((head->method.len != 3 || memcmp(base + head->method.at, "GET", 3)) &&
         set(environ, keys->request_method,
-            latin1(base + head->method.at, head->method.len)) < 0)
+            latin1(base + head->method.at, head->method.len)) < 0) {
         goto failed;
+    }
     if ((head->path.len != 1 || base[head->path.at] != '/') &&
         set(environ, keys->path_info,
-            path_text(base + head->path.at, head->path.len)) < 0)
+            path_text(base + head->path.at, head->path.len)) < 0) {
         goto failed;
-    if (head->query.len && set(environ, keys->query_string,
-                               latin1(base + head->query.at, head->query.len)))
+    }
+    if (head->query.len &&
+        set(environ, keys->query_string,
+            latin1(base + head->query.at, head->query.len))) {
         goto failed;
+    }
     if (head->minor == 0 && set(environ, keys->server_protocol,
-                                PyUnicode_FromString("HTTP/1.0")) < 0)
+                                PyUnicode_FromString("HTTP/1.0")) < 0) {
         goto failed;
+    }
     for (i = 0; i < head->count; i++) {
-        if (HTTP1_BIT(head->fields[i].id) & hidden)
+        if (HTTP1_BIT(head->fields[i].id) & hidden) {
             continue;
-        if (add_field(x, environ, base, &head->fields[i]) < 0)
+        }
+        if (add_field(x, environ, base, &head->fields[i]) < 0) {
             goto failed;
+        }
     }
     if (head->chunked &&
         set(environ, keys->content_length,
-            PyUnicode_FromFormat("%llu", (unsigned long long)r->body_size)) < 0)
+            PyUnicode_FromFormat("%llu", (unsigned long long)r->body_size)) <
+            0) {
         goto failed;
+    }
     if (item->tls.version != TLS_NONE && set_tls(x, environ, &item->tls) < 0) {
         goto failed;
     }
-    if (forwarded && set_forwarded(x, environ, &said, base) < 0)
+    if (forwarded && set_forwarded(x, environ, &said, base) < 0) {
         goto failed;
+    }
     return environ;
 failed:
     Py_DECREF(environ);

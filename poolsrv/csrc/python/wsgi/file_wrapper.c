@@ -21,8 +21,9 @@ file_wrapper_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *file;
     Py_ssize_t block = 65536;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O|n:FileWrapper", names,
-                                     &file, &block))
+                                     &file, &block)) {
         return NULL;
+    }
     self = (FileWrapper *)type->tp_alloc(type, 0);
     if (self) {
         self->file = Py_NewRef(file);
@@ -71,8 +72,9 @@ file_wrapper_close(FileWrapper *self, PyObject *Py_UNUSED(none))
 {
     PyObject *close = PyObject_GetAttrString(self->file, "close"), *result;
     if (close == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
+        if (!PyErr_ExceptionMatches(PyExc_AttributeError)) {
             return NULL;
+        }
         PyErr_Clear();
         Py_RETURN_NONE;
     }

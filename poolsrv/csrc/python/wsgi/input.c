@@ -136,8 +136,9 @@ receive(Input *self, char *to, size_t room)
         n = -1;
     }
     PyEval_RestoreThread(own);
-    if (n < 0)
+    if (n < 0) {
         PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);
+    }
     return n;
 }
 
@@ -155,16 +156,18 @@ look_ahead(Input *self, uint64_t most)
     for (seen = 0; ahead->size < most;) {
         Py_ssize_t n;
         if (ahead->size > seen &&
-            memchr(ahead->data + seen, '\n', ahead->size - seen))
+            memchr(ahead->data + seen, '\n', ahead->size - seen)) {
             return 0;
+        }
         seen = ahead->size;
         if (buffer_reserve(ahead, AHEAD) < 0) {
             PyErr_NoMemory();
             return -1;
         }
         n = receive(self, ahead->data + ahead->size, AHEAD);
-        if (n <= 0)
+        if (n <= 0) {
             return (int)n;
+        }
         ahead->size += (size_t)n;
     }
     return 0;
@@ -179,33 +182,39 @@ take_stream(Input *self, uint64_t size)
     uint64_t room;
     PyObject *bytes;
 
-    if (done > size)
+    if (done > size) {
         done = size;
+    }
     room = size < done + PIECE ? size : done + PIECE;
     bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
-    if (bytes == NULL)
+    if (bytes == NULL) {
         return NULL;
-    if (done)
+    }
+    if (done) {
         memcpy(PyBytes_AS_STRING(bytes), self->ahead.data + self->at, done);
+    }
     self->at += done;
     while (done < size) {
         Py_ssize_t n;
         if (done == room) {
             room = size < room * 2 ? size : room * 2;
-            if (_PyBytes_Resize(&bytes, (Py_ssize_t)room) < 0)
+            if (_PyBytes_Resize(&bytes, (Py_ssize_t)room) < 0) {
                 return NULL;
+            }
         }
         n = receive(self, PyBytes_AS_STRING(bytes) + done, room - done);
         if (n < 0) {
             Py_DECREF(bytes);
             return NULL;
         }
-        if (n == 0)
+        if (n == 0) {
             break;
+        }
         done += (uint64_t)n;
     }
-    if (done < room && _PyBytes_Resize(&bytes, (Py_ssize_t)done) < 0)
+    if (done < room && _PyBytes_Resize(&bytes, (Py_ssize_t)done) < 0) {
         return NULL;
+    }
     return bytes;
 }
 
@@ -223,13 +232,15 @@ take(Input *self, uint64_t size)
     if (x) { /* NULL: its request ends at this moment */
         deadline_alive(&x->thread->deadline);
     }
-    if (size > self->size - self->at)
+    if (size > self->size - self->at) {
         size = self->size - self->at;
+    }
     if (self->spool < 0) {
         bytes = PyBytes_FromStringAndSize(size ? self->data + self->at : NULL,
                                           (Py_ssize_t)size);
-        if (bytes)
+        if (bytes) {
             self->at += size;
+        }
         return bytes;
     }
     bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
@@ -238,13 +249,17 @@ take(Input *self, uint64_t size)
         const int fd = self->spool;
         const off_t from = (off_t)(self->at + done);
         ssize_t n;
-        Py_BEGIN_ALLOW_THREADS n = pread(fd, to, size - done, from);
-        Py_END_ALLOW_THREADS if (n < 0 && errno == EINTR &&
-                                 PyErr_CheckSignals() == 0) continue;
+        Py_BEGIN_ALLOW_THREADS
+        n = pread(fd, to, size - done, from);
+        Py_END_ALLOW_THREADS
+        if (n < 0 && errno == EINTR && PyErr_CheckSignals() == 0) {
+            continue;
+        }
         if (n <= 0) {
             if (!PyErr_Occurred()) {
-                if (n == 0)
+                if (n == 0) {
                     errno = EIO; /* the file was ours: it cannot be shorter */
+                }
                 PyErr_SetFromErrno(PyExc_OSError);
             }
             Py_CLEAR(bytes);
@@ -252,8 +267,9 @@ take(Input *self, uint64_t size)
         }
         done += (uint64_t)n;
     }
-    if (bytes)
+    if (bytes) {
         self->at += size;
+    }
     return bytes;
 }
 
@@ -263,18 +279,21 @@ line_size(Input *self, uint64_t most, uint64_t *size)
 {
     char piece[PIECE];
     uint64_t left, seen = 0;
-    if (self->streaming && look_ahead(self, most) < 0)
+    if (self->streaming && look_ahead(self, most) < 0) {
         return -1;
+    }
     left = (self->streaming ? self->ahead.size : self->size) - self->at;
-    if (most < left)
+    if (most < left) {
         left = most;
+    }
     *size = left;
     if (self->spool < 0) {
         const char *data = self->streaming ? self->ahead.data : self->data;
         const char *start = left ? data + self->at : NULL;
         const char *end = left ? memchr(start, '\n', left) : NULL;
-        if (end)
+        if (end) {
             *size = (uint64_t)(end - start) + 1;
+        }
         return 0;
     }
     while (seen < left) {
@@ -282,8 +301,9 @@ line_size(Input *self, uint64_t most, uint64_t *size)
         const ssize_t n =
             pread(self->spool, piece, want, (off_t)(self->at + seen));
         const char *end;
-        if (n < 0 && errno == EINTR)
+        if (n < 0 && errno == EINTR) {
             continue;
+        }
         if (n <= 0) {
             PyErr_SetFromErrno(PyExc_OSError);
             return -1;
@@ -309,13 +329,16 @@ size_argument(PyObject *const *args, Py_ssize_t count, const char *name,
         PyErr_Format(PyExc_TypeError, "%s() takes at most one argument", name);
         return -1;
     }
-    if (count == 0 || args[0] == Py_None)
+    if (count == 0 || args[0] == Py_None) {
         return 0;
+    }
     number = PyNumber_AsSsize_t(args[0], PyExc_OverflowError);
-    if (number == -1 && PyErr_Occurred())
+    if (number == -1 && PyErr_Occurred()) {
         return -1;
-    if (number >= 0)
+    }
+    if (number >= 0) {
         *size = (uint64_t)number;
+    }
     return 0;
 }
 

@@ -79,8 +79,9 @@ transmit(Context *x, const char *data, size_t size, PyObject *owner)
     }
     PyEval_RestoreThread(own);
     x->thread->out.size = 0;
-    if (!kept)
+    if (!kept) {
         Py_DECREF(owner);
+    }
 }
 
 /* What is in x->thread->out; a piece that is not the first may wait for others.
@@ -165,8 +166,10 @@ static void
 pace(Context *x)
 {
     PyThreadState *own;
-    if (x->conn->out_size <= worker_limits(x->thread->worker)->response_buffer)
+    if (x->conn->out_size <=
+        worker_limits(x->thread->worker)->response_buffer) {
         return;
+    }
     own = PyEval_SaveThread();
     if (context_hold(x)) {
         output_wait(x->thread, x->conn);
@@ -423,20 +426,23 @@ close_result(PyObject *result)
     PyErr_Fetch(&type, &value, &traceback);
     close = PyObject_GetAttrString(result, "close");
     if (close == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_AttributeError))
+        if (PyErr_ExceptionMatches(PyExc_AttributeError)) {
             PyErr_Clear();
-        else
+        } else {
             failed = -1;
+        }
     } else {
         done = PyObject_CallNoArgs(close);
         failed = done ? 0 : -1;
         Py_XDECREF(done);
         Py_DECREF(close);
     }
-    if (type == NULL)
+    if (type == NULL) {
         return failed;
-    if (failed)
+    }
+    if (failed) {
         PyErr_WriteUnraisable(result); /* the first exception is the cause */
+    }
     PyErr_Restore(type, value, traceback);
     return 0;
 }

@@ -88,15 +88,18 @@ third_argument(StartResponse *sr, PyObject *const *args, Py_ssize_t count,
                PyObject *names)
 {
     const Py_ssize_t named = names ? PyTuple_GET_SIZE(names) : 0;
-    if (count == 3 && named == 0)
+    if (count == 3 && named == 0) {
         return args[2];
-    if (count == 2 && named == 0)
+    }
+    if (count == 2 && named == 0) {
         return Py_None;
+    }
     if (count == 2 && named == 1 && sr->context) {
         const int same = PyObject_RichCompareBool(
             PyTuple_GET_ITEM(names, 0), sr->context->app->keys.exc_info, Py_EQ);
-        if (same)
+        if (same) {
             return same > 0 ? args[2] : NULL;
+        }
     }
     PyErr_SetString(PyExc_TypeError, "start_response takes status, headers "
                                      "and, if there is one, exc_info");
@@ -115,8 +118,9 @@ start_response_call(PyObject *object, PyObject *const *args, size_t flags,
     PyObject *status, *headers, *fast;
     Py_ssize_t i;
 
-    if (exc_info == NULL)
+    if (exc_info == NULL) {
         return NULL;
+    }
     status = args[0];
     headers = args[1];
     if (sr->context == NULL) {
@@ -144,16 +148,19 @@ start_response_call(PyObject *object, PyObject *const *args, size_t flags,
         return NULL;
     }
     sr->called = false; /* until this call has been found good */
-    if (start(&sr->answer, status) < 0)
+    if (start(&sr->answer, status) < 0) {
         return NULL;
+    }
     fast = PySequence_Fast(headers, "the response headers must be a list");
-    if (fast == NULL)
+    if (fast == NULL) {
         return NULL;
-    for (i = 0; i < PySequence_Fast_GET_SIZE(fast); i++)
+    }
+    for (i = 0; i < PySequence_Fast_GET_SIZE(fast); i++) {
         if (add_field(&sr->answer, PySequence_Fast_GET_ITEM(fast, i)) < 0) {
             Py_DECREF(fast);
             return NULL;
         }
+    }
     Py_DECREF(fast);
     sr->called = true;
     return PyCFunction_New(&write_method, object);
@@ -209,8 +216,9 @@ start_response_new(Context *x)
     if (sr == NULL || Py_REFCNT(sr) > 1) {
         PyTypeObject *type = x->app->state->start_response_type;
         sr = (StartResponse *)type->tp_alloc(type, 0);
-        if (sr == NULL)
+        if (sr == NULL) {
             return NULL;
+        }
         sr->vectorcall = start_response_call;
         sr->gate = gate_hold(x->writing);
         Py_XSETREF(x->start_response, sr);
