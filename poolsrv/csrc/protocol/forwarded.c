@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "protocol/address_text.h"
+#include "protocol/field_list.h"
 #include "protocol/lex.h"
 
 /* The field of the X-Forwarded family that says a part. */
@@ -33,99 +34,6 @@ forwarded_fields(ForwardedFamily family, uint32_t parts)
         break;
     }
     return 0;
-}
-
-/* ------------------------------------------------------------------------
- * Lists, from the right */
-
-/* The members of a list from the last to the first, over all fields of a name:
- * several fields are one list, RFC 9110 section 5.3. */
-typedef struct {
-    const Http1Head *head;
-    const char *base;
-    Http1FieldId id;
-    uint32_t field; /* the fields before it are unread */
-    Http1Span left; /* of the value of that field, unread */
-} Members;
-
-static Members
-members_of(const Http1Head *head, const char *base, Http1FieldId id)
-{
-    return (Members){
-        .head = head,
-        .base = base,
-        .id = id,
-        .field = (head->seen & HTTP1_BIT(id)) != 0 ? head->count : 0,
-    };
-}
-
-/* Where the quoted string that ends at `close` begins, or `start` if nowhere.
- * A quote inside has an odd number of backslashes before it. */
-static uint32_t
-opening_quote(const char *base, uint32_t start, uint32_t close)
-{
-    uint32_t i = close;
-    while (i > start) {
-        uint32_t first;
-        if (base[--i] != '"') {
-            continue;
-        }
-        for (first = i; first > start && base[first - 1] == '\\'; first--)
-            ;
-        if ((i - first) % 2 == 0) {
-            return i;
-        }
-        i = first;
-    }
-    return start;
-}
-
-/* Read forwards, a quote that the client left open would swallow what the
- * proxy wrote behind it. Read backwards, it is never reached. */
-static Http1Span
-cut_last(Http1Span *left, const char *base)
-{
-    const uint32_t start = left->at;
-    uint32_t end = start + left->len;
-    uint32_t at = end;
-
-    while (at > start && base[at - 1] != ',') {
-        at--;
-        if (base[at] == '"') {
-            at = opening_quote(base, start, at);
-        }
-    }
-    left->len = at > start ? at - 1 - start : 0;
-    while (at < end && is_space(base[at])) {
-        at++;
-    }
-    while (end > at && is_space(base[end - 1])) {
-        end--;
-    }
-    return (Http1Span){.at = at, .len = end - at};
-}
-
-/* False: there are no more. A member is never empty. */
-static bool
-previous(Members *m, Http1Span *member)
-{
-    for (;;) {
-        if (m->left.len == 0) {
-            const Http1Field *field;
-            if (m->field == 0) {
-                return false;
-            }
-            field = &m->head->fields[--m->field];
-            if (field->id == m->id) {
-                m->left = field->value;
-            }
-            continue;
-        }
-        *member = cut_last(&m->left, m->base);
-        if (member->len > 0) {
-            return true;
-        }
-    }
 }
 
 /* ------------------------------------------------------------------------
@@ -192,9 +100,9 @@ step(Forwarded *said, const char *node, size_t size, const Networks *trusted)
 static Http1Span
 at_hop(const Http1Head *head, const char *base, Http1FieldId id, uint32_t hops)
 {
-    Members m = members_of(head, base, id);
+    FieldList list = field_list_open(head, base, id);
     Http1Span member = {0};
-    while (hops-- > 0 && previous(&m, &member))
+    while (hops-- > 0 && field_list_previous(&list, &member))
         ;
     return member;
 }
@@ -203,11 +111,12 @@ static void
 read_x(Forwarded *said, uint32_t parts, const Http1Head *head, const char *base,
        const Networks *trusted)
 {
-    Members m = members_of(head, base, HTTP1_X_FORWARDED_FOR);
+    FieldList list = field_list_open(head, base, HTTP1_X_FORWARDED_FOR);
     Http1Span node, spans[FORWARDED_PART_COUNT] = {{0, 0}};
     uint32_t hops = 0;
 
-    while ((parts & FORWARDED_BIT(FORWARDED_FOR)) && previous(&m, &node)) {
+    while ((parts & FORWARDED_BIT(FORWARDED_FOR)) &&
+           field_list_previous(&list, &node)) {
         hops++;
         if (!step(said, base + node.at, node.len, trusted)) {
             break;
@@ -323,11 +232,12 @@ static void
 read_standard(Forwarded *said, uint32_t parts, const Http1Head *head,
               const char *base, const Networks *trusted)
 {
-    Members m = members_of(head, base, HTTP1_FORWARDED);
+    FieldList list = field_list_open(head, base, HTTP1_FORWARDED);
     Http1Span text;
     Element element;
 
-    while (previous(&m, &text) && read_element(base, text, &element)) {
+    while (field_list_previous(&list, &text) &&
+           read_element(base, text, &element)) {
         if (parts & FORWARDED_BIT(FORWARDED_PROTO)) {
             said->scheme = scheme_of(base, element.proto);
         }
