@@ -39,7 +39,6 @@ PREFIXES = {
 }
 FUNCTIONS = {
     "PyInit__core": "Python wants this name",
-    "context_stay": "of wsgi.h's Context, which worker_object.c keeps for its threads",
     "file_types_init": "what the file wrapper knows of classes, set up with the module",
     "file_types_clear": "what the file wrapper knows of classes, set up with the module",
     "answer_result": "of wsgi.h's answer, which start_response.c makes",

@@ -31,7 +31,10 @@ CoreState *core_state_of(PyTypeObject *type);
 int core_add_scoreboard(PyObject *module, CoreState *state);
 int core_add_dispatcher(PyObject *module, CoreState *state);
 int core_add_reactor(PyObject *module, CoreState *state);
-int core_add_request(PyObject *module, CoreState *state);
+int core_add_input(PyObject *module, CoreState *state);
+int core_add_start_response(PyObject *module, CoreState *state);
+int core_add_set_timeout(PyObject *module, CoreState *state);
+int core_add_file_wrapper(PyObject *module, CoreState *state);
 
 /* The mapping inside a _core.Scoreboard; TypeError if it is none. */
 Scoreboard *core_scoreboard(CoreState *state, PyObject *object);

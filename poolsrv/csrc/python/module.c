@@ -221,7 +221,10 @@ core_exec(PyObject *module)
     if (core_add_options(module) < 0 ||
         core_add_scoreboard(module, state) < 0 ||
         core_add_dispatcher(module, state) < 0 ||
-        core_add_request(module, state) < 0 ||
+        core_add_input(module, state) < 0 ||
+        core_add_start_response(module, state) < 0 ||
+        core_add_set_timeout(module, state) < 0 ||
+        core_add_file_wrapper(module, state) < 0 ||
         core_add_reactor(module, state) < 0) {
         return -1;
     }

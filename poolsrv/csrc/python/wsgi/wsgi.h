@@ -1,6 +1,5 @@
-/* What the bindings of one request share: environ.c, input.c, start_response.c,
- * response.c, file_wrapper.c, gate.c and worker_object.c. Everything here
- * runs with the GIL, on the thread that serves. */
+/* What the bindings of one request share. Everything in this folder runs with
+ * the GIL, on the thread that serves. */
 #ifndef POOLSRV_WSGI_H
 #define POOLSRV_WSGI_H
 
@@ -10,14 +9,25 @@
 #include "protocol/http1_answer.h"
 #include "worker/conn.h"
 #include "worker/deadline.h"
+#include "worker/handler.h"
 #include "worker/request.h"
 #include "worker/threads.h"
 #include "worker/worker.h"
 
-#define VALUE_CACHE                                                         \
-    256               /* longest field value that is kept for the next time \
-                       */
-#define NAME_CACHE 64 /* names that http1.h does not list */
+/* Do threads run Python at the same time? A build may say so to test how they
+ * are then scheduled. */
+#ifndef WORKER_PARALLEL
+#ifdef Py_GIL_DISABLED
+#define WORKER_PARALLEL 1
+#else
+#define WORKER_PARALLEL 0
+#endif
+#endif
+
+/* Longest value of a field that is kept for the next time. */
+#define VALUE_CACHE 256
+/* How many names that http1.h does not list. */
+#define NAME_CACHE 64
 #define ADDRESS_CACHE 64
 #define PORT_CACHE 256
 
@@ -69,10 +79,9 @@ typedef struct {
 typedef struct {
     CoreState *state;
     PyObject *callable;
-    PyObject
-        *templates; /* tuple of dicts, one a listener, without wsgi.errors */
-    PyObject *on_error; /* called with the exception and (id, method, path) */
-    PyObject *on_left;  /* called with the exception or None: never returns */
+    PyObject *templates; /* tuple of dicts, a listener's each; no wsgi.errors */
+    PyObject *on_error;  /* called with the exception and (id, method, path) */
+    PyObject *on_left;   /* called with the exception or None: never returns */
     EnvironKeys keys;
     FileTypes files;
     ForwardedFamily forwarded; /* what trusted proxies speak */
@@ -200,18 +209,15 @@ PyObject *input_new(Context *x);
  * in; when nobody is inside any more, what is left is cleared. */
 void input_shut(PyObject *input);
 void input_clear(PyObject *input);
-int core_add_input(PyObject *module, CoreState *state);
 
 /* start_response.c */
 /* 0, or -1 and an exception that shows what was wrong with `culprit`. */
 int answer_result(Http1AnswerResult result, PyObject *culprit);
 StartResponse *start_response_new(Context *x);
-int core_add_start_response(PyObject *module, CoreState *state);
 
 /* set_timeout.c: environ["poolsrv.set_timeout"] of a thread. */
 PyObject *set_timeout_new(Context *x);
 void set_timeout_end(PyObject *object);
-int core_add_set_timeout(PyObject *module, CoreState *state);
 
 /* file_wrapper.c */
 int file_types_init(FileTypes *types);
@@ -220,7 +226,6 @@ void file_types_clear(FileTypes *types);
  * it is the very bytes that read() would give. False: read it. */
 bool file_wrapper_span(const FileTypes *types, PyObject *wrapper,
                        FileSpan *span);
-int core_add_file_wrapper(PyObject *module, CoreState *state);
 
 /* response.c */
 /* The write() that start_response returns. */
@@ -232,8 +237,29 @@ int response_send(Context *x, StartResponse *sr, PyObject *result);
 /* The application failed: 500 if nothing was sent yet, else cut the answer. */
 void response_fail(Context *x, StartResponse *sr);
 
-/* worker_object.c: whoever comes back from code of the application calls this.
- * It returns only in the worker: a child that was forked there ends here. */
-void context_stay(const Context *x);
+/* app.c: its callables are set before. */
+int app_init(App *app, PyObject *options, PyObject *trusted);
+int app_traverse(const App *app, visitproc visit, void *arg);
+void app_clear(App *app);
+void app_free(App *app);
+
+/* context.c */
+Context *context_new(App *app, PyObject *errors);
+void context_free(Context *x);
+/* Of a child that the application has forked: never returns. */
+void context_end_process(const App *app);
+
+/* Whoever comes back from code of the application calls this. It returns only
+ * in the worker: a child that was forked there ends here. */
+static inline void
+context_stay(const Context *x)
+{
+    if (worker_left(x->thread->worker)) {
+        context_end_process(x->app);
+    }
+}
+
+/* call.c: the handler that calls the application. */
+extern const Handler call_handler;
 
 #endif
