@@ -161,6 +161,37 @@ def test_a_generator_of_nothing_ends_when_the_client_is_gone(site: Server, clien
 
 
 @route
+def yield_nothing_until(
+    environ: WSGIEnvironment, start: StartResponse, query: Query
+) -> Iterable[bytes]:
+    """Until somebody has left a note of that name."""
+    start("200 OK", PLAIN)
+    try:
+        while not (Path(os.environ["PROBE_DIR"]) / query["note"]).exists():
+            yield b""
+            time.sleep(0.01)
+        yield b"end"
+    except GeneratorExit:
+        note("left", environ["QUERY_STRING"])
+        raise
+
+
+def test_a_generator_of_nothing_ends_when_the_client_has_closed(
+    site: Server, client: Client
+) -> None:
+    """It looks like one that only sends no more, and that one must have its answer."""
+    with Client(site.address) as closed:
+        for each, name in ((client, "half"), (closed, "closed")):
+            each.send(head("GET", f"/yield-nothing-until?note=until-{name}"))
+        client.socket.shutdown(socket.SHUT_WR)
+        # Its kernel forgets the connection after a second instead of a minute.
+        closed.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
+    site.wait_until(lambda: noted(site, "left") == "note=until-closed\n", deadline=20)
+    (folder(site) / "until-half").touch()
+    assert client.receive().body == b"end"
+
+
+@route
 def seen(environ: WSGIEnvironment, start: StartResponse, query: Query) -> Iterable[bytes]:
     """Leaves its name, then waits at the gate, if it is told one."""
     note("seen", query["name"])

@@ -147,7 +147,7 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
     c->ending = ENDING_CLOSE;
     c->counted = true;
     c->next = NULL;
-    c->registered = c->drained = c->gone = c->deaf = false;
+    c->registered = c->drained = c->gone = c->deaf = c->probed = false;
     atomic_fetch_add(&w->live, 1);
     conn_set_state(w, t, c, CONN_IDLE);
     return c;

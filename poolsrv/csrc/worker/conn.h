@@ -108,6 +108,7 @@ struct Conn {
     bool drained;      /* nothing is left to receive, as far as we know */
     bool gone;         /* the client is gone: send nothing more */
     bool deaf;         /* stream_deafen: the end that it gives is our own */
+    bool probed;       /* by stream_is_reset */
     uint16_t status;   /* of the answer on its way */
     uint64_t began;    /* when the first byte of that request was there */
 };

@@ -13,6 +13,12 @@
 
 #include "worker/conn.h"
 
+/* A client that is there answers each probe with one small segment. The kernel
+ * of one that is not forgets the connection a minute after it was closed
+ * (net.ipv4.tcp_fin_timeout), and resets it at the next. */
+#define PROBE_SECONDS 5
+#define PROBES 12
+
 static bool
 is_again(void)
 {
@@ -140,11 +146,30 @@ stream_has_ended(const Conn *c)
             info.tcpi_state != TCP_FIN_WAIT2);
 }
 
-bool
-stream_is_reset(const Conn *c)
+/* A client that has ended its side may still read, or be gone for good: to the
+ * kernel that is the same until a segment of ours finds nobody. */
+static void
+probe(Conn *c)
 {
-    struct pollfd p = {.fd = c->fd};
-    return poll(&p, 1, 0) > 0 && (p.revents & (POLLERR | POLLHUP));
+    const int on = 1, seconds = PROBE_SECONDS, times = PROBES;
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &seconds, sizeof seconds);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &seconds, sizeof seconds);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPCNT, &times, sizeof times);
+    setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    c->probed = true;
+}
+
+bool
+stream_is_reset(Conn *c)
+{
+    struct pollfd p = {.fd = c->fd, .events = POLLRDHUP};
+    if (poll(&p, 1, 0) <= 0) {
+        return false;
+    }
+    if ((p.revents & POLLRDHUP) && !c->probed) {
+        probe(c);
+    }
+    return p.revents & (POLLERR | POLLHUP);
 }
 
 void

@@ -54,8 +54,10 @@ int stream_end(Conn *c);
 void stream_deafen(Conn *c);
 /* Has the client ended its side? To be asked where stream_receive gave 0. */
 bool stream_has_ended(const Conn *c);
-/* Is the connection broken, as far as can be seen without sending? */
-bool stream_is_reset(const Conn *c);
+/* Is the connection broken, as far as can be seen without sending? From the
+ * first time on, the kernel finds out whether a client that has ended its side
+ * still reads. */
+bool stream_is_reset(Conn *c);
 /* No more in either direction, for all processes that share the connection. */
 void stream_shut(Conn *c);
 /* The same, but the client learns that something is missing. */
