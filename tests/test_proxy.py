@@ -132,7 +132,8 @@ def test_what_a_trusted_proxy_says(trusting: Server) -> None:
         (["10.0.0.2, 10.0.0.1"], "10.0.0.2"),
         (["[2001:DB9::1]:50, 2001:db8::1"], "2001:db9::1"),
         (["::ffff:192.0.2.1"], "192.0.2.1"),
-        (["unknown"], ""),
+        (["unknown"], "127.0.0.1"),
+        (["192.0.2.66, unknown, 10.0.0.1"], "10.0.0.1"),
         (["192.0.2.66, no address"], "127.0.0.1"),
     ],
 )
@@ -220,7 +221,7 @@ def test_the_standard_field(server: Start) -> None:
     assert shown["SCRIPT_NAME"] == ""
     assert not {*map(key, X_FORWARDED)} & shown.keys()
     hidden = environ(trusting, "Forwarded: for=_hidden")
-    assert (hidden["REMOTE_ADDR"], hidden["REMOTE_PORT"]) == ("", "")
+    assert hidden["REMOTE_ADDR"] == "127.0.0.1"
 
 
 def test_no_field_at_all(server: Start) -> None:
@@ -372,18 +373,20 @@ def refusals(server: Server, reason: str) -> float:
     [
         (V1_TCP4, "192.0.2.1", "8080"),
         (V1_TCP6, "2001:db8::1", "8080"),
-        (b"PROXY UNKNOWN and more\r\n", "", ""),
+        (b"PROXY UNKNOWN and more\r\n", "127.0.0.1", None),
         (V2_TCP4, "192.0.2.1", "8080"),
         (v2(0x21, 0x21, bytes(15) + b"\1" + bytes(16) + b"\0\7\0\0"), "::1", "7"),
-        (v2(0x21, 0x31, bytes(216)), "", ""),
-        (v2(0x21, 0, b""), "", ""),
+        (v2(0x21, 0x31, bytes(216)), "127.0.0.1", None),
+        (v2(0x21, 0, b""), "127.0.0.1", None),
         (V2_TCP4[:14] + b"\0\x10" + V2_TCP4[16:] + b"\4\0\1x", "192.0.2.1", "8080"),
     ],
 )
 def test_the_header_names_the_client(
-    proxied: Server, header: bytes, address: str, port: str
+    proxied: Server, header: bytes, address: str, port: str | None
 ) -> None:
+    """Or does not know it: then the peer is the best that is known."""
     with Client(proxied.address) as client:
+        port = port or str(client.socket.getsockname()[1])
         # With the first request in one segment, and once for all requests.
         client.send(header + head("GET", "/x"))
         first = json.loads(client.receive().body)
@@ -413,6 +416,7 @@ def test_the_header_says_that_the_client_speaks_tls(proxied: Server) -> None:
             assert (shown["HTTPS"], shown["SSL_PROTOCOL"]) == ("on", "TLSv1.3")
             assert shown["SSL_CIPHER"] == "TLS_AES_256_GCM_SHA384"
             assert shown["SSL_CLIENT_VERIFY"] == "NONE"
+            assert shown["SERVER_PORT"] == "443"
 
 
 @pytest.mark.parametrize(
@@ -426,6 +430,13 @@ def test_the_header_says_how_the_certificate_was(
         shown = environ_of(client)
         assert shown["SSL_CLIENT_VERIFY"] == verified
         assert "SSL_CIPHER" not in shown
+
+
+def test_tls_without_an_address_is_asked_at_its_usual_port(proxied: Server) -> None:
+    with Client(proxied.address) as client:
+        client.send(v2(0x21, 0, record(0x20, b"\1\0\0\0\0")))
+        shown = environ_of(client)
+        assert (shown["wsgi.url_scheme"], shown["SERVER_PORT"]) == ("https", "443")
 
 
 def test_without_tls_nothing_is_said_of_it(proxied: Server) -> None:
@@ -513,7 +524,8 @@ def test_a_header_that_does_not_end(server: Start) -> None:
 
 def test_fields_are_judged_by_whom_the_header_names(server: Start) -> None:
     both = server(PROBE, trust_proxy=["127.0.0.1", "10.0.0.0/8"], proxy_protocol="on")
-    for source, client in (("10.0.0.1", "192.0.2.1"), ("192.0.2.2", "192.0.2.2"), (None, "")):
+    known = (("10.0.0.1", "192.0.2.1"), ("192.0.2.2", "192.0.2.2"), (None, "127.0.0.1"))
+    for source, client in known:
         words = f"TCP4 {source} 198.51.100.2 80 443" if source else "UNKNOWN"
         with Client(both.address) as connection:
             connection.send(f"PROXY {words}\r\n".encode())

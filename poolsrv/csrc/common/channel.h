@@ -29,16 +29,24 @@ typedef enum {
     CHANNEL_HUNG, /* worker: the interpreter is not to be had; all stacks */
 } ChannelKind;
 
+/* What the PROXY header of a connection has said of its client. */
+typedef enum {
+    PREFACE_NONE,    /* it has not been read, or there is none */
+    PREFACE_NAMED,   /* who it is */
+    PREFACE_UNNAMED, /* nothing: behind the peer is some stranger */
+} ChannelPreface;
+
 /* A connection on its way. */
 typedef struct {
-    uint64_t since;        /* readable (request_waits) or idle since then */
-    uint32_t requests;     /* answered on it so far */
-    uint16_t listener;     /* which listener accepted it */
-    uint8_t request_waits; /* unread bytes of a request are there */
-    uint8_t prefaced;      /* its PROXY header has been read */
-    Address client;        /* the peer, or who the PROXY header says */
-    uint16_t group;        /* of workers that serve it; there is one, 0 */
-    TlsNote tls;           /* what that header says of its TLS */
+    uint64_t since;            /* readable (request_waits) or idle since then */
+    uint32_t requests;         /* answered on it so far */
+    uint16_t listener;         /* which listener accepted it */
+    uint8_t request_waits : 1; /* unread bytes of a request are there */
+    uint8_t preface : 2;       /* a ChannelPreface */
+    uint8_t group;             /* of workers that serve it; there is one, 0 */
+    Address client;            /* the peer, or who the PROXY header says */
+    uint16_t port;             /* that it asked, by the header; 0: not said */
+    TlsNote tls;               /* what that header says of its TLS */
 } ChannelItem;
 
 typedef struct {

@@ -88,8 +88,12 @@ prefix_of(const char *base, Http1Span text)
 static bool
 step(Forwarded *said, const char *node, size_t size, const Networks *trusted)
 {
-    return address_text_parse(&said->client, node, size) &&
-           address_within(&said->client, trusted);
+    Address next;
+    if (!address_text_parse(&next, node, size) || next.family == AF_UNSPEC) {
+        return false;
+    }
+    said->client = next;
+    return address_within(&next, trusted);
 }
 
 /* ------------------------------------------------------------------------

@@ -33,7 +33,7 @@ uint64_t forwarded_fields(ForwardedFamily family, uint32_t parts);
 
 /* Spans count as the head's do; one without length was not said. */
 typedef struct {
-    Address client;     /* AF_UNSPEC: a proxy hides it, or does not know */
+    Address client;
     const char *scheme; /* "http" or "https"; NULL: not said */
     Http1Span host;     /* name[:port] that the client asked for */
     uint32_t name_len;  /* of the name in `host` */
@@ -44,8 +44,9 @@ typedef struct {
 } Forwarded;
 
 /* Judge a complete head. What is malformed counts as not said; of the
- * client's address the nearest hop that is known remains, at least `peer`. What
- * is not among `parts` is not read. */
+ * client's address the nearest hop that is known remains, at least `peer`; so
+ * it does where a proxy hides the next one or does not know it. What is not
+ * among `parts` is not read. */
 void forwarded_read(Forwarded *said, ForwardedFamily family, uint32_t parts,
                     const Http1Head *head, const char *base,
                     const Networks *trusted, const Address *peer);

@@ -75,6 +75,7 @@ parse_v1(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
         !read_end(&header->client, family, words[2], words[4])) {
         return PROXY_BAD;
     }
+    header->port = destination.port;
     return PROXY_DONE;
 }
 
@@ -86,6 +87,8 @@ parse_v1(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
 #define V2_LOCAL 0x20
 #define V2_PROXY 0x21
 
+/* The name that the client has asked TLS for (0x02) is left alone: Host says
+ * what it asks of us, and on one connection that may be several names. */
 #define RECORD_TLS 0x20
 #define RECORD_TLS_VERSION 0x21
 #define RECORD_TLS_CIPHER 0x23
@@ -178,12 +181,18 @@ read_records(const uint8_t *bytes, size_t left)
     return note;
 }
 
+static uint16_t
+port_at(const uint8_t *bytes)
+{
+    return (uint16_t)(bytes[0] << 8 | bytes[1]);
+}
+
 static ProxyResult
 parse_v2(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
 {
     const uint8_t *head = (const uint8_t *)bytes;
     const uint8_t *source = head + V2_HEAD;
-    uint16_t port, room;
+    uint16_t room;
     size_t used;
 
     if (size < V2_HEAD) {
@@ -223,11 +232,11 @@ parse_v2(const char *bytes, size_t size, size_t *length, ProxyHeader *header)
     header->tls = read_records(source + used, room - used);
     header->client = (Address){.family = AF_UNSPEC};
     if (head[13] == 0x11) {
-        memcpy(&port, source + 8, sizeof port);
-        header->client = address_of(AF_INET, source, ntohs(port));
+        header->client = address_of(AF_INET, source, port_at(source + 8));
+        header->port = port_at(source + 10);
     } else if (head[13] == 0x21) {
-        memcpy(&port, source + 32, sizeof port);
-        header->client = address_of(AF_INET6, source, ntohs(port));
+        header->client = address_of(AF_INET6, source, port_at(source + 32));
+        header->port = port_at(source + 34);
     }
     return PROXY_DONE;
 }

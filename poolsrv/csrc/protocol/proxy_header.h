@@ -23,6 +23,7 @@ typedef enum {
 /* What it says. */
 typedef struct {
     Address client; /* AF_UNSPEC: the proxy knows no Internet address */
+    uint16_t port;  /* that the client asked; 0: not said */
     TlsNote tls;    /* of the client's connection to the proxy */
 } ProxyHeader;
 

@@ -306,7 +306,8 @@ begin(Worker *w, Thread *t, Conn *c)
         word_add(t->row->disconnected, 1);
         return exchange_hang_up(w, t, c);
     }
-    if (w->o.limits.proxy_protocol == OPTION_ON && !c->item.prefaced) {
+    if (w->o.limits.proxy_protocol == OPTION_ON &&
+        c->item.preface == PREFACE_NONE) {
         return preface_read(w, t, c);
     }
     n = stream_receive(c, r->buffer, r->capacity);

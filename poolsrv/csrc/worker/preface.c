@@ -49,9 +49,14 @@ preface_read(Worker *w, Thread *t, Conn *c)
             return exchange_hang_up(w, t, c);
         }
         word_add(t->row->bytes_in, length);
-        c->item.client = header.client;
+        if (header.client.family == AF_UNSPEC) {
+            c->item.preface = PREFACE_UNNAMED;
+        } else {
+            c->item.preface = PREFACE_NAMED;
+            c->item.client = header.client;
+        }
+        c->item.port = header.port;
         c->item.tls = header.tls;
-        c->item.prefaced = 1;
         conn_set_state(w, t, c, CONN_IDLE);
         return STEP_AGAIN;
     case PROXY_PARTIAL:

@@ -189,7 +189,7 @@ says(ForwardedFamily family, const char *lines, const char *wanted)
 {
     Text request = {0}, words = {0};
     Forwarded said;
-    char host[INET6_ADDRSTRLEN] = "hidden";
+    char host[INET6_ADDRSTRLEN] = "nobody";
 
     text_print(&request, "GET / HTTP/1.1\r\nHost: own:8000\r\n%s\r\n", lines);
     read_fields(&said, family, &request);
@@ -245,9 +245,9 @@ test_client(void)
         {"\" open, 192.0.2.1", "192.0.2.1"},
         {", ,192.0.2.1, ,", "192.0.2.1"},
         /* Not known, or known so far. */
-        {"unknown", "hidden"},
-        {"192.0.2.66, Unknown, 10.0.0.1", "hidden"},
-        {"192.0.2.66, _secret", "hidden"},
+        {"unknown", "10.9.9.9 port 9"},
+        {"192.0.2.66, Unknown, 10.0.0.1", "10.0.0.1"},
+        {"192.0.2.66, _secret", "10.9.9.9 port 9"},
         {"192.0.2.66, garbage", "10.9.9.9 port 9"},
         {"192.0.2.66, garbage, 10.0.0.1", "10.0.0.1"},
         {"\"192.0.2.66\", 10.0.0.1", "10.0.0.1"},
@@ -401,10 +401,10 @@ test_forwarded(void)
         {"for=192.0.2.1 ; proto=https", "192.0.2.1, https, -, 8000, "},
         {";for=192.0.2.1;;", "192.0.2.1, -, -, 0, "},
         {"for=192.0.2.1;more=\"a, b; \\\" for=c\"", "192.0.2.1, -, -, 0, "},
-        {"for=unknown;proto=https", "hidden, https, -, 8000, "},
-        {"for=\"unknown:80\"", "hidden, -, -, 0, "},
-        {"for=_secret", "hidden, -, -, 0, "},
-        {"for=\"_secret:_port\"", "hidden, -, -, 0, "},
+        {"for=unknown;proto=https", PEER "https, -, 8000, "},
+        {"for=\"unknown:80\"", PEER "-, -, 0, "},
+        {"for=_secret", PEER "-, -, 0, "},
+        {"for=\"_secret:_port\"", PEER "-, -, 0, "},
         {"for=192.0.2.66, for=192.0.2.1", "192.0.2.1, -, -, 0, "},
         {"for=192.0.2.66;proto=https, for=192.0.2.1;proto=http, for=10.0.0.1",
          "192.0.2.1, http, -, 8000, "},

@@ -177,6 +177,25 @@ test_what_follows_is_left_alone(void)
 }
 
 static void
+test_the_port_that_was_asked(void)
+{
+    static const Given all[] = {
+        GIVEN("PROXY TCP4 192.0.2.1 198.51.100.2 8080 443\r\n", NULL, 443),
+        GIVEN(V2("\x21", "\x11", "\x0c") TCP4, NULL, 443),
+        GIVEN(V2("\x21", "\x21", "\x24") TCP6 TCP6 PORTS, NULL, 443),
+        GIVEN("PROXY UNKNOWN\r\n", NULL, 0),
+        GIVEN(V2("\x20", "\x11", "\x0c") TCP4, NULL, 0),
+        GIVEN(V2("\x21", "\x31", "\xd8") PATH PATH, NULL, 0),
+    };
+    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
+        ProxyHeader header = {0};
+        size_t length;
+        CHECK(parse(&all[i], all[i].size, &length, &header) == PROXY_DONE);
+        CHECK(header.port == all[i].port);
+    }
+}
+
+static void
 test_names(void)
 {
     for (int i = 0; i <= UINT8_MAX; i++) {
@@ -196,6 +215,7 @@ main(void)
         test_given(&givens[i]);
     }
     test_what_follows_is_left_alone();
+    test_the_port_that_was_asked();
     test_names();
     printf("%zu headers\n", count);
     return 0;

@@ -425,6 +425,18 @@ set_tls(Context *x, PyObject *environ, const TlsNote *tls)
                   : 0;
 }
 
+/* The port that the client asked is the proxy's, not our listener's. */
+static int
+set_port(Context *x, PyObject *environ, const ChannelItem *item)
+{
+    const uint16_t port = item->port                      ? item->port
+                          : item->tls.version != TLS_NONE ? 443
+                                                          : 0;
+    return port == 0
+               ? 0
+               : set(environ, x->app->keys.server_port, port_text(x, port));
+}
+
 PyObject *
 environ_new(Context *x)
 {
@@ -451,6 +463,7 @@ environ_new(Context *x)
         return NULL;
     }
     forwarded = (head->seen & x->app->believed) != 0 &&
+                item->preface != PREFACE_UNNAMED &&
                 address_within(&item->client, &x->app->trusted);
     if (forwarded) {
         forwarded_read(&said, x->app->forwarded, x->app->forwarded_parts, head,
@@ -500,6 +513,9 @@ environ_new(Context *x)
         set(environ, keys->content_length,
             PyUnicode_FromFormat("%llu", (unsigned long long)r->body_size)) <
             0) {
+        goto failed;
+    }
+    if (item->preface != PREFACE_NONE && set_port(x, environ, item) < 0) {
         goto failed;
     }
     if (item->tls.version != TLS_NONE && set_tls(x, environ, &item->tls) < 0) {
