@@ -215,6 +215,26 @@ void http1_head_init(Http1Head *head, Http1Field *fields);
 Http1Result http1_head_parse(Http1Head *head, const Http1Limits *limits,
                              const char *buffer, size_t size);
 
+/* The field of that id if it stands once, else NULL. */
+static inline const Http1Field *
+http1_only(const Http1Head *head, Http1FieldId id)
+{
+    const Http1Field *found = NULL;
+    if ((head->seen & HTTP1_BIT(id)) == 0) {
+        return NULL;
+    }
+    for (uint32_t i = 0; i < head->count; i++) {
+        if (head->fields[i].id != id) {
+            continue;
+        }
+        if (found) {
+            return NULL;
+        }
+        found = &head->fields[i];
+    }
+    return found;
+}
+
 /* How much of a trailer's name is kept: more than the longest that is
  * refused, x-original-forwarded-for. */
 #define HTTP1_TRAILER_NAME 32

@@ -3,20 +3,16 @@
 
 #include <stdio.h>
 
-#include "common/calendar.h"
+#include "protocol/http_date.h"
 #include "protocol/lex.h"
 #include "common/status.h"
 
 void
 http1_date_write(Http1Date *date, time_t now)
 {
-    struct tm t;
-    gmtime_r(&now, &t);
-    snprintf(date->text, sizeof date->text,
-             "Date: %s, %02d %s %04d %02d:%02d:%02d GMT\r\n",
-             calendar_days[t.tm_wday % 7], t.tm_mday,
-             calendar_months[t.tm_mon % 12], (t.tm_year + 1900) % 10000,
-             t.tm_hour, t.tm_min, t.tm_sec);
+    memcpy(date->text, "Date: ", 6);
+    http_date_write(date->text + 6, now);
+    memcpy(date->text + 6 + HTTP_DATE_SIZE, "\r\n", 3);
 }
 
 const char *
