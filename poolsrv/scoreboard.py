@@ -34,13 +34,14 @@ class ThreadState(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A row of the table: `words` 64-bit words from `index` on.
+    """A row of the table, at this `place` in it: `words` 64-bit words from `index` on.
 
     `unit` is "", "seconds" (stored as nanoseconds) or "bytes". `metric` is the
     exported name without prefix and `_total`, "" if it has none. `label` is ""
     or the name of the label of which each word counts one of `values`.
     """
 
+    place: int
     row: str
     name: str
     kind: Kind
@@ -54,9 +55,11 @@ class Field:
 
 
 def _fields() -> Iterable[Field]:
-    for row, name, kind, index, words, unit, metric, labels, text in _core.FIELDS:
+    for place, field in enumerate(_core.FIELDS):
+        row, name, kind, index, words, unit, metric, labels, text = field
         label, *values = labels.split("|")
         yield Field(
+            place,
             row,
             name,
             Kind(kind),

@@ -6,7 +6,7 @@ from poolsrv import _core
 from poolsrv.exporter import About
 from poolsrv.exporter.reading import Reading, Source
 from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import FIELDS, Reader
+from poolsrv.scoreboard import FIELDS, LAYOUTS, Reader
 
 SECOND = 1_000_000_000
 
@@ -35,22 +35,27 @@ class Board:
         self.source = Source(Reader(fd), ABOUT)
 
     def supervisor(self, field: str, value: int) -> None:
-        self.core.set("supervisor", 0, field, value)
+        self.core.set(place_of("supervisor", field), 0, value)
 
     def spawn(self, slot: int, state: State = State.READY, pid: int = 0) -> None:
-        self.core.set("slot", slot, "spawned_at", self.started_at)
-        self.core.set("slot", slot, "state", state)
-        self.core.set("slot", slot, "pid", pid)
-        self.core.set("worker", slot, "threads", self.core.thread_count)
+        self.core.set(place_of("slot", "spawned_at"), slot, self.started_at)
+        self.core.set(place_of("slot", "state"), slot, state)
+        self.core.set(place_of("slot", "pid"), slot, pid)
+        self.core.set(place_of("worker", "threads"), slot, self.core.thread_count)
 
     def count(self, slot: int, field: str, more: int, value: str = "", thread: int = 0) -> None:
         """A thread's counter grows; `value` is of the field's label."""
         word = label_values("thread", field).index(value) if value else 0
-        self.core.add("thread", slot, field, more, word=word, thread=thread)
+        self.core.add(place_of("thread", field), slot, more, word=word, thread=thread)
 
     def read(self, after: float = 0) -> Reading:
         """A reading so many seconds after the server's start."""
         return self.source.read(self.started_at + round(after * SECOND))
+
+
+def place_of(row: str, name: str) -> int:
+    """The place of a field in the table."""
+    return LAYOUTS[row].fields[name].place
 
 
 def label_values(row: str, name: str) -> tuple[str, ...]:

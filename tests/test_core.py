@@ -21,6 +21,7 @@ import pytest
 from poolsrv import _core
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import Settings
+from tests.board import place_of
 from tests.client import Client
 from tests.waiting import wait_until
 
@@ -110,12 +111,12 @@ def test_every_word_is_where_the_table_says() -> None:
     board = new_board()
     numbers = count(1)
     wanted: dict[tuple[str, int], dict[int, int]] = {}
-    for row, name, _, index, length, *_ in _core.FIELDS:
+    for place, (row, _, _, index, length, *_) in enumerate(_core.FIELDS):
         for slot in range(1 if row == "supervisor" else SLOTS):
             for word in range(length):
                 number = next(numbers)
-                board.set(row, slot, name, number - 1, word=word)
-                board.add(row, slot, name, 1, word=word)
+                board.set(place, slot, number - 1, word=word)
+                board.add(place, slot, 1, word=word)
                 wanted.setdefault((row, slot), {})[index + word] = number
     readers: dict[str, Callable[[int], tuple[int, ...]]] = {
         "supervisor": lambda _: board.supervisor(),
@@ -130,9 +131,9 @@ def test_every_word_is_where_the_table_says() -> None:
 def test_totals_add_up_the_threads_and_gauges_have_a_sign() -> None:
     board = new_board()
     for thread in range(THREADS):
-        board.add("thread", 1, "bytes_in", 10, thread=thread)
-    board.add("thread", 1, "connections", 2, word=0, thread=0)
-    board.add("thread", 1, "connections", -3, word=0, thread=1)
+        board.add(place_of("thread", "bytes_in"), 1, 10, thread=thread)
+    board.add(place_of("thread", "connections"), 1, 2, word=0, thread=0)
+    board.add(place_of("thread", "connections"), 1, -3, word=0, thread=1)
     totals = board.totals(1, time.monotonic_ns())
     assert totals[index_of("thread", "bytes_in")] == 10 * THREADS
     assert totals[index_of("thread", "connections")] == -1
@@ -142,20 +143,18 @@ def test_totals_add_up_the_threads_and_gauges_have_a_sign() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("thread", 0, "no_such_field"),
-        ("no_such_row", 0, "pid"),
-        ("thread", 0, "pid"),
-        ("slot", SLOTS, "pid"),
-        ("slot", 0, "pid", 1),
-        ("thread", 0, "bytes_in", 0, THREADS),
+        (len(_core.FIELDS), 0),
+        (place_of("slot", "pid"), SLOTS),
+        (place_of("slot", "pid"), 0, 1),
+        (place_of("thread", "bytes_in"), 0, 0, THREADS),
     ],
 )
-def test_a_word_that_is_not_there(words: tuple[Any, ...]) -> None:
+def test_a_word_that_is_not_there(words: tuple[int, ...]) -> None:
     board = new_board()
-    row, slot, name, *rest = words
+    place, slot, *rest = words
     for write in (board.set, board.add):
         with pytest.raises(KeyError, match=r"no word"):
-            write(row, slot, name, 1, *rest)
+            write(place, slot, 1, *rest)
 
 
 @pytest.mark.parametrize("slot", [SLOTS, 2**32, 2**64])
@@ -590,7 +589,7 @@ from poolsrv import _core
 fd = _core.scoreboard_create(2, 3)
 board = _core.Scoreboard(fd)
 os.close(fd)
-board.add("slot", 1, "pid", 42)
+board.add([field[:2] for field in _core.FIELDS].index(("slot", "pid")), 1, 42)
 assert 42 in board.slot(1)
 assert id(_core.Scoreboard) != {id(_core.Scoreboard)}, "types are each interpreter's own"
 """

@@ -21,7 +21,7 @@ from poolsrv.exporter.processes import CpuTime, Usage, usage
 from poolsrv.exporter.reading import Reading
 from poolsrv.lifecycle import State
 from poolsrv.scoreboard import BOUNDS, FIELDS, LAYOUTS, THREAD, UPPERS, Kind, Reader, Row, total
-from tests.board import SECOND, Board, label_values
+from tests.board import SECOND, Board, label_values, place_of
 
 pytestmark = pytest.mark.once
 
@@ -86,7 +86,7 @@ def test_a_counter_never_steps_back_whatever_is_read(values: list[int]) -> None:
     board.spawn(0)
     exported = []
     for value in values:
-        board.core.set("thread", 0, "busy_time", value)
+        board.core.set(place_of("thread", "busy_time"), 0, value)
         seconds = samples("poolsrv_thread_busy_seconds_total", board.read())["0",]
         assert isinstance(seconds, float)
         exported.append(seconds)
@@ -112,8 +112,8 @@ def test_counters_outlive_the_process_in_the_slot(board: Board) -> None:
     board.spawn(0, pid=10)
     board.count(0, "requests", 7, "2xx")
     board.core.bury(0)
-    board.core.set("slot", 0, "state", State.EMPTY)
-    board.core.set("slot", 0, "pid", 0)
+    board.core.set(place_of("slot", "state"), 0, State.EMPTY)
+    board.core.set(place_of("slot", "pid"), 0, 0)
     assert samples("poolsrv_requests_total", board.read())["2xx",] == 7
     assert samples("poolsrv_worker_up", board.read()) == {("0",): 0}
     board.spawn(0, pid=11)
@@ -145,8 +145,8 @@ def test_buckets_are_cumulative_and_times_are_seconds(board: Board) -> None:
     board.spawn(0)
     for time, count in ((0, 1), (100_000, 1), (1_000_000, 1), (BOUNDS[-1] + 1, 3), (10**18, 1)):
         word = bisect_left(UPPERS, time)
-        board.core.add("thread", 0, "duration", count, word=word)
-    board.core.add("thread", 0, "duration", 300_000_000, word=len(UPPERS) + 1)
+        board.core.add(place_of("thread", "duration"), 0, count, word=word)
+    board.core.add(place_of("thread", "duration"), 0, 300_000_000, word=len(UPPERS) + 1)
     histogram = samples("poolsrv_request_duration_seconds", board.read())[()]
     assert histogram == Histogram((2, 2, 2) + (3,) * (len(BOUNDS) - 3) + (7,), 0.3)
 
@@ -190,7 +190,7 @@ def test_fields_of_one_metric_are_added_up(board: Board) -> None:
         board.count(slot, "refused", 2, "503")
     board.count(1, "refused", 3, "400")
     refused = label_values("supervisor", "refused")
-    board.core.add("supervisor", 0, "refused", 5, word=refused.index("503"))
+    board.core.add(place_of("supervisor", "refused"), 0, 5, word=refused.index("503"))
     numbers = samples("poolsrv_requests_refused_total", board.read())
     assert {labels: number for labels, number in numbers.items() if number} == {
         ("400",): 3,

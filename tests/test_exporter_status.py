@@ -18,7 +18,7 @@ from poolsrv.exporter.reading import Reading
 from poolsrv.exporter.status import Status, Verdict, deployable, ready, status
 from poolsrv.lifecycle import ServerState, State
 from poolsrv.scoreboard import UPPERS, Running, ThreadState, quantile
-from tests.board import SECOND, Board, label_values
+from tests.board import SECOND, Board, label_values, place_of
 
 pytestmark = pytest.mark.once
 
@@ -112,9 +112,8 @@ def test_a_refusal_is_an_error(board: Board) -> None:
     board.spawn(0)
     board.count(0, "requests", 10, "5xx")
     board.count(0, "refused", 20, "408")
-    board.core.add(
-        "supervisor", 0, "refused", 70, word=label_values("supervisor", "refused").index("503")
-    )
+    refused = label_values("supervisor", "refused").index("503")
+    board.core.add(place_of("supervisor", "refused"), 0, 70, word=refused)
     shown = status(board.read(10))
     requests = shown.requests
     assert (requests.total, requests.errors) == (100, 100)
@@ -225,7 +224,7 @@ def test_the_policy_allows_what_the_page_brings_and_no_more(board: Board) -> Non
 def test_the_status_is_json(board: Board) -> None:
     board.spawn(0, pid=os.getpid())
     board.spawn(1, State.EMPTY)
-    board.core.add("slot", 0, "restarts", 2, word=1)
+    board.core.add(place_of("slot", "restarts"), 0, 2, word=1)
     told = json.loads(json.dumps(dataclasses.asdict(status(board.read(10)))))
     assert set(told) == {field.name for field in dataclasses.fields(Status)}
     (worker,) = told["workers"]

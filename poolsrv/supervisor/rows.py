@@ -38,7 +38,7 @@ class _Gauge:
         self._field = _field(row, name, Kind.GAUGE)
 
     def __set__(self, row: _Row, value: int) -> None:
-        row.board.set(self._field.row, row.number, self._field.name, value)
+        row.board.set(self._field.place, row.number, value)
 
 
 class _Counter:
@@ -49,7 +49,7 @@ class _Counter:
         self._word = self._field.values.index(value) if value else 0
 
     def add(self, row: _Row) -> None:
-        row.board.add(self._field.row, row.number, self._field.name, 1, word=self._word)
+        row.board.add(self._field.place, row.number, 1, word=self._word)
 
 
 class SupervisorRow(_Row):

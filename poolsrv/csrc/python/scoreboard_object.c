@@ -1,66 +1,10 @@
-/* Binding: _core.Scoreboard, FIELDS, UPPERS and BOUNDS.
- *
- * Long, because each row and each constant is converted by a few lines. */
-#include "python/core.h"
+/* Binding: _core.Scoreboard. */
+#include "python/fields.h"
 
 #include <string.h>
 
 #include "common/clock.h"
 #include "common/forks.h"
-
-typedef enum { ROW_SUPERVISOR, ROW_SLOT, ROW_WORKER, ROW_THREAD } Row;
-
-typedef struct {
-    Row row;
-    const char *name, *kind, *unit, *metric, *label, *help;
-    uint16_t index, words;
-} Field;
-
-#define FIELD(row_, type, field, kind_, words_, unit_, metric_, label_, help_) \
-    {.row = (row_),                                                            \
-     .name = #field,                                                           \
-     .kind = #kind_,                                                           \
-     .unit = (unit_),                                                          \
-     .metric = (metric_),                                                      \
-     .label = (label_),                                                        \
-     .help = (help_),                                                          \
-     .index = offsetof(type, field) / sizeof(Word),                            \
-     .words = (words_)},
-#define SUPERVISOR(...) FIELD(ROW_SUPERVISOR, SupervisorRow, __VA_ARGS__)
-#define SLOT(...) FIELD(ROW_SLOT, SlotRow, __VA_ARGS__)
-#define WORKER(...) FIELD(ROW_WORKER, WorkerRow, __VA_ARGS__)
-#define THREAD(...) FIELD(ROW_THREAD, ThreadRow, __VA_ARGS__)
-
-static const Field fields[] = {
-    SCOREBOARD_SUPERVISOR_FIELDS(SUPERVISOR) //
-    SCOREBOARD_SLOT_FIELDS(SLOT)             //
-    SCOREBOARD_WORKER_FIELDS(WORKER)         //
-    SCOREBOARD_THREAD_FIELDS(THREAD)         //
-};
-
-#undef FIELD
-#undef SUPERVISOR
-#undef SLOT
-#undef WORKER
-#undef THREAD
-
-#define FIELD_COUNT (sizeof fields / sizeof fields[0])
-
-static const char *const row_names[] = {"supervisor", "slot", "worker",
-                                        "thread"};
-
-/* Words of a row: where its last field ends. */
-static size_t
-row_words(Row row)
-{
-    size_t i, words = 0;
-    for (i = 0; i < FIELD_COUNT; i++) {
-        if (fields[i].row == row) {
-            words = (size_t)fields[i].index + fields[i].words;
-        }
-    }
-    return words;
-}
 
 typedef struct {
     PyObject_HEAD Scoreboard board;
@@ -153,7 +97,7 @@ static PyObject *
 scoreboard_supervisor(ScoreboardObject *self, PyObject *Py_UNUSED(none))
 {
     return words_tuple((Word *)(void *)self->board.supervisor,
-                       row_words(ROW_SUPERVISOR));
+                       fields_row_words(ROW_SUPERVISOR));
 }
 
 static PyObject *
@@ -164,7 +108,7 @@ scoreboard_slot(ScoreboardObject *self, PyObject *value)
         return NULL;
     }
     return words_tuple((Word *)(void *)&self->board.slots[slot],
-                       row_words(ROW_SLOT));
+                       fields_row_words(ROW_SLOT));
 }
 
 static PyObject *
@@ -175,7 +119,7 @@ scoreboard_worker(ScoreboardObject *self, PyObject *value)
         return NULL;
     }
     return words_tuple((Word *)(void *)&self->board.workers[slot],
-                       row_words(ROW_WORKER));
+                       fields_row_words(ROW_WORKER));
 }
 
 static PyObject *
@@ -192,7 +136,7 @@ scoreboard_load(ScoreboardObject *self, PyObject *value)
 static PyObject *
 scoreboard_totals(ScoreboardObject *self, PyObject *args)
 {
-    size_t words = row_words(ROW_THREAD), i;
+    size_t words = fields_row_words(ROW_THREAD), i;
     size_t busy = offsetof(ThreadRow, busy_time) / sizeof(Word);
     Word sums[sizeof(ThreadRow) / sizeof(Word)];
     PyObject *value;
@@ -264,58 +208,43 @@ scoreboard_current(ScoreboardObject *self, PyObject *value)
     return list;
 }
 
-/* The word that (row, slot, field, word, thread) names; NULL and exception. */
-static Word *
-find_word(ScoreboardObject *self, const char *row, unsigned slot,
-          const char *field, unsigned word, unsigned thread)
-{
-    size_t i;
-    for (i = 0; i < FIELD_COUNT; i++) {
-        const Field *f = &fields[i];
-        Word *first;
-        if (strcmp(row_names[f->row], row) != 0 ||
-            strcmp(f->name, field) != 0) {
-            continue;
-        }
-        if (word >= f->words || slot >= self->board.slot_count ||
-            thread >= self->board.thread_count) {
-            break;
-        }
-        switch (f->row) {
-        case ROW_SUPERVISOR:
-            first = (Word *)(void *)self->board.supervisor;
-            break;
-        case ROW_SLOT:
-            first = (Word *)(void *)&self->board.slots[slot];
-            break;
-        case ROW_WORKER:
-            first = (Word *)(void *)&self->board.workers[slot];
-            break;
-        case ROW_THREAD:
-        default:
-            first =
-                (Word *)(void *)scoreboard_thread(&self->board, slot, thread);
-        }
-        return first + f->index + word;
-    }
-    PyErr_Format(PyExc_KeyError, "no word %s.%s[%u] in slot %u, thread %u", row,
-                 field, word, slot, thread);
-    return NULL;
-}
-
+/* The word that (field, slot, word, thread) names; NULL and exception. */
 static Word *
 parse_word(ScoreboardObject *self, PyObject *args, PyObject *keywords,
            long long *value)
 {
-    static char *names[] = {"row",  "slot",   "field", "value",
-                            "word", "thread", NULL};
-    const char *row, *field;
-    unsigned slot, word = 0, thread = 0;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "sIsL|II", names, &row,
-                                     &slot, &field, value, &word, &thread)) {
+    static char *names[] = {"field", "slot", "value", "word", "thread", NULL};
+    const Field *field;
+    unsigned number, slot, word = 0, thread = 0;
+    Word *first;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "IIL|II", names, &number,
+                                     &slot, value, &word, &thread)) {
         return NULL;
     }
-    return find_word(self, row, slot, field, word, thread);
+    field = fields_at(number);
+    if (field == NULL || word >= field->words ||
+        slot >= self->board.slot_count || thread >= self->board.thread_count) {
+        PyErr_Format(PyExc_KeyError,
+                     "no word %u of field %u in slot %u, "
+                     "thread %u",
+                     word, number, slot, thread);
+        return NULL;
+    }
+    switch (field->row) {
+    case ROW_SUPERVISOR:
+        first = (Word *)(void *)self->board.supervisor;
+        break;
+    case ROW_SLOT:
+        first = (Word *)(void *)&self->board.slots[slot];
+        break;
+    case ROW_WORKER:
+        first = (Word *)(void *)&self->board.workers[slot];
+        break;
+    case ROW_THREAD:
+    default:
+        first = (Word *)(void *)scoreboard_thread(&self->board, slot, thread);
+    }
+    return first + field->index + word;
 }
 
 static PyObject *
@@ -389,10 +318,12 @@ static PyMethodDef scoreboard_methods[] = {
      "request_id); times in monotonic nanoseconds."},
     {"set", (PyCFunction)(void (*)(void))scoreboard_set,
      METH_VARARGS | METH_KEYWORDS,
-     "set(row, slot, field, value, word=0, thread=0)"},
+     "set(field, slot, value, word=0, thread=0): `field` is a place in "
+     "FIELDS."},
     {"add", (PyCFunction)(void (*)(void))scoreboard_add,
      METH_VARARGS | METH_KEYWORDS,
-     "add(row, slot, field, value, word=0, thread=0)"},
+     "add(field, slot, value, word=0, thread=0): `field` is a place in "
+     "FIELDS."},
     {"bury", (PyCFunction)scoreboard_bury_method, METH_O,
      "Fold what ran in a slot whose process has ended; zero its gauges."},
     {NULL, NULL, 0, NULL},
@@ -415,99 +346,8 @@ static PyType_Spec scoreboard_spec = {
     .slots = scoreboard_slots,
 };
 
-static PyObject *
-fields_tuple(void)
-{
-    size_t i;
-    PyObject *tuple = PyTuple_New(FIELD_COUNT);
-    if (tuple == NULL) {
-        return NULL;
-    }
-    for (i = 0; i < FIELD_COUNT; i++) {
-        const Field *f = &fields[i];
-        PyObject *item = Py_BuildValue("sssiissss", row_names[f->row], f->name,
-                                       f->kind, (int)f->index, (int)f->words,
-                                       f->unit, f->metric, f->label, f->help);
-        if (item == NULL) {
-            Py_DECREF(tuple);
-            return NULL;
-        }
-        PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, item);
-    }
-    return tuple;
-}
-
-static PyObject *
-numbers_tuple(const uint64_t *numbers, size_t count)
-{
-    PyObject *tuple = PyTuple_New((Py_ssize_t)count);
-    for (size_t i = 0; tuple && i < count; i++) {
-        PyObject *value = PyLong_FromUnsignedLongLong(numbers[i]);
-        if (value == NULL) {
-            Py_CLEAR(tuple);
-        } else {
-            PyTuple_SET_ITEM(tuple, (Py_ssize_t)i, value);
-        }
-    }
-    return tuple;
-}
-
-/* The longest time in each bucket of a histogram but the last. */
-static PyObject *
-uppers_tuple(void)
-{
-    uint64_t uppers[HISTOGRAM_BUCKETS - 1];
-    for (uint64_t i = 0; i < HISTOGRAM_BUCKETS - 1; i++) {
-        uppers[i] = histogram_upper(i);
-    }
-    return numbers_tuple(uppers, HISTOGRAM_BUCKETS - 1);
-}
-
-static PyObject *
-bounds_tuple(void)
-{
-#define BOUND(x, bound) bound,
-    static const uint64_t bounds[] = {HISTOGRAM_BOUNDS(BOUND, 0)};
-#undef BOUND
-    return numbers_tuple(bounds, HISTOGRAM_BOUND_COUNT);
-}
-
-/* Add and give away; `value` may be NULL with an exception set. */
-static int
-add_constant(PyObject *module, const char *name, PyObject *value)
-{
-    int result = value ? PyModule_AddObjectRef(module, name, value) : -1;
-    Py_XDECREF(value);
-    return result;
-}
-
 int
 core_add_scoreboard(PyObject *module, CoreState *state)
 {
-#define CONSTANT(name) {#name, name},
-#define LABELLED(name, text) CONSTANT(name)
-    static const struct {
-        const char *name;
-        long value;
-    } constants[] = {
-        CONSTANT(THREAD_IDLE)        //
-        CONSTANT(THREAD_APPLICATION) //
-        CONSTANT(THREAD_READING)     //
-        CONSTANT(THREAD_WRITING)     //
-        RESTART_REASONS(LABELLED)    //
-    };
-#undef CONSTANT
-#undef LABELLED
-    for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
-        if (PyModule_AddIntConstant(module, constants[i].name,
-                                    constants[i].value) < 0) {
-            return -1;
-        }
-    }
-    if (add_constant(module, "FIELDS", fields_tuple()) < 0 ||
-        add_constant(module, "UPPERS", uppers_tuple()) < 0 ||
-        add_constant(module, "BOUNDS", bounds_tuple()) < 0) {
-        return -1;
-    }
     return core_add_type(module, &scoreboard_spec, &state->scoreboard_type);
 }
