@@ -17,7 +17,7 @@ context_free(Context *x)
     gate_release(x->reading);
     gate_release(x->writing);
     set_timeout_end(x->set_timeout);
-    environ_context_clear(x);
+    text_clear(x);
     PyMem_Free(x);
 }
 

@@ -190,9 +190,13 @@ PyObject *environ_new(Context *x);
  * has room for them and for some fields: growing it would cost as much again.
  */
 int environ_template_init(const EnvironKeys *keys, PyObject *template);
+
+/* environ_keys.c */
 int environ_keys_init(EnvironKeys *keys);
 void environ_keys_clear(EnvironKeys *keys);
-void environ_context_clear(Context *x);
+
+/* text.c: what a thread keeps of strings. */
+void text_clear(Context *x);
 
 /* gate.c */
 Gate *gate_new(void);
