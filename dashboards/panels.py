@@ -342,6 +342,19 @@ SUPERVISOR = (
         top=1,
     ),
     Panel(
+        "Log lines lost",
+        "short",
+        "Lines that nobody read fast enough, or for which the disk had no room, by log, in the"
+        " interval.",
+        (
+            (
+                "{{log}}",
+                "sum by (log) (increase(poolsrv_log_lines_lost_total{@}[$__rate_interval]))",
+            ),
+        ),
+        stacked=True,
+    ),
+    Panel(
         "Generation",
         "none",
         "Number of the newest generation that serves: it grows with each reload.",

@@ -163,6 +163,7 @@ def _run(
             folder=str(Path.cwd()),
             release=release(settings),
         )
+        dispatcher.log(job.access_log)
         # Not before: a start that fails says one thing.
         _log.info(
             say.STARTS,

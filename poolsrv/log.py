@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from poolsrv import operator_messages as say
@@ -51,6 +51,13 @@ def setup(level: str, format: str, role: str) -> None:
     logger.propagate = False
 
 
+def count_lost(count: Callable[[], None]) -> None:
+    """Call it for each line that is dropped, those dropped so far included."""
+    for handler in logging.getLogger(_LOGGER).handlers:
+        if isinstance(handler, _Handler):
+            handler.count_lost(count)
+
+
 def with_stack(level: int, message: str, fields: Mapping[str, object], stack: str) -> None:
     """Log with a stack of another thread or process, as text."""
     logger = logging.getLogger(_LOGGER)
@@ -84,6 +91,13 @@ class _Handler(logging.Handler):
     def __init__(self, outlet: Outlet) -> None:
         super().__init__()
         self._outlet = outlet
+        self._lost = 0  # lines, until somebody counts them
+        self._count: Callable[[], None] | None = None
+
+    def count_lost(self, count: Callable[[], None]) -> None:
+        self._count = count
+        for _ in range(self._lost):
+            count()
 
     def let_go(self) -> None:
         """Not `close`: `logging.config` closes all handlers that there are."""
@@ -100,7 +114,11 @@ class _Handler(logging.Handler):
             said = logging.LogRecord(record.name, logging.WARNING, __file__, 0, text, (lost,), None)
             if self._outlet.put(self._line(said)):
                 self._outlet.dropped -= lost
-        self._outlet.put(line)
+        if not self._outlet.put(line):
+            if self._count is None:
+                self._lost += 1
+            else:
+                self._count()
 
     def _line(self, record: logging.LogRecord) -> bytes:
         return (self.format(record) + "\n").encode(errors="backslashreplace")

@@ -6,10 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from poolsrv import _core
 from tests.server import Server, serving
+
+# How long an example takes is the machine's affair.
+hypothesis.settings.register_profile("untimed", deadline=None)
+hypothesis.settings.load_profile("untimed")
 
 # Where tests/cores has every process of a sanitized core report, one file each.
 BUILD = os.environ.get("CORE_BUILD")

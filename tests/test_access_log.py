@@ -1,14 +1,16 @@
-"""The access log: a line for each answer of a worker, also for those that no application gave."""
+"""The access log: a line for each answer, also for those that no application gave."""
 
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
 from poolsrv.access_log import open_log, place_of
+from tests.apps.gate import Gate
 from tests.client import Client, head
 from tests.server import Server
 
@@ -16,8 +18,14 @@ PROBE = "tests.apps.probe:app"
 Start = Callable[..., Server]
 LINE = re.compile(
     r'(\S+) - - \[[^]]+\] "(\S*) (\S*) HTTP/1\.([01])" (\d{3}) (\d+) "([^"]*)" "([^"]*)" '
-    r'(\d+\.\d{6}) ([0-9a-f]{24})(?: "([^"]+)")?'
+    r'(\d+\.\d{6}) ([0-9a-f]{24}|-)(?: "([^"]+)")?'
 )
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with closing(Gate(tmp_path)) as made:
+        yield made
 
 
 def lines(log: Path, server: Server, count: int) -> list[re.Match[str]]:
@@ -85,6 +93,53 @@ def test_a_request_that_is_refused(server: Start, tmp_path: Path, name: str) -> 
     assert (f"{line[2]} {line[3]}", line[5]) == (asked, status)
     assert int(line[6]) == len(response.body)
     assert line[11] in response.body.decode()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_requests_that_the_supervisor_refuses(
+    server: Start, gate: Gate, tmp_path: Path, form: str
+) -> None:
+    log = tmp_path / "access.log"
+    options = {"queue_timeout": "0.2s", "processes": 1, "threads": 1, "log_format": form}
+    probe = server(PROBE, access_log=log, **options)
+    sent = [
+        head("GET", "/late?x=1"),
+        head("HEAD", "/late"),
+        head("GET", "/late", version="1.0"),
+        head("GET", "/" + "long" * 2000),
+        b"no request\r\n\r\n",
+    ]
+    with ExitStack() as stack:
+        pinned = stack.enter_context(Client(probe.address))
+        pinned.send(head("GET", "/hold?gate=gate"))
+        probe.wait_until(gate.arrivals)
+        for data in sent:
+            client = stack.enter_context(Client(probe.address))
+            client.send(data)
+            response = client.receive(to_head=data.startswith(b"HEAD"))
+            assert (response.status, response.get("Server")) == (503, "poolsrv")
+            assert (response.get("Date") or "").endswith(" GMT")
+            client.expect_end()
+        gate.release(1)
+        assert pinned.receive().status == 200
+    if form == "json":
+        probe.wait_until(lambda: log.read_text().count("\n") >= 6)
+        records = [json.loads(line) for line in log.read_text().splitlines()]
+        assert records[0]["target"] == "/late?x=1"
+        assert {record["reason"] for record in records[:-1]} == {"no thread came free in time"}
+        return
+    found = lines(log, probe, 6)[:-1]
+    size = len("All threads are busy. Please try again soon.\n")
+    assert [line.groups()[1:6] for line in found] == [
+        ("GET", "/late?x=1", "1", "503", str(size)),
+        ("HEAD", "/late", "1", "503", "0"),
+        ("GET", "/late", "0", "503", str(size)),
+        ("GET", ("/" + "long" * 2000)[:1020], "1", "503", str(size)),
+        ("", "", "1", "503", str(size)),
+    ]
+    for line in found:
+        assert (line[1], line[10], line[11]) == ("127.0.0.1", "-", "no thread came free in time")
+        assert 0.2 <= float(line[9]) < 10
 
 
 def test_an_application_that_fails(server: Start, tmp_path: Path) -> None:

@@ -188,6 +188,37 @@ def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path, kind: str) -> None
     os.close(writer)
 
 
+def test_lines_that_nobody_reads_are_a_metric(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with piped(
+        tmp_path,
+        "--access-log=-",
+        f"--admin=unix:{tmp_path}/admin",
+        "--processes=1",
+        stdout=writer,
+        stderr=writer,
+    ) as process:
+        wait_until(lambda: ask(tmp_path / "s"), 20)
+
+        def lost(log: str) -> float:
+            metrics = ask(tmp_path / "admin", "/metrics").decode()
+            found = re.search(rf'log_lines_lost_total{{log="{log}"}} (\S+)', metrics)
+            return float(found[1]) if found else 0
+
+        assert lost("server") == 0
+
+        def stuck() -> bool:
+            ask(tmp_path / "s", "/much")
+            return lost("server") > 0 and lost("access") > 0
+
+        wait_until(stuck, 20)
+        before = lost("server")
+        process.send_signal(signal.SIGUSR2)  # a line of the supervisor's
+        wait_until(lambda: lost("server") > before, 20)
+    os.close(reader)
+    os.close(writer)
+
+
 def test_the_address_is_on_standard_output_at_once(tmp_path: Path) -> None:
     with piped(tmp_path, "--admin=off", stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

@@ -131,6 +131,7 @@ class Supervisor:
     def run(self) -> do.Finish:
         """Serve until the pool says that nothing is left to do."""
         self._row.started_at = time.monotonic_ns()
+        log.count_lost(self._row.count_lost_line)
         with _signals() as self._wakeup:
             self._dispatcher.watch(self._wakeup[0].fileno(), _token(Watched.SIGNALS))
             if self._control is not None:

@@ -68,6 +68,9 @@ class SupervisorRow(_Row):
     def count_fault(self) -> None:
         _FAULTS.add(self)
 
+    def count_lost_line(self) -> None:
+        _LINES_LOST.add(self)
+
     def count_reload(self, *, done: bool) -> None:
         (_RELOADS_DONE if done else _RELOADS_FAILED).add(self)
 
@@ -93,6 +96,7 @@ class SlotRow(_Row):
 
 
 _FAULTS = _Counter(SupervisorRow, "faults")
+_LINES_LOST = _Counter(SupervisorRow, "lines_lost", "server")
 _RELOADS_DONE = _Counter(SupervisorRow, "reloads", "done")
 _RELOADS_FAILED = _Counter(SupervisorRow, "reloads", "failed")
 _RESTARTS = {reason: _Counter(SlotRow, "restarts", reason.name.lower()) for reason in Reason}

@@ -23,6 +23,7 @@ from poolsrv._version import __version__
 from poolsrv.claims import at_service_start, attach
 from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.processes import DUMP_STACKS
+from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
 from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
@@ -32,6 +33,9 @@ from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import load, prepare, refuse_patched_threads
 
 _log = logging.getLogger("poolsrv")
+
+
+_LINES_LOST = WORKER.fields["lines_lost"].place  # the first word: of this log
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +124,7 @@ def run(job: Job, slot: int) -> None:
     gc.collect()
     gc.freeze()
     board = _core.Scoreboard(job.board)
+    log.count_lost(lambda: board.add(_LINES_LOST, slot, 1))
     reactor = _core.Reactor(
         board,
         slot,

@@ -71,7 +71,10 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(SECONDS, keep_alive_timeout, "") \
     O(SECONDS, queue_timeout, "")      \
     O(COUNT, queue_size, "")           \
-    O(COUNT, queue_overtaking, "")
+    O(COUNT, queue_overtaking, "")     \
+    O(SWITCH, server_header, "")       \
+    O(SWITCH, date_header, "")         \
+    O(CHOICE, log_format, LOG_FORMATS(OPTION_TEXT))
 
 /* What a worker acts on as it reads, writes and logs. */
 #define WORKER_OPTIONS(O)                             \

@@ -64,6 +64,11 @@
     X(UNPROXIED_UNTRUSTED, "untrusted") \
     X(UNPROXIED_MALFORMED, "malformed")
 
+/* Of which log lines were lost. */
+#define LOGS(X)               \
+    X(LINES_SERVER, "server") \
+    X(LINES_ACCESS, "access")
+
 /* In which state a connection in a worker is seen. */
 #define SEEN_STATES(X)         \
     X(SEEN_IDLE, "idle")       \
@@ -91,6 +96,7 @@ typedef enum { STATUS_PHRASES(REFUSED_ENUM) REFUSED_COUNT } Refused;
 typedef enum { LIMITS(SCOREBOARD_ENUM) LIMIT_COUNT } Limit;
 typedef enum { TIMED_OUT_OUTCOMES(SCOREBOARD_ENUM) TIMED_OUT_COUNT } TimedOut;
 typedef enum { UNPROXIED_REASONS(SCOREBOARD_ENUM) UNPROXIED_COUNT } Unproxied;
+typedef enum { LOGS(SCOREBOARD_ENUM) LOG_COUNT } Log;
 typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 
 #undef SCOREBOARD_ENUM
@@ -111,6 +117,12 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 #define REFUSED_HELP                                                       \
     "Requests that the server answered itself, by status: those that the " \
     "application never saw, or whose body could not be read"
+
+/* Nobody waits for a log: what its reader does not take at once is dropped. */
+#define LINES_LOST_HELP                                                    \
+    "Lines that supervisor and workers could not write: nobody read them " \
+    "fast "                                                                \
+    "enough, or the disk was full"
 
 #define SCOREBOARD_SUPERVISOR_FIELDS(F)                                        \
     F(accepted, COUNTER, 1, "", "connections_accepted", "",                    \
@@ -151,6 +163,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     F(reloads, COUNTER, RELOAD_OUTCOME_COUNT, "", "reloads",                   \
       "outcome" RELOAD_OUTCOMES(SCOREBOARD_TEXT),                              \
       "Reloads that ended, by outcome; of those that failed the log says why") \
+    F(lines_lost, COUNTER, LOG_COUNT, "", "log_lines_lost",                    \
+      "log" LOGS(SCOREBOARD_TEXT), LINES_LOST_HELP)                            \
     F(faults, COUNTER, 1, "", "supervisor_faults", "",                         \
       "Events that the supervisor could not deal with; the log says why")      \
     F(started_at, GAUGE, 1, "seconds", "", "",                                 \
@@ -181,6 +195,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Monotonic time since which the first of those waits, 0 if none")      \
     F(waiting_rank, GAUGE, 1, "seconds", "", "",                             \
       "Lowest rank of those on kept connections (choice.h), 0 if none")      \
+    F(lines_lost, COUNTER, LOG_COUNT, "", "log_lines_lost",                  \
+      "log" LOGS(SCOREBOARD_TEXT), LINES_LOST_HELP)                          \
     F(buffered, GAUGE, 1, "bytes", "worker_buffered_bytes", "",              \
       "Memory that requests and responses of clients take: see worker-buffer")
 

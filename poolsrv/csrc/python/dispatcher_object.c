@@ -155,6 +155,17 @@ dispatcher_channel(DispatcherObject *self, PyObject *args)
 }
 
 static PyObject *
+dispatcher_log(DispatcherObject *self, PyObject *value)
+{
+    const long fd = PyLong_AsLong(value); /* -1: there is none */
+    if ((fd == -1 && PyErr_Occurred()) || check_open(self) < 0) {
+        return NULL;
+    }
+    dispatch_log(self->dispatch, (int)fd);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 dispatcher_enable(DispatcherObject *self, PyObject *args)
 {
     unsigned slot;
@@ -313,6 +324,8 @@ static PyMethodDef dispatcher_methods[] = {
     {"channel", (PyCFunction)dispatcher_channel, METH_VARARGS,
      "channel(slot, ours, theirs): both ends of a slot's channel, which stay "
      "the caller's."},
+    {"log", (PyCFunction)dispatcher_log, METH_O,
+     "log(fd): write a line for each request that is refused; -1: none."},
     {"enable", (PyCFunction)dispatcher_enable, METH_VARARGS,
      "enable(slot, on): may the slot get work?"},
     {"reclaim", (PyCFunction)dispatcher_reclaim, METH_O,

@@ -4,7 +4,6 @@
 #include "python/core.h"
 
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "python/options.h"
@@ -211,7 +210,6 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *board, *application, *templates, *on_error, *on_left, *given,
         *trusted;
     int access_log_fd;
-    struct stat log_file;
     ReactorObject *self;
 
     if (state == NULL ||
@@ -237,9 +235,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     options.thread_count = options.board->thread_count;
     options.handler = &call_handler;
-    options.access_log = access_log_fd;
-    options.access_socket =
-        fstat(access_log_fd, &log_file) == 0 && S_ISSOCK(log_file.st_mode);
+    options.access_log = log_file_of(access_log_fd);
     self->thread_count = options.thread_count;
     self->board = Py_NewRef(board);
     self->app.state = state;

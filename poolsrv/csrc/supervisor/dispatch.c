@@ -177,6 +177,12 @@ dispatch_bell(const Dispatch *d)
     return d->bell;
 }
 
+void
+dispatch_log(Dispatch *d, int fd)
+{
+    d->access_log = log_file_of(fd);
+}
+
 uint32_t
 dispatch_queued(const Dispatch *d)
 {
@@ -215,6 +221,7 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
         return NULL;
     }
     d->board = board;
+    d->access_log.fd = -1;
     d->group = (Group){.limits = *limits, .notice = board->notice};
     held_init(&d->held);
     atomic_store(&board->path_times->factor, limits->queue_overtaking);
@@ -276,6 +283,7 @@ dispatch_free(Dispatch *d)
     free(d->workers);
     free(d->listeners);
     held_clear(&d->held);
-    buffer_clear(&d->busy_answer);
+    buffer_clear(&d->busy_answers[0]);
+    buffer_clear(&d->busy_answers[1]);
     free(d);
 }

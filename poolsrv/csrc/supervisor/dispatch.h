@@ -47,6 +47,9 @@ void dispatch_free(Dispatch *d);
 /* Both ends of a slot's channel; they stay the caller's. 0, or -1 and errno. */
 int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
 
+/* Where it writes of the requests that it refuses; it stays the caller's. */
+void dispatch_log(Dispatch *d, int fd);
+
 /* Allow or stop dispatching to this slot. */
 void dispatch_enable(Dispatch *d, uint32_t slot, bool on);
 

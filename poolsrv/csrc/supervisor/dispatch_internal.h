@@ -1,5 +1,5 @@
 /* What the files of the supervisor's loop share, and nobody else: accept.c,
- * parked.c, queue.c, slots.c, dispatch.c. A connection comes in through
+ * parked.c, busy.c, queue.c, slots.c, dispatch.c. A connection comes in through
  * accept.c or slots.c, waits in parked.c until it can be read, then in queue.c
  * until a thread is free, and leaves through slots.c.
  */
@@ -9,6 +9,7 @@
 #include "common/buffer.h"
 #include "common/choice.h"
 #include "common/clock.h"
+#include "common/log_file.h"
 #include "common/path_times.h"
 #include "common/refusals.h"
 #include "supervisor/dispatch.h"
@@ -56,7 +57,8 @@ struct Dispatch {
     bool drained; /* and the queue has been empty since */
     HeldTable held;
     Refusals refusals;
-    Buffer busy_answer; /* 503, with the date of busy_second */
+    LogFile access_log;
+    Buffer busy_answers[2]; /* 503, with the date of busy_second; to HEAD */
     time_t busy_second;
     Slot *slots;
     ChoiceWorker *workers; /* [slots]: as they are at one choice */
@@ -79,6 +81,10 @@ void parked_stop(Dispatch *d, HeldState state, uint64_t now);
 /* When something that is held, or waited for, runs out of time; 0: nothing. */
 uint64_t parked_deadline(const Dispatch *d);
 void parked_expire(Dispatch *d, uint64_t now);
+
+/* busy.c */
+/* Answer 503, and count and log it. False: the client is gone. */
+bool busy_answer(Dispatch *d, const Held *h, const char *reason);
 
 /* queue.c */
 void queue_add(Dispatch *d, int fd, const ChannelItem *item);

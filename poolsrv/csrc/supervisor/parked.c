@@ -6,7 +6,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "protocol/http1_answer.h"
 #include "supervisor/dispatch_internal.h"
 
 void
@@ -38,24 +37,6 @@ parked_watch(Dispatch *d, uint32_t index)
     return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held.items[index].fd, &e);
 }
 
-/* Nothing has been read of the request, so nothing is known of it: HTTP/1.1
- * and its fields are understood by all. */
-static void
-parked_write_busy(Dispatch *d)
-{
-    const time_t second = time(NULL);
-    if (second == d->busy_second) {
-        return;
-    }
-    Http1Date date;
-    http1_date_write(&date, second);
-    d->busy_answer.size = 0;
-    http1_answer_own(
-        &d->busy_answer, &(Http1Asker){.minor = 1, .date = date.text}, 503,
-        "Retry-After: 1\r\n", "All threads are busy. Please try again soon.");
-    d->busy_second = d->busy_answer.size ? second : 0;
-}
-
 /* Answer 503 and wait, a little, until the client has read it: closing over
  * its unread request would send a reset that may overtake the answer. Who has
  * sent nothing, or was reset, gets no answer: a proxy would take it for that to
@@ -69,19 +50,16 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
         return;
     }
     word_add(&d->board->supervisor->closed[why], 1);
-    parked_write_busy(d);
-    if (send(h->fd, d->busy_answer.data, d->busy_answer.size,
-             MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ||
+    if (!busy_answer(d, h,
+                     why == CLOSED_QUEUE_FULL ? "the queue is full"
+                     : why == CLOSED_QUEUE_TIMEOUT
+                         ? "no thread came free in time"
+                         : "the server stops") ||
         shutdown(h->fd, SHUT_WR) < 0 || parked_watch(d, index) < 0) {
         close(h->fd);
         held_remove(&d->held, index);
         return;
     }
-    word_add(&d->board->supervisor->refused[REFUSED_503], 1);
-    refusals_add(&d->refusals, 503,
-                 why == CLOSED_QUEUE_FULL      ? "the queue is full"
-                 : why == CLOSED_QUEUE_TIMEOUT ? "no thread came free in time"
-                                               : "the server stops");
     h->wasted = 0;
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }

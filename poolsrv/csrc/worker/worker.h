@@ -21,6 +21,7 @@
 #include <stdint.h>
 
 #include "common/address.h"
+#include "common/log_file.h"
 #include "common/options.h"
 #include "common/scoreboard.h"
 #include "protocol/http1.h"
@@ -52,8 +53,7 @@ typedef struct {
     Networks trusted; /* of proxies */
     WorkerLimits limits;
     uint64_t id_prefix; /* of request ids: random */
-    int access_log;     /* descriptor, or -1 */
-    bool access_socket; /* it is a socket, which must be told not to wait */
+    LogFile access_log;
     const struct Handler *handler; /* of every request */
 } WorkerOptions;
 

@@ -211,7 +211,7 @@ stage_start(Stage *stage, bool streamed)
                    .response_buffer = 1 << 20,
                    .request_buffering = !streamed},
         .handler = &handler,
-        .access_log = -1,
+        .access_log = {.fd = -1},
     };
     stage->worker = worker_new(&options);
     if (stage->worker == NULL) {

@@ -250,7 +250,7 @@ stage_open(Stage *stage, char kind, uint64_t least, uint64_t buffer,
                    .keep_alive_timeout = TIMEOUT,
                    .response_buffer = buffer},
         .handler = &handler,
-        .access_log = -1,
+        .access_log = {.fd = -1},
     };
     const ChannelItem item = {.since = now};
     const int size = SEND_BUFFER;

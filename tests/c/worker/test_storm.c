@@ -163,7 +163,7 @@ start_worker(Place *place)
                    .keep_alive_timeout = PATIENCE * CLOCK_SECOND,
                    .response_buffer = 1 << 20},
         .handler = &handler,
-        .access_log = -1,
+        .access_log = {.fd = -1},
     };
     place->worker = worker_new(&options);
     CHECK(place->worker != NULL);
