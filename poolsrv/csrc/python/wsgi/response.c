@@ -1,182 +1,15 @@
-/* Binding: what the application returns, as an answer.
- *
- * A small answer is put together in the thread's buffer, so that one system
- * call sends it after the interpreter is let go; a large body is sent from
- * where it lies, and its owner kept until the client has it.
- *
- * Long, because the kinds of a body (one piece, pieces, a file) share the rules
- * of the head that goes before.
- */
-#include "python/wsgi/wsgi.h"
-#include "worker/exchange.h"
+/* Binding: what the application returns, as an answer: a list, an iterable, a
+ * file; and what it says by write(). */
+#include "python/wsgi/send.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#include "common/status.h"
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
 #include "worker/stream.h"
-
-#include "common/clock.h"
-#include "common/status.h"
-
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
-#include <time.h>
-#include <unistd.h>
-
-/* Bodies up to this size are copied behind their head: for less than two
- * pages a memcpy is cheaper than a second iovec and keeping the owner. */
-#define COPY_BODY 16384
-
-/* ------------------------------------------------------------------------
- * Sending */
-
-static bool
-head_sent(const StartResponse *sr)
-{
-    return sr->answer.framing != FRAMING_UNDECIDED;
-}
-
-/* Complete the head in x->thread->out. `length` is the body's if it is known,
- * else -1.
- */
-static int
-finish_head(Context *x, StartResponse *sr, int64_t length)
-{
-    if (!sr->called) {
-        PyErr_SetString(PyExc_AssertionError,
-                        "the application gave a body before it called "
-                        "start_response");
-        return -1;
-    }
-    const Http1Asker who = record_asker(x->thread, x->conn, x->request);
-    x->thread->out.size = 0;
-    if (answer_result(
-            http1_answer_head(&sr->answer, &who, length, &x->thread->out),
-            NULL) < 0) {
-        return -1;
-    }
-    x->conn->status = sr->answer.status;
-    x->conn->ending = sr->answer.keep ? ENDING_KEEP : ENDING_CLOSE;
-    return 0;
-}
-
-/* Send x->thread->out and then `size` bytes of `data`, which `owner` keeps
- * alive (its reference stays the caller's). The interpreter is let go
- * meanwhile. */
-static void
-transmit(Context *x, const char *data, size_t size, PyObject *owner)
-{
-    /* Not the context's: write() may be called on a thread of its own. */
-    PyThreadState *own;
-    bool kept = false;
-    Py_INCREF(owner);
-    own = PyEval_SaveThread();
-    if (context_hold(x)) {
-        output_send(x->thread, x->conn, x->thread->out.data,
-                    x->thread->out.size, data, size, owner, &kept, STREAM_PUSH);
-        pieces_sent(x->thread);
-        context_let_go(x);
-    }
-    PyEval_RestoreThread(own);
-    x->thread->out.size = 0;
-    if (!kept) {
-        Py_DECREF(owner);
-    }
-}
-
-/* What is in x->thread->out; a piece that is not the first may wait for others.
- */
-static void
-send_soon(Context *x, bool first, PyObject *owner)
-{
-    Buffer *out = &x->thread->out;
-    if (!first && context_hold(x)) {
-        const bool waits =
-            pieces_put_off(x->thread, x->conn, out->data, out->size);
-        context_let_go(x);
-        if (waits) {
-            out->size = 0;
-            return;
-        }
-    }
-    transmit(x, NULL, 0, owner);
-}
-
-/* How much of a piece of `size` bytes may go out. What is beyond the announced
- * length is cut, and said once. */
-static size_t
-allowed(Context *x, StartResponse *sr, size_t size)
-{
-    const size_t rest = http1_answer_allows(&sr->answer, size);
-    if (rest < size && sr->answer.framing == FRAMING_LENGTH) {
-        notes_add(x->thread->worker, NOTE_WARNING,
-                  "request %s: the application sent more than its "
-                  "Content-Length of %lld bytes; the rest is cut",
-                  x->thread->record.id, (long long)sr->answer.content_length);
-    }
-    return rest;
-}
-
-/* Send a piece of the body, with the head before the first. `last` says that
- * nothing follows: all of the answer may then go out together. `length` is the
- * whole body's if known. */
-static int
-send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
-           bool last)
-{
-    const bool first = !head_sent(sr);
-
-    if (!PyBytes_Check(bytes)) {
-        PyErr_Format(PyExc_TypeError,
-                     "the body must be made of bytes, not %.100s",
-                     Py_TYPE(bytes)->tp_name);
-        return -1;
-    }
-    if (first && finish_head(x, sr, length) < 0) {
-        return -1;
-    }
-    const char *data = PyBytes_AS_STRING(bytes);
-    const size_t body = allowed(x, sr, (size_t)PyBytes_GET_SIZE(bytes));
-    const bool copied = body <= COPY_BODY;
-    /* All of the room before the first byte: an application may catch the
-     * exception and go on, and what follows must not land in half a chunk. */
-    if (buffer_reserve(&x->thread->out, (copied ? body : 0) + HTTP1_FRAME) <
-        0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    if (body) {
-        http1_answer_open(&sr->answer, body, &x->thread->out);
-        if (copied) {
-            buffer_add(&x->thread->out, data, body);
-        } else {
-            transmit(x, data, body, bytes);
-        }
-        http1_answer_close(&sr->answer, &x->thread->out);
-    }
-    /* The last is sent by response_send's caller, with what follows. */
-    if (!last && x->thread->out.size) {
-        send_soon(x, first && copied, bytes);
-    }
-    return 0;
-}
-
-/* Between two pieces: give a slow reader time before more is made. */
-static void
-pace(Context *x)
-{
-    PyThreadState *own;
-    if (x->conn->out_size <=
-        worker_limits(x->thread->worker)->response_buffer) {
-        return;
-    }
-    own = PyEval_SaveThread();
-    if (context_hold(x)) {
-        output_wait(x->thread, x->conn);
-        context_let_go(x);
-    }
-    PyEval_RestoreThread(own);
-}
 
 /* What write() raises where a peer's socket.send() would: the application has
  * no other way to learn that nobody reads. */
@@ -212,7 +45,7 @@ response_write(PyObject *object, PyObject *data)
     if (!PyBytes_Check(data) || PyBytes_GET_SIZE(data)) {
         failed = send_piece(x, sr, data, -1, false);
         if (!failed) {
-            pace(x);
+            send_wait(x);
         }
     } else {
         output_look(x->thread, x->conn);
@@ -227,71 +60,6 @@ response_write(PyObject *object, PyObject *data)
     }
     Py_RETURN_NONE;
 }
-
-/* After the last piece. */
-static int
-finish_body(Context *x, StartResponse *sr)
-{
-    if (!head_sent(sr) && finish_head(x, sr, 0) < 0) {
-        return -1;
-    }
-    if (answer_result(http1_answer_end(&sr->answer, &x->thread->out), NULL) <
-        0) {
-        return -1;
-    }
-    if (http1_answer_is_short(&sr->answer)) {
-        notes_add(x->thread->worker, NOTE_WARNING,
-                  "request %s: the application sent %lld bytes of its "
-                  "Content-Length of %lld; the connection is closed",
-                  x->thread->record.id, (long long)sr->answer.sent,
-                  (long long)sr->answer.content_length);
-        x->conn->ending = ENDING_CLOSE;
-    }
-    return 0;
-}
-
-/* Send a file with sendfile, if it is one that the kernel can send. 1: it is on
- * its way; 0: read it; -1 and exception. */
-static int
-send_file(Context *x, StartResponse *sr, PyObject *wrapper)
-{
-    FileSpan span;
-    if (!file_wrapper_span(&x->app->files, wrapper, &span)) {
-        return 0;
-    }
-    if (finish_head(x, sr, span.size) < 0) {
-        return -1;
-    }
-    const size_t size = allowed(x, sr, (size_t)span.size);
-    sr->answer.sent += (int64_t)size; /* no chunk: its length is known */
-    if (size == 0) {
-        return 1;
-    }
-    /* Our own: the application closes its file before all of it is sent. */
-    const int own = fcntl(span.fd, F_DUPFD_CLOEXEC, 3);
-    if (own < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return -1;
-    }
-    PyThreadState *state = PyEval_SaveThread();
-    const bool ours = context_hold(x);
-    if (ours && output_send(x->thread, x->conn, x->thread->out.data,
-                            x->thread->out.size, NULL, 0, NULL, NULL,
-                            STREAM_MORE) == 0) {
-        output_send_file(x->thread, x->conn, own, span.at, size);
-    } else {
-        close(own);
-    }
-    if (ours) {
-        context_let_go(x);
-    }
-    PyEval_RestoreThread(state);
-    x->thread->out.size = 0;
-    return 1;
-}
-
-/* ------------------------------------------------------------------------
- * What the application returned */
 
 /* A list or tuple: its length is known before anything is sent. */
 static int
@@ -321,7 +89,7 @@ send_list(Context *x, StartResponse *sr, PyObject *result)
         Py_DECREF(item);
     }
     if (!failed && !x->conn->gone) {
-        failed = finish_body(x, sr);
+        failed = send_end(x, sr);
     }
     gate_leave(sr->gate);
     return failed;
@@ -338,7 +106,7 @@ send_item(Context *x, StartResponse *sr, PyObject *item)
     if (!PyBytes_Check(item) || PyBytes_GET_SIZE(item)) {
         failed = send_piece(x, sr, item, -1, false);
         if (!failed) {
-            pace(x);
+            send_wait(x);
         }
     } else { /* it must not send the head (PEP 3333) */
         output_look(x->thread, x->conn);
@@ -361,7 +129,7 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
         context_stay(x);
         failed = send_item(x, sr, item);
         Py_DECREF(item);
-        if (x->request->head.is_head && head_sent(sr)) {
+        if (x->request->head.is_head && send_has_begun(sr)) {
             break; /* nobody wants the rest */
         }
     }
@@ -397,13 +165,13 @@ end_iterable(Context *x, StartResponse *sr)
         return -1;
     }
     if (!x->conn->gone) {
-        failed = finish_body(x, sr);
+        failed = send_end(x, sr);
         if (!failed && x->thread->out.size) {
             if (pieces_add(x->thread, x->conn, x->thread->out.data,
                            x->thread->out.size)) {
                 x->thread->out.size = 0;
             } else {
-                transmit(x, NULL, 0, Py_None);
+                send_buffer(x, NULL, 0, Py_None);
             }
         }
         if (!failed && sr->answer.framing == FRAMING_CLOSE &&
@@ -455,7 +223,8 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
     if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
         return send_list(x, sr, result); /* they have no close() */
     }
-    if (Py_TYPE(result) == x->app->state->file_wrapper_type && !head_sent(sr)) {
+    if (Py_TYPE(result) == x->app->state->file_wrapper_type &&
+        !send_has_begun(sr)) {
         if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
             return -1;
         }
@@ -488,7 +257,7 @@ response_fail(Context *x, StartResponse *sr)
                                    ? "the body could not be read"
                                    : "the application failed";
     x->thread->out.size = 0;
-    if (sr && head_sent(sr)) {
+    if (sr && send_has_begun(sr)) {
         /* Cut short, without a last chunk: the client must see that. */
         x->conn->ending =
             sr->answer.framing == FRAMING_CLOSE ? ENDING_RESET : ENDING_CLOSE;
