@@ -1,0 +1,441 @@
+/* Answers with a file: see file_answer.h. Pure C.
+ *
+ * Long, because all of them share the rules of the head. */
+#define _GNU_SOURCE
+#include "worker/file_answer.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "protocol/http1_answer.h"
+#include "protocol/http_date.h"
+#include "protocol/ranges.h"
+#include "worker/output.h"
+#include "worker/worker_internal.h"
+
+/* Up to so much is read and sent in one piece with its head: one system call
+ * fewer, and the client wakes once. Measured with pread and send against
+ * MSG_MORE and sendfile: 2.6 against 4.2 us for 4 KiB, 20.5 against 22.9
+ * for 64.
+ */
+#define READ_MOST 65536
+
+/* What a name with a hash of the content in it promises: RFC 8246. */
+#define FOR_EVER "public, max-age=31536000, immutable"
+
+/* ------------------------------------------------------------------------
+ * The body */
+
+/* The file is shorter than its head has said: whatever comes next would be
+ * taken for the rest of it. */
+static void
+cut_short(Thread *t, Conn *c, const char *why)
+{
+    notes_add(t->worker, NOTE_WARNING,
+              "request %s: the file %s while it was sent; the connection is "
+              "cut",
+              t->record.id, why);
+    c->ending = ENDING_RESET;
+}
+
+/* Read part of the file behind what is in t->out. */
+static bool
+read_part(Thread *t, Conn *c, int fd, const Range *part)
+{
+    Buffer *out = &t->out;
+    uint64_t done = 0;
+    if (buffer_reserve(out, part->size) < 0) {
+        cut_short(t, c, "found no memory");
+        return false;
+    }
+    while (done < part->size) {
+        const ssize_t n = pread(fd, out->data + out->size, part->size - done,
+                                (off_t)(part->at + done));
+        if (n < 0 && errno == EINTR) {
+            continue;
+        }
+        if (n <= 0) {
+            cut_short(t, c, n ? "could not be read" : "got shorter");
+            return false;
+        }
+        out->size += (size_t)n;
+        done += (uint64_t)n;
+    }
+    return true;
+}
+
+static int
+send_out(Thread *t, Conn *c, StreamFollow follow)
+{
+    const int sent = output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL,
+                                 NULL, follow);
+    t->out.size = 0;
+    return sent;
+}
+
+/* What is in t->out, and the file behind it. */
+static void
+send_span(Thread *t, Conn *c, int fd, const Range *part)
+{
+    if (part->size <= READ_MOST) {
+        read_part(t, c, fd, part);
+        close(fd);
+        send_out(t, c, output_last(c));
+    } else if (send_out(t, c, STREAM_MORE) == 0) {
+        output_send_file(t, c, fd, (off_t)part->at, part->size);
+    } else {
+        close(fd);
+    }
+}
+
+/* Heads of the parts of a multipart answer, one behind the other; the last is
+ * its end. */
+typedef struct {
+    Buffer text;
+    size_t ends[RANGES_MOST + 1];
+    uint64_t size; /* of the whole body */
+} Heads;
+
+static int
+write_heads(Heads *heads, const Ranges *ranges, const Found *found,
+            const char *boundary)
+{
+    for (uint32_t i = 0; i < ranges->count; i++) {
+        if (ranges_add_head(&heads->text, ranges, i, found->size, boundary,
+                            found->type) < 0) {
+            return -1;
+        }
+        heads->ends[i] = heads->text.size;
+        heads->size += ranges->parts[i].size;
+    }
+    if (ranges_add_end(&heads->text, boundary) < 0) {
+        return -1;
+    }
+    heads->ends[ranges->count] = heads->text.size;
+    heads->size += heads->text.size;
+    return 0;
+}
+
+/* One part, behind what is in t->out. Each takes a descriptor of its own with
+ * it: they are sent when the client reads. */
+static bool
+send_part(Thread *t, Conn *c, int fd, const Range *part, bool small)
+{
+    if (small) {
+        return read_part(t, c, fd, part);
+    }
+    const int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (own < 0) {
+        cut_short(t, c, "found no descriptor");
+        return false;
+    }
+    if (send_out(t, c, STREAM_MORE) < 0) {
+        close(own);
+        return false;
+    }
+    return output_send_file(t, c, own, (off_t)part->at, part->size) == 0;
+}
+
+static void
+send_parts(Thread *t, Conn *c, int fd, const Ranges *ranges, const Heads *heads)
+{
+    const bool small = heads->size <= READ_MOST;
+    size_t start = 0;
+    bool good = true;
+    for (uint32_t i = 0; good && i <= ranges->count; i++) {
+        good = buffer_add(&t->out, heads->text.data + start,
+                          heads->ends[i] - start) == 0 &&
+               (i == ranges->count ||
+                send_part(t, c, fd, &ranges->parts[i], small));
+        start = heads->ends[i];
+    }
+    close(fd);
+    send_out(t, c, output_last(c));
+}
+
+/* ------------------------------------------------------------------------
+ * The head */
+
+static int
+add_date(Buffer *head, int64_t seconds)
+{
+    char text[HTTP_DATE_SIZE];
+    http_date_write(text, seconds);
+    return BUFFER_ADD_LITERAL(head, "Last-Modified: ") < 0 ||
+                   buffer_add(head, text, sizeof text) < 0 ||
+                   BUFFER_ADD_LITERAL(head, "\r\n") < 0
+               ? -1
+               : 0;
+}
+
+/* One field. */
+static int
+add(Buffer *head, const char *name, const char *value)
+{
+    return buffer_add_text(head, name) < 0 ||
+                   BUFFER_ADD_LITERAL(head, ": ") < 0 ||
+                   buffer_add_text(head, value) < 0 ||
+                   BUFFER_ADD_LITERAL(head, "\r\n") < 0
+               ? -1
+               : 0;
+}
+
+/* What 200, 206 and 304 have (RFC 9110 section 15.4.5). */
+static int
+add_validators(Buffer *head, const Found *found, const FileAnswerFields *more)
+{
+    const char *cache = found->immutable ? FOR_EVER : more->cache_control;
+    if (buffer_add_text(head, found->validator.weak ? "ETag: W/" : "ETag: ") <
+            0 ||
+        buffer_add(head, found->validator.tag, found->validator.tag_size) < 0 ||
+        BUFFER_ADD_LITERAL(head, "\r\n") < 0 ||
+        add_date(head, found->validator.modified) < 0) {
+        return -1;
+    }
+    if (*cache && add(head, "Cache-Control", cache) < 0) {
+        return -1;
+    }
+    return found->varies ? add(head, "Vary", "Accept-Encoding") : 0;
+}
+
+/* What 200 and 206 have beside. Nobody may take a file for another type than
+ * its name says: an image that somebody uploaded for a script, say. */
+static int
+add_representation(Buffer *head, const Found *found,
+                   const FileAnswerFields *more, const char *type)
+{
+    if ((type || !more->has_type) &&
+        add(head, "Content-Type", type ? type : found->type) < 0) {
+        return -1;
+    }
+    if (found->coding && add(head, "Content-Encoding", found->coding) < 0) {
+        return -1;
+    }
+    return BUFFER_ADD_LITERAL(head, "Accept-Ranges: bytes\r\n"
+                                    "X-Content-Type-Options: nosniff\r\n");
+}
+
+static bool
+start(Http1Answer *a, const char *status, const FileAnswerFields *more)
+{
+    if (http1_answer_start(a, status, strlen(status)) != ANSWER_DONE ||
+        buffer_add(&a->head, more->lines, more->size) < 0) {
+        return false;
+    }
+    a->has_date = more->has_date;
+    a->has_server = more->has_server;
+    a->closes = more->closes;
+    return true;
+}
+
+/* Write the head to t->out. `size` is that of the body, -1: there is none. */
+static bool
+finish(Thread *t, Conn *c, const Request *r, Http1Answer *a, int64_t size)
+{
+    const Http1Asker asker = record_asker(t, c, r);
+    t->out.size = 0;
+    a->content_length = size;
+    if (http1_answer_head(a, &asker, 0, &t->out) != ANSWER_DONE) {
+        return false;
+    }
+    c->status = a->status;
+    c->ending = a->keep ? ENDING_KEEP : ENDING_CLOSE;
+    t->record.body_size = a->framing == FRAMING_NONE ? 0 : size;
+    return true;
+}
+
+/* ------------------------------------------------------------------------
+ * Answers */
+
+/* There is no memory for as much as a head: the client sees the end. */
+static void
+give_up(Thread *t, Conn *c)
+{
+    t->out.size = 0;
+    c->gone = true;
+}
+
+void
+file_answer_refuse(Thread *t, Conn *c, Request *r, const char *status,
+                   const char *fields, const char *reason)
+{
+    static const FileAnswerFields none = {.lines = "", .cache_control = ""};
+    const size_t size = strlen(status) + 1;
+    const bool has_body = strncmp(status, "204", 3) != 0;
+    Http1Answer a = {0};
+    bool good =
+        start(&a, status, &none) && buffer_add_text(&a.head, fields) == 0 &&
+        (!has_body || add(&a.head, "Content-Type", "text/plain") == 0) &&
+        finish(t, c, r, &a, has_body ? (int64_t)size : -1);
+    if (good && a.framing == FRAMING_LENGTH) {
+        good = buffer_add(&t->out, status, size - 1) == 0 &&
+               BUFFER_ADD_LITERAL(&t->out, "\n") == 0;
+    }
+    buffer_clear(&a.head);
+    t->record.reason = reason;
+    t->now = clock_now();
+    if (good) {
+        send_out(t, c, output_last(c));
+    } else {
+        give_up(t, c);
+    }
+}
+
+void
+file_answer_part(Thread *t, Conn *c, Request *r, Found *found,
+                 const FileAnswerFields *more, const char *status, uint64_t at,
+                 uint64_t size)
+{
+    const Range part = {at, size};
+    Http1Answer a = {0};
+    const bool good =
+        start(&a, status, more) &&
+        (more->has_type || add(&a.head, "Content-Type", found->type) == 0) &&
+        finish(t, c, r, &a, (int64_t)size);
+    buffer_clear(&a.head);
+    t->now = clock_now();
+    if (good && size && a.framing == FRAMING_LENGTH) {
+        send_span(t, c, found->fd, &part);
+        return;
+    }
+    close(found->fd);
+    if (good) {
+        send_out(t, c, output_last(c));
+    } else {
+        give_up(t, c);
+    }
+}
+
+/* 200 or 206 with a single part. */
+static void
+send_one(Thread *t, Conn *c, Request *r, Found *found,
+         const FileAnswerFields *more, const Range *part)
+{
+    const Range all = {0, found->size};
+    Http1Answer a = {0};
+    bool good = start(&a, part ? "206 Partial Content" : "200 OK", more) &&
+                add_validators(&a.head, found, more) == 0 &&
+                add_representation(&a.head, found, more, NULL) == 0;
+    if (good && part) {
+        good = BUFFER_ADD_LITERAL(&a.head, "Content-Range: ") == 0 &&
+               ranges_add_part(&a.head, part, found->size) == 0 &&
+               BUFFER_ADD_LITERAL(&a.head, "\r\n") == 0;
+    }
+    part = part ? part : &all;
+    good = good && finish(t, c, r, &a, (int64_t)part->size);
+    buffer_clear(&a.head);
+    t->now = clock_now();
+    if (good && a.framing == FRAMING_LENGTH) {
+        send_span(t, c, found->fd, part);
+        return;
+    }
+    close(found->fd);
+    if (good) {
+        send_out(t, c, output_last(c));
+    } else {
+        give_up(t, c);
+    }
+}
+
+/* 206 with several. The boundary is the request's id, whose first half no file
+ * can know. */
+static void
+send_several(Thread *t, Conn *c, Request *r, Found *found,
+             const FileAnswerFields *more, const Ranges *ranges)
+{
+    char type[64] = "multipart/byteranges; boundary=";
+    Heads heads = {0};
+    Http1Answer a = {0};
+    strcat(type, t->record.id);
+    const bool good = write_heads(&heads, ranges, found, t->record.id) == 0 &&
+                      start(&a, "206 Partial Content", more) &&
+                      add_validators(&a.head, found, more) == 0 &&
+                      add_representation(&a.head, found, more, type) == 0 &&
+                      finish(t, c, r, &a, (int64_t)heads.size);
+    buffer_clear(&a.head);
+    t->now = clock_now();
+    if (good) {
+        send_parts(t, c, found->fd, ranges, &heads);
+    } else {
+        close(found->fd);
+        give_up(t, c);
+    }
+    buffer_clear(&heads.text);
+}
+
+static void
+send_not_modified(Thread *t, Conn *c, Request *r, const Found *found,
+                  const FileAnswerFields *more)
+{
+    Http1Answer a = {0};
+    const bool good = start(&a, "304 Not Modified", more) &&
+                      add_validators(&a.head, found, more) == 0 &&
+                      finish(t, c, r, &a, -1);
+    buffer_clear(&a.head);
+    close(found->fd);
+    t->now = clock_now();
+    if (good) {
+        send_out(t, c, output_last(c));
+    } else {
+        give_up(t, c);
+    }
+}
+
+static void
+refuse_range(Thread *t, Conn *c, Request *r, const Found *found)
+{
+    char field[64];
+    snprintf(field, sizeof field, "Content-Range: bytes */%llu\r\n",
+             (unsigned long long)found->size);
+    close(found->fd);
+    file_answer_refuse(t, c, r, "416 Range Not Satisfiable", field,
+                       "no byte of the range is in the file");
+}
+
+void
+file_answer_send(Thread *t, Conn *c, Request *r, Found *found,
+                 const FileAnswerFields *more)
+{
+    const char *base = r->buffer + r->start;
+    const int64_t now = time(NULL);
+    Ranges ranges;
+
+    switch (conditions_judge(&r->head, base, &found->validator, now)) {
+    case CONDITIONS_NOT_MODIFIED:
+        send_not_modified(t, c, r, found, more);
+        return;
+    case CONDITIONS_FAILED:
+        close(found->fd);
+        file_answer_refuse(t, c, r, "412 Precondition Failed", "",
+                           "the file is another version");
+        return;
+    case CONDITIONS_SERVE:
+        break;
+    }
+    /* Ranges are for GET (RFC 9110 section 14.2). */
+    if (r->head.is_head ||
+        !conditions_allow_range(&r->head, base, &found->validator, now)) {
+        send_one(t, c, r, found, more, NULL);
+        return;
+    }
+    switch (ranges_read(&r->head, base, found->size, &ranges)) {
+    case RANGES_IGNORED:
+        send_one(t, c, r, found, more, NULL);
+        return;
+    case RANGES_UNSATISFIABLE:
+        refuse_range(t, c, r, found);
+        return;
+    case RANGES_FOUND:
+        break;
+    }
+    if (ranges.count == 1) {
+        send_one(t, c, r, found, more, &ranges.parts[0]);
+    } else {
+        send_several(t, c, r, found, more, &ranges);
+    }
+}
