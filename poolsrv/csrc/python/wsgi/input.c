@@ -1,33 +1,13 @@
-/* Binding: wsgi.input. It ends where the body ends (wsgi.input_terminated).
- *
- * The body is complete before the application runs, in memory or in a file, so
- * that no read ever waits; or, with request buffering off, each read takes what
- * the client has sent and waits for more.
- *
- * Long, because each of a file's ways to read stands beside the others.
- */
-#include "python/wsgi/wsgi.h"
-#include "worker/body_streamed.h"
+/* Binding: wsgi.input. It ends where the body ends (wsgi.input_terminated). */
+#include "python/wsgi/body.h"
 
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
-
-/* One read of a spooled body's lines, and the room that a read without a size
- * starts with. */
-#define PIECE 65536
-/* Read ahead in search of the end of a line. */
-#define AHEAD 8192
 
 typedef struct {
     PyObject_HEAD Context *context; /* NULL: the request is over */
     Gate *gate;
-    const char *data; /* NULL: spooled, or streamed */
-    int spool;        /* the request's, or -1 */
-    bool streaming;
     bool closed; /* by the application */
-    uint64_t size, at;
-    Buffer ahead; /* streamed: read but not asked for yet, from `at` on */
+    Body body;
 } Input;
 
 PyObject *
@@ -40,13 +20,14 @@ input_new(Context *x)
     }
     self->context = x;
     self->gate = gate_hold(x->reading);
-    self->data = r->spool < 0 ? r->body : NULL;
-    self->spool = r->spool;
-    self->streaming = r->streaming;
     self->closed = false;
-    self->size = r->body_size;
-    self->at = 0;
-    self->ahead = (Buffer){NULL, 0, 0};
+    self->body = (Body){
+        .context = &self->context,
+        .data = r->spool < 0 ? r->body : NULL,
+        .spool = r->spool,
+        .streaming = r->streaming,
+        .size = r->body_size,
+    };
     return (PyObject *)self;
 }
 
@@ -59,17 +40,14 @@ input_shut(PyObject *object)
 void
 input_clear(PyObject *object)
 {
-    Input *self = (Input *)object;
-    self->data = NULL;
-    self->spool = -1;
-    buffer_clear(&self->ahead);
+    body_clear(&((Input *)object)->body);
 }
 
 static void
 input_dealloc(Input *self)
 {
     PyTypeObject *type = Py_TYPE(self);
-    buffer_clear(&self->ahead);
+    body_clear(&self->body);
     gate_release(self->gate);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -96,226 +74,6 @@ enter(Input *self)
         break;
     }
     return -1;
-}
-
-/* Receive up to `room` bytes of a streamed body, without the interpreter.
- * Bytes, 0 at the end, -1 and exception. */
-static Py_ssize_t
-receive(Input *self, char *to, size_t room)
-{
-    Context *x = self->context;
-    const char *words = "";
-    PyThreadState *own;
-    ssize_t n;
-
-    if (x == NULL) { /* it ended while we waited for the client */
-        PyErr_SetString(PyExc_ValueError,
-                        "wsgi.input was read after the end of its request");
-        return -1;
-    }
-    if (worker_left(x->thread->worker)) {
-        PyErr_SetString(PyExc_OSError,
-                        "wsgi.input: this process is a child of the worker");
-        return -1;
-    }
-    if (!x->request->wanted) {
-        if (gate_enter(x->writing, &self->context) != GATE_ENTERED) {
-            return -1;
-        }
-        body_streamed_want(x->thread, x->conn, x->request);
-        gate_leave(x->writing);
-    }
-    /* Not the context's: the application may read on a thread of its own. */
-    own = PyEval_SaveThread();
-    if (context_hold(x)) {
-        n = body_streamed_read(x->thread, x->conn, x->request, to, room,
-                               &words);
-        context_let_go(x);
-    } else {
-        words = "the request has timed out";
-        n = -1;
-    }
-    PyEval_RestoreThread(own);
-    if (n < 0) {
-        PyErr_Format(PyExc_OSError, "wsgi.input: %s", words);
-    }
-    return n;
-}
-
-/* Read ahead until a line feed or `most` bytes are there, or the end. */
-static int
-look_ahead(Input *self, uint64_t most)
-{
-    Buffer *ahead = &self->ahead;
-    size_t seen;
-    if (self->at) { /* what was taken makes room */
-        memmove(ahead->data, ahead->data + self->at, ahead->size - self->at);
-        ahead->size -= self->at;
-        self->at = 0;
-    }
-    for (seen = 0; ahead->size < most;) {
-        Py_ssize_t n;
-        if (ahead->size > seen &&
-            memchr(ahead->data + seen, '\n', ahead->size - seen)) {
-            return 0;
-        }
-        seen = ahead->size;
-        if (buffer_reserve(ahead, AHEAD) < 0) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        n = receive(self, ahead->data + ahead->size, AHEAD);
-        if (n <= 0) {
-            return (int)n;
-        }
-        ahead->size += (size_t)n;
-    }
-    return 0;
-}
-
-/* take() of a streamed body: what was read ahead, then from the client until
- * `size` bytes are there or the body ends. Room grows as bytes come. */
-static PyObject *
-take_stream(Input *self, uint64_t size)
-{
-    uint64_t done = self->ahead.size - self->at;
-    uint64_t room;
-    PyObject *bytes;
-
-    if (done > size) {
-        done = size;
-    }
-    room = size < done + PIECE ? size : done + PIECE;
-    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
-    if (bytes == NULL) {
-        return NULL;
-    }
-    if (done) {
-        memcpy(PyBytes_AS_STRING(bytes), self->ahead.data + self->at, done);
-    }
-    self->at += done;
-    while (done < size) {
-        Py_ssize_t n;
-        if (done == room) {
-            room = size < room * 2 ? size : room * 2;
-            if (_PyBytes_Resize(&bytes, (Py_ssize_t)room) < 0) {
-                return NULL;
-            }
-        }
-        n = receive(self, PyBytes_AS_STRING(bytes) + done, room - done);
-        if (n < 0) {
-            Py_DECREF(bytes);
-            return NULL;
-        }
-        if (n == 0) {
-            break;
-        }
-        done += (uint64_t)n;
-    }
-    if (done < room && _PyBytes_Resize(&bytes, (Py_ssize_t)done) < 0) {
-        return NULL;
-    }
-    return bytes;
-}
-
-/* The next `size` bytes as a bytes object. */
-static PyObject *
-take(Input *self, uint64_t size)
-{
-    PyObject *bytes;
-    uint64_t done = 0;
-
-    if (self->streaming) {
-        return take_stream(self, size);
-    }
-    const Context *x = self->context;
-    if (x) { /* NULL: its request ends at this moment */
-        deadline_alive(&x->thread->deadline);
-    }
-    if (size > self->size - self->at) {
-        size = self->size - self->at;
-    }
-    if (self->spool < 0) {
-        bytes = PyBytes_FromStringAndSize(size ? self->data + self->at : NULL,
-                                          (Py_ssize_t)size);
-        if (bytes) {
-            self->at += size;
-        }
-        return bytes;
-    }
-    bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    while (bytes && done < size) {
-        char *to = PyBytes_AS_STRING(bytes) + done;
-        const int fd = self->spool;
-        const off_t from = (off_t)(self->at + done);
-        ssize_t n;
-        Py_BEGIN_ALLOW_THREADS
-        n = pread(fd, to, size - done, from);
-        Py_END_ALLOW_THREADS
-        if (n < 0 && errno == EINTR && PyErr_CheckSignals() == 0) {
-            continue;
-        }
-        if (n <= 0) {
-            if (!PyErr_Occurred()) {
-                if (n == 0) {
-                    errno = EIO; /* the file was ours: it cannot be shorter */
-                }
-                PyErr_SetFromErrno(PyExc_OSError);
-            }
-            Py_CLEAR(bytes);
-            break;
-        }
-        done += (uint64_t)n;
-    }
-    if (bytes) {
-        self->at += size;
-    }
-    return bytes;
-}
-
-/* Where the line that starts at `at` ends, at most `most` bytes on. */
-static int
-line_size(Input *self, uint64_t most, uint64_t *size)
-{
-    char piece[PIECE];
-    uint64_t left, seen = 0;
-    if (self->streaming && look_ahead(self, most) < 0) {
-        return -1;
-    }
-    left = (self->streaming ? self->ahead.size : self->size) - self->at;
-    if (most < left) {
-        left = most;
-    }
-    *size = left;
-    if (self->spool < 0) {
-        const char *data = self->streaming ? self->ahead.data : self->data;
-        const char *start = left ? data + self->at : NULL;
-        const char *end = left ? memchr(start, '\n', left) : NULL;
-        if (end) {
-            *size = (uint64_t)(end - start) + 1;
-        }
-        return 0;
-    }
-    while (seen < left) {
-        const size_t want = left - seen < PIECE ? left - seen : PIECE;
-        const ssize_t n =
-            pread(self->spool, piece, want, (off_t)(self->at + seen));
-        const char *end;
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n <= 0) {
-            PyErr_SetFromErrno(PyExc_OSError);
-            return -1;
-        }
-        end = memchr(piece, '\n', (size_t)n);
-        if (end) {
-            *size = seen + (uint64_t)(end - piece) + 1;
-            return 0;
-        }
-        seen += (uint64_t)n;
-    }
-    return 0;
 }
 
 /* The optional size argument; None and negative mean all. */
@@ -349,31 +107,9 @@ input_read(Input *self, PyObject *const *args, Py_ssize_t count)
     if (size_argument(args, count, "read", &size) < 0 || enter(self) < 0) {
         return NULL;
     }
-    PyObject *bytes = take(self, size);
+    PyObject *bytes = body_take(&self->body, size);
     gate_leave(self->gate);
     return bytes;
-}
-
-/* What is there, at most `size` bytes; waits only if nothing is. */
-static PyObject *
-take_some(Input *self, uint64_t size)
-{
-    if (!self->streaming) {
-        return take(self, size);
-    }
-    if (self->ahead.size == self->at && size) {
-        self->ahead.size = self->at = 0;
-        if (buffer_reserve(&self->ahead, PIECE) < 0) {
-            return PyErr_NoMemory();
-        }
-        const Py_ssize_t n = receive(self, self->ahead.data, PIECE);
-        if (n < 0) {
-            return NULL;
-        }
-        self->ahead.size = (size_t)n;
-    }
-    const uint64_t left = self->ahead.size - self->at;
-    return take(self, left < size ? left : size);
 }
 
 static PyObject *
@@ -383,7 +119,7 @@ input_read1(Input *self, PyObject *const *args, Py_ssize_t count)
     if (size_argument(args, count, "read1", &size) < 0 || enter(self) < 0) {
         return NULL;
     }
-    PyObject *bytes = take_some(self, size);
+    PyObject *bytes = body_take_some(&self->body, size);
     gate_leave(self->gate);
     return bytes;
 }
@@ -397,7 +133,7 @@ input_readinto(Input *self, PyObject *target)
         return NULL;
     }
     if (enter(self) == 0) {
-        PyObject *bytes = take_some(self, (uint64_t)to.len);
+        PyObject *bytes = body_take_some(&self->body, (uint64_t)to.len);
         if (bytes) {
             memcpy(to.buf, PyBytes_AS_STRING(bytes),
                    (size_t)PyBytes_GET_SIZE(bytes));
@@ -418,7 +154,9 @@ take_line(Input *self, uint64_t most)
     if (enter(self) < 0) {
         return NULL;
     }
-    PyObject *line = line_size(self, most, &size) < 0 ? NULL : take(self, size);
+    PyObject *line = body_line_size(&self->body, most, &size) < 0
+                         ? NULL
+                         : body_take(&self->body, size);
     gate_leave(self->gate);
     return line;
 }
