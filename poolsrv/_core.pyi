@@ -15,6 +15,7 @@ THREAD_IDLE: Final[int]
 THREAD_APPLICATION: Final[int]
 THREAD_READING: Final[int]
 THREAD_WRITING: Final[int]
+THREAD_UPGRADED: Final[int]
 RESTART_EXIT: Final[int]
 RESTART_SIGNAL: Final[int]
 RESTART_OOM: Final[int]
@@ -99,6 +100,7 @@ class Reactor:
         templates: tuple[dict[str, object], ...],
         on_error: Callable[[BaseException | None, str, str, str], object],
         on_left: Callable[[BaseException | None], object],
+        offer: Callable[[Callable[[], tuple[int, bytes]]], object],
         options: Mapping[str, object],
         trusted: tuple[tuple[int, int, bytes], ...],
         access_log: int,
@@ -142,6 +144,10 @@ class Input:
 @final
 class SetTimeout:
     def __call__(self, seconds: float) -> None: ...
+
+@final
+class Takeover:
+    def __call__(self, *args: Any, **keywords: Any) -> tuple[int, bytes]: ...
 
 @final
 class StartResponse:

@@ -30,6 +30,7 @@ class ThreadState(enum.IntEnum):
     APPLICATION = _core.THREAD_APPLICATION
     READING = _core.THREAD_READING
     WRITING = _core.THREAD_WRITING
+    UPGRADED = _core.THREAD_UPGRADED
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,6 +339,7 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
         "on_error": print,
         "on_left": print,
+        "offer": print,
         "options": OPTIONS,
         "trusted": (),
         "access_log": -1,

@@ -35,6 +35,7 @@ PREFIXES = {
     "python/wsgi/file_wrapper.c": ("core_", "its part of module.c, declared in core.h"),
     "python/wsgi/input.c": ("core_", "its part of module.c, declared in core.h"),
     "python/wsgi/set_timeout.c": ("core_", "its part of module.c, declared in core.h"),
+    "python/wsgi/takeover.c": ("core_", "its part of module.c, declared in core.h"),
     "python/wsgi/start_response.c": ("core_", "its part of module.c, declared in core.h"),
     "supervisor/slots.c": ("dispatch_", "methods of a Dispatch that concern a slot: dispatch.h"),
 }

@@ -182,7 +182,7 @@ _DERIVED = (
         ("state",),
         "",
         "Open connections: parked and queued in the supervisor; idle, reading, running, writing"
-        " in workers",
+        " in workers; upgraded, which the application has taken over",
         _each(lambda reading: connections(reading).items()),
     ),
     Metric(

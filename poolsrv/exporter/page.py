@@ -156,6 +156,7 @@ _STATES = {
     "reading": "In a worker, sending a request",
     "running": "In a worker, with a request in the application",
     "writing": "In a worker, reading an answer slowly",
+    "upgraded": "Taken over by the application, with a thread each: WebSockets, for example",
 }
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from poolsrv.exporter import About
 from poolsrv.exporter.processes import CpuTime, Usage, usage
 from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import SUPERVISOR, THREAD, Reader, Row, Slot, Snapshot
+from poolsrv.scoreboard import SUPERVISOR, THREAD, Reader, Row, Slot, Snapshot, ThreadState
 
 PYTHON = platform.python_version()
 
@@ -148,9 +148,14 @@ class Reading:
 
     @property
     def oldest_request(self) -> float:
-        """Seconds the oldest running request has run."""
+        """Seconds the oldest running request has run; a connection taken over is none."""
         return max(
-            (self.age(run.since) for slot in self.snapshot.slots for run in slot.running),
+            (
+                self.age(run.since)
+                for slot in self.snapshot.slots
+                for run in slot.running
+                if run.state is not ThreadState.UPGRADED
+            ),
             default=0.0,
         )
 

@@ -192,6 +192,16 @@ class Settings:
             reloadable=False,
         ),
     ] = 4
+    upgraded_connections: Annotated[
+        int,
+        Row(
+            integer(0, 1024),
+            PROCESSES,
+            "The most connections of a worker that the application may have taken over for "
+            "WebSockets. Each keeps a thread, and one thread at least is left for requests; more "
+            "clients that ask for WebSockets are answered 503. 0: none can be taken over.",
+        ),
+    ] = 1024
     preload: Annotated[
         bool,
         Row(

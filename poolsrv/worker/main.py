@@ -31,6 +31,7 @@ from poolsrv.worker.deadlines import DUMP, Deadlines, dump_file
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import load, prepare, refuse_patched_threads
+from poolsrv.worker.upgrade import offer
 
 _log = logging.getLogger("poolsrv")
 
@@ -138,6 +139,7 @@ def run(job: Job, slot: int) -> None:
         templates=tuple(_template(settings, site) for site in job.sites),
         on_error=_log_error,
         on_left=forks.end,
+        offer=offer,
         options=core_options(settings),
         trusted=tuple(map(_network, settings.trust_proxy)),
         access_log=job.access_log,

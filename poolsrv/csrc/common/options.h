@@ -96,6 +96,7 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(SECONDS, watchdog_timeout, "")                  \
     O(BYTES, send_min_rate, "")                       \
     O(SECONDS, keep_alive_timeout, "")                \
+    O(COUNT, upgraded_connections, "")                \
     O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT)) \
     O(SWITCH, server_header, "")                      \
     O(SWITCH, date_header, "")                        \

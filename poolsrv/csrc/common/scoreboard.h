@@ -93,6 +93,7 @@ typedef enum {
     THREAD_APPLICATION, /* in the application: its call, or its iterable */
     THREAD_READING,     /* waits for the rest of a body that is streamed */
     THREAD_WRITING,     /* waits for a slow reader */
+    THREAD_UPGRADED,    /* in the application, which has the connection */
 } ThreadState;
 
 typedef struct {
@@ -178,6 +179,15 @@ static inline uint64_t
 word_get(const Word *word)
 {
     return atomic_load_explicit((Word *)word, memory_order_relaxed);
+}
+
+/* A thread takes its next request. */
+static inline void
+scoreboard_next(Current *current)
+{
+    const uint32_t last =
+        atomic_load_explicit(&current->sequence, memory_order_relaxed);
+    atomic_store_explicit(&current->sequence, last + 1, memory_order_relaxed);
 }
 
 /* The word of `refused` that counts a status, which is one of ours. */

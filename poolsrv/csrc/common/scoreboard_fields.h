@@ -74,7 +74,8 @@
     X(SEEN_IDLE, "idle")       \
     X(SEEN_READING, "reading") \
     X(SEEN_RUNNING, "running") \
-    X(SEEN_WRITING, "writing")
+    X(SEEN_WRITING, "writing") \
+    X(SEEN_UPGRADED, "upgraded")
 
 #define SCOREBOARD_ENUM(name, text) name,
 /* "|a|b": behind the name of the label. */
@@ -236,6 +237,9 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "outcome" TIMED_OUT_OUTCOMES(SCOREBOARD_TEXT),                          \
       "Requests whose application gave no sign of life: an exception ended "  \
       "it (interrupted), or its thread is lost")                              \
+    F(upgraded, COUNTER, 1, "", "connections_upgraded", "",                   \
+      "Connections that the application took over, for WebSockets for "       \
+      "example")                                                              \
     F(unproxied, COUNTER, UNPROXIED_COUNT, "", "proxy_protocol_refusals",     \
       "reason" UNPROXIED_REASONS(SCOREBOARD_TEXT),                            \
       "Connections closed because no trusted peer began them with a PROXY "   \

@@ -235,6 +235,21 @@ http1_only(const Http1Head *head, Http1FieldId id)
     return found;
 }
 
+/* Is there an Upgrade field? */
+static inline bool
+http1_upgrade_seen(const Http1Head *head)
+{
+    return (head->seen & HTTP1_BIT(HTTP1_UPGRADE)) != 0;
+}
+
+/* Would the client speak another protocol on this connection (RFC 9110 section
+ * 7.8)? What stands behind the head may be of that one then, so a body must not
+ * be. */
+bool http1_upgrade_asked(const Http1Head *head, const char *base);
+/* Is this one of those it would speak? `protocol` is lower case. */
+bool http1_upgrade_names(const Http1Head *head, const char *base,
+                         const char *protocol);
+
 /* How much of a trailer's name is kept: more than the longest that is
  * refused, x-original-forwarded-for. */
 #define HTTP1_TRAILER_NAME 32

@@ -218,10 +218,17 @@ http1_answer_head(Http1Answer *a, const Http1Asker *asker, int64_t length,
     return ANSWER_DONE;
 }
 
+void
+http1_answer_forgo(Http1Answer *a)
+{
+    a->framing = FRAMING_FORGONE;
+    a->keep = false;
+}
+
 size_t
 http1_answer_allows(const Http1Answer *a, size_t size)
 {
-    if (a->framing == FRAMING_NONE) {
+    if (a->framing <= FRAMING_NONE) { /* it is not undecided by now */
         return 0;
     }
     if (a->framing == FRAMING_LENGTH &&

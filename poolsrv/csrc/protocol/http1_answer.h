@@ -36,6 +36,7 @@ typedef enum {
 /* How the client learns where the body ends (RFC 9112 section 6.3). */
 typedef enum {
     FRAMING_UNDECIDED, /* the head has not been written */
+    FRAMING_FORGONE,   /* nobody gets the answer: see http1_answer_forgo */
     FRAMING_NONE,      /* there is no body: HEAD, 204, 205, 304 */
     FRAMING_LENGTH,
     FRAMING_CHUNKED,
@@ -98,6 +99,10 @@ Http1AnswerResult http1_answer_field(Http1Answer *a, const char *name,
  * is known before it is sent, else -1. */
 Http1AnswerResult http1_answer_head(Http1Answer *a, const Http1Asker *asker,
                                     int64_t length, Buffer *out);
+
+/* Instead of http1_answer_head: whatever the answer is, none of it is sent. The
+ * connection must end. */
+void http1_answer_forgo(Http1Answer *a);
 
 /* How many of `size` more bytes belong to the body: none if it has none, and
  * none beyond its announced length. */

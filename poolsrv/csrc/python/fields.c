@@ -131,6 +131,7 @@ core_add_fields(PyObject *module)
         CONSTANT(THREAD_APPLICATION) //
         CONSTANT(THREAD_READING)     //
         CONSTANT(THREAD_WRITING)     //
+        CONSTANT(THREAD_UPGRADED)    //
         RESTART_REASONS(LABELLED)    //
     };
 #undef CONSTANT

@@ -224,6 +224,7 @@ core_exec(PyObject *module)
         core_add_input(module, state) < 0 ||
         core_add_start_response(module, state) < 0 ||
         core_add_set_timeout(module, state) < 0 ||
+        core_add_takeover(module, state) < 0 ||
         core_add_file_wrapper(module, state) < 0 ||
         core_add_reactor(module, state) < 0) {
         return -1;
@@ -238,7 +239,8 @@ core_exec(PyObject *module)
     X(input_type)          \
     X(start_response_type) \
     X(file_wrapper_type)   \
-    X(set_timeout_type)
+    X(set_timeout_type)    \
+    X(takeover_type)
 
 static int
 core_traverse(PyObject *module, visitproc visit, void *arg)

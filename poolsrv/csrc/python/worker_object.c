@@ -201,23 +201,23 @@ static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "board",      "slot",        "channel",     "bell",
-        "lifeline",   "signals",     "application", "templates",
-        "on_error",   "on_left",     "options",     "trusted",
-        "access_log", "dump_signal", "dump",        NULL};
+        "board",   "slot",        "channel",   "bell",       "lifeline",
+        "signals", "application", "templates", "on_error",   "on_left",
+        "offer",   "options",     "trusted",   "access_log", "dump_signal",
+        "dump",    NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
-    PyObject *board, *application, *templates, *on_error, *on_left, *given,
-        *trusted;
+    PyObject *board, *application, *templates, *on_error, *on_left, *offer,
+        *given, *trusted;
     int access_log_fd;
     ReactorObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiOO!OOOO!iii:Reactor", names, &board,
+            args, keywords, "OI$iiiiOO!OOOOO!iii:Reactor", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &application, &PyTuple_Type, &templates,
-            &on_error, &on_left, &given, &PyTuple_Type, &trusted,
+            &on_error, &on_left, &offer, &given, &PyTuple_Type, &trusted,
             &access_log_fd, &options.dump_signal, &options.dump)) {
         return NULL;
     }
@@ -243,6 +243,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->app.templates = Py_NewRef(templates);
     self->app.on_error = Py_NewRef(on_error);
     self->app.on_left = Py_NewRef(on_left);
+    self->app.offer = Py_NewRef(offer);
     if (getrandom(&options.id_prefix, sizeof options.id_prefix, 0) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
@@ -327,8 +328,8 @@ static PyMethodDef reactor_methods[] = {
 
 static PyType_Slot reactor_slots[] = {
     {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
-                "application, templates, on_error, on_left, options, trusted, "
-                "access_log, dump_signal, dump)\n\n"
+                "application, templates, on_error, on_left, offer, options, "
+                "trusted, access_log, dump_signal, dump)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values. Descriptors stay the caller's."},

@@ -144,6 +144,7 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
     c->fd = descriptors_place(w, fd);
     c->item = *item;
     c->ready = item->since;
+    c->status = 0;
     c->ending = ENDING_CLOSE;
     c->counted = true;
     c->next = NULL;
@@ -185,14 +186,12 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     }
 }
 
-/* Another process may hold the same connection's descriptor (a child that the
- * application forked, the message in which it was handed back): closing ours
- * does not take it out of our epoll set. */
-static void
+void
 conn_forget(Worker *w, Conn *c)
 {
     if (c->registered) {
         epoll_ctl(w->epoll, EPOLL_CTL_DEL, c->fd, NULL);
+        c->registered = false;
     }
 }
 
@@ -201,8 +200,10 @@ conn_close(Worker *w, Thread *t, Conn *c)
 {
     if (c->gone || c->ending == ENDING_RESET) {
         stream_reset(c);
-    } else if (c->state != CONN_LINGER) { /* else our side has ended */
-        stream_shut(c); /* a child of the application may hold it, too */
+    } else if (c->state != CONN_LINGER || conn_is_upgraded(c)) {
+        /* A child of the application may hold it, too, or the application.
+         * Otherwise our side has ended. */
+        stream_shut(c);
     }
     conn_forget(w, c);
     conn_leave(w, t, c);

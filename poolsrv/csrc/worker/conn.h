@@ -39,6 +39,8 @@
  *            it, in memory or a file
  *   RUNNING  as in PARSE or BODY       pieces, c->out   none: the     running
  *                                                       deadlines'
+ *   UPGRADED given away; what comes is the application's, upgraded
+ *            the application's         as well           none (upgrade.h)
  *   WRITING  c->request holds what     c->out           send          writing
  *            came behind, if any
  *   LINGER   thrown away, to 64 MiB    with the kernel  2 s           idle
@@ -65,14 +67,15 @@
 
 typedef enum {
     CONN_FREE,
-    CONN_IDLE,    /* no byte of a request has been received */
-    CONN_PREFACE, /* its PROXY header is incomplete */
-    CONN_PARSE,   /* bytes of the next request are here */
-    CONN_HEAD,    /* the head is incomplete */
-    CONN_BODY,    /* the body is */
-    CONN_RUNNING, /* the application has it */
-    CONN_WRITING, /* the answer waits for its reader */
-    CONN_LINGER,  /* our side has ended; the client's has not */
+    CONN_IDLE,     /* no byte of a request has been received */
+    CONN_PREFACE,  /* its PROXY header is incomplete */
+    CONN_PARSE,    /* bytes of the next request are here */
+    CONN_HEAD,     /* the head is incomplete */
+    CONN_BODY,     /* the body is */
+    CONN_RUNNING,  /* the application has its request */
+    CONN_UPGRADED, /* the application has it: see upgrade.h */
+    CONN_WRITING,  /* the answer waits for its reader */
+    CONN_LINGER,   /* our side has ended; the client's has not */
 } ConnState;
 
 /* What follows an answer. */
@@ -113,6 +116,17 @@ struct Conn {
     uint64_t began;    /* when the first byte of that request was there */
 };
 
+/* The status of a request by which the application took the connection over;
+ * it can give no such status itself. */
+#define STATUS_UPGRADED 101
+
+/* Has the application taken it over? Then it may hold a descriptor of it. */
+static inline bool
+conn_is_upgraded(const Conn *c)
+{
+    return c->status == STATUS_UPGRADED;
+}
+
 /* May it go to another worker, or to the supervisor? Only while no byte of its
  * next request has been received. */
 static inline bool
@@ -123,6 +137,11 @@ conn_may_move(const Conn *c)
 
 Conn *conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item);
 void conn_close(Worker *w, Thread *t, Conn *c);
+/* No events of it from now on. Another process may hold the same connection's
+ * descriptor (a child that the application forked, the message in which it was
+ * handed back), or the application: closing ours does not take it out of our
+ * epoll set. */
+void conn_forget(Worker *w, Conn *c);
 /* Give owned connections that may move back; at most CHANNEL_BATCH. One that
  * has c->ready and bytes to read is said to wait for a thread. */
 void conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t count,

@@ -5,6 +5,7 @@
 
 #include "worker/share.h"
 #include "worker/sweep.h"
+#include "worker/upgrade.h"
 #include "worker/worker_internal.h"
 
 /* The supervisor is gone: what runs gets this long. */
@@ -31,6 +32,7 @@ drain_start(Worker *w)
         return;
     }
     atomic_store(&w->line->limit, 0);
+    upgrade_drain(w);
     w->main.now = clock_now();
     sweep_run(w, w->main.now, drain_hands_back(w));
     share_waiting(w, 0);

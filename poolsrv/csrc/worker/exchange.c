@@ -22,6 +22,7 @@
 #include "worker/preface.h"
 #include "worker/refuse.h"
 #include "worker/stream.h"
+#include "worker/upgrade.h"
 #include "worker/worker_internal.h"
 
 /* After so long a wait for a thread, a system call more does not matter. */
@@ -116,10 +117,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     histogram_add(t->row->queue, start > complete ? start - complete : 0);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
     record_show(current, r, complete);
-    atomic_store_explicit(
-        &current->sequence,
-        atomic_load_explicit(&current->sequence, memory_order_relaxed) + 1,
-        memory_order_relaxed);
+    scoreboard_next(current);
     word_set(&current->since, start);
     record_begin(t, c);
     t->conn = c;
@@ -141,7 +139,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
-    record_learn(w, r, t->now - start - t->waited);
+    record_learn(w, c, r, t->now - start - t->waited);
     conn_uncount(w, c);
     if (r->streaming && !r->ended) {
         r->ended = body_streamed_end(r, &r->next);
@@ -209,6 +207,9 @@ act_on_head(Worker *w, Thread *t, Conn *c, Request *r)
 
     r->next = body;
     if (!r->head.chunked && length <= 0) {
+        if (http1_upgrade_seen(&r->head) && upgrade_is_refused(w, r)) {
+            return refuse_request(w, t, c, 503, upgrade_refused);
+        }
         return exchange_serve(w, t, c, r, c->ready);
     }
     if (!r->head.chunked && (uint64_t)length > w->o.limits.limit_request_body) {
@@ -370,6 +371,7 @@ exchange_run(Worker *w, Thread *t, Conn *c)
             step = ending_linger(w, t, c);
             break;
         case CONN_RUNNING:
+        case CONN_UPGRADED:
         case CONN_FREE:
             break;
         }

@@ -65,7 +65,7 @@ record_show(Current *now, const Request *r, uint64_t complete)
  * the first bytes are looked at, not parsed: so what counts as the path is the
  * target as it was sent, up to its query. */
 void
-record_learn(const Worker *w, const Request *r, uint64_t took)
+record_learn(const Worker *w, const Conn *c, const Request *r, uint64_t took)
 {
     PathTimes *times = w->o.board->path_times;
     const char *base = r->buffer + r->start;
@@ -73,7 +73,7 @@ record_learn(const Worker *w, const Request *r, uint64_t took)
     const char *path = base + head->target.at;
     const char *query;
 
-    if (!path_times_learns(times, took)) {
+    if (conn_is_upgraded(c) || !path_times_learns(times, took)) {
         return;
     }
     query = memchr(path, '?', head->target.len);
@@ -88,7 +88,9 @@ record_end(Thread *t, const Conn *c, uint64_t now)
     if (class >= 1 && class <= STATUS_CLASS_COUNT) {
         word_add(&t->row->requests[class - 1], 1);
     }
-    histogram_add(t->row->duration, now - c->began);
+    if (!conn_is_upgraded(c)) { /* hours, and no answer */
+        histogram_add(t->row->duration, now - c->began);
+    }
 }
 
 Http1Asker

@@ -32,7 +32,8 @@ void record_begin(Thread *t, const Conn *c);
  * request was here. */
 void record_show(Current *now, const Request *r, uint64_t complete);
 /* Learn what requests like it take. */
-void record_learn(const Worker *w, const Request *r, uint64_t took);
+void record_learn(const Worker *w, const Conn *c, const Request *r,
+                  uint64_t took);
 /* It is answered: count it, and how long it took. */
 void record_end(Thread *t, const Conn *c, uint64_t now);
 

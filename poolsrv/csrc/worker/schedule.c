@@ -97,6 +97,12 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
     }
 }
 
+void
+schedule_left(Schedule *s)
+{
+    atomic_fetch_sub_explicit(&s->calls, 1, memory_order_relaxed);
+}
+
 bool
 schedule_wakes(const Schedule *s)
 {

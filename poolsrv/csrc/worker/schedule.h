@@ -56,6 +56,10 @@ bool schedule_runs(Schedule *s, ScheduleMeter *meter);
 void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall,
                   bool measured, uint64_t cpu, long switches);
 
+/* A call that began is none of those that are judged: it takes as long as its
+ * connection lasts. Instead of schedule_ran(). */
+void schedule_left(Schedule *s);
+
 /* A thread takes work: should it wake another, if there is one? */
 bool schedule_wakes(const Schedule *s);
 
@@ -70,7 +74,8 @@ int32_t schedule_limit(const Schedule *s, int32_t stuck);
 
 /* What the tick saw of threads that are in the same call as at the last. */
 typedef struct {
-    int32_t busy;     /* threads in a call */
+    int32_t held;     /* threads that are not there: see upgrade.h */
+    int32_t busy;     /* of the others, those in a call */
     int32_t stuck;    /* of those, in the same call as at the last tick */
     bool asleep;      /* all of those sleep rather than compute */
     int32_t parked;   /* threads that wait to be woken */

@@ -3,6 +3,7 @@
 #include "worker/stream.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -11,6 +12,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 
+#include "common/clock.h"
 #include "worker/conn.h"
 
 /* A client that is there answers each probe with one small segment. The kernel
@@ -131,6 +133,22 @@ stream_deafen(Conn *c)
 {
     c->deaf = true;
     shutdown(c->fd, SHUT_RD);
+}
+
+/* Not on a Unix socket, whose peer cannot vanish: there these calls fail. */
+void
+stream_watch_peer(const Conn *c, uint64_t timeout)
+{
+    /* Routers forget a connection after some minutes of silence. */
+    const int on = 1, idle = 60, interval = 15, count = 4;
+    const uint64_t milliseconds = timeout / CLOCK_MILLISECOND;
+    const unsigned most =
+        milliseconds < INT_MAX ? (unsigned)milliseconds : INT_MAX;
+    setsockopt(c->fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    setsockopt(c->fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &most, sizeof most);
 }
 
 /* TCP goes on receiving when its reader has shut: only its state tells. */

@@ -52,6 +52,11 @@ int stream_end(Conn *c);
 /* Whoever waits for bytes, on any thread, finds the client's end. Afterwards
  * that end says nothing of the client. */
 void stream_deafen(Conn *c);
+/* Nobody sends or receives here for a long time: the kernel asks now and then
+ * whether the peer is there, and gives up one that takes nothing of what is
+ * sent for `timeout` nanoseconds. Whoever reads or writes then finds the end.
+ */
+void stream_watch_peer(const Conn *c, uint64_t timeout);
 /* Has the client ended its side? To be asked where stream_receive gave 0. */
 bool stream_has_ended(const Conn *c);
 /* Is the connection broken, as far as can be seen without sending? From the

@@ -46,7 +46,10 @@ struct Thread {
     uint64_t looked; /* when output_look last did */
     Conn *conn;      /* whose request the application has, or had last */
     Deadline deadline;
-    void *context; /* the application's */
+    _Atomic bool upgraded; /* its call has taken `conn` over: see upgrade.h;
+                            * changes under the worker's lock */
+    int upgraded_fd;       /* the application's */
+    void *context;         /* the application's */
 };
 
 Thread *threads_at(Worker *w, uint32_t index);

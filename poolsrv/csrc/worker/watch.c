@@ -79,7 +79,8 @@ busy_threads(const Worker *w)
     int32_t busy = 0;
     uint32_t i;
     for (i = 0; i < w->o.thread_count; i++) {
-        busy += word_get(&w->threads[i].row->current.since) != 0;
+        busy += word_get(&w->threads[i].row->current.since) != 0 &&
+                !atomic_load(&w->threads[i].upgraded);
     }
     return busy;
 }
@@ -152,6 +153,10 @@ look(Worker *w, uint64_t now, bool *unseen)
         Thread *t = &w->threads[i];
         const uint64_t since = word_get(&t->row->current.since);
         const uint32_t sequence = atomic_load(&t->row->current.sequence);
+        if (atomic_load(&t->upgraded)) {
+            view.held++;
+            continue;
+        }
         if (since != 0) {
             view.busy++;
         }
@@ -178,7 +183,8 @@ look(Worker *w, uint64_t now, bool *unseen)
     }
     view.asleep = true;
     for (i = 0; view.asleep && i < w->o.thread_count; i++) {
-        if (word_get(&w->threads[i].row->current.since)) {
+        if (word_get(&w->threads[i].row->current.since) &&
+            !atomic_load(&w->threads[i].upgraded)) {
             view.asleep = is_asleep(&w->threads[i]);
         }
     }
@@ -228,7 +234,7 @@ tick(Worker *w)
     ending_tick(w);
     view = look(w, now, &unseen);
     if (!w->draining) {
-        set_places(w, view.stuck);
+        set_places(w, view.stuck + view.held);
     }
     if (schedule_tick(&w->schedule, &view, now) == TICK_WAKE) {
         wake_one(w);

@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "worker/upgrade.h"
 #include "worker/worker_internal.h"
 
 bool
@@ -80,6 +81,7 @@ leave(void *argument)
 
     w->left = true;
     descriptors_restore(&w->descriptors);
+    upgrade_leave(w);
     for (i = 0; i < places; i++) {
         Conn *c = conn_at(w, i);
         c->gone = true;

@@ -63,10 +63,11 @@ struct Worker {
     _Atomic int broken; /* an errno */
     uint64_t orphan_end;
     uint64_t swept;
-    uint32_t begun;         /* ready.begun of the last tick */
-    uint32_t *sequences;    /* [threads] at the last tick */
-    _Atomic uint32_t lost;  /* threads whose connection was taken away */
-    bool asked_for_another; /* worker, because of them */
+    _Atomic uint32_t upgraded; /* connections: threads whose call has one */
+    uint32_t begun;            /* ready.begun of the last tick */
+    uint32_t *sequences;       /* [threads] at the last tick */
+    _Atomic uint32_t lost;     /* threads whose connection was taken away */
+    bool asked_for_another;    /* worker, because of them */
     Watchdog watchdog;
 
     pthread_mutex_t side; /* guards notes, refusals and garbage */
@@ -119,6 +120,7 @@ conn_time_limit(const Worker *w, const Conn *c, ConnState state, uint64_t now)
     case CONN_FREE:
     case CONN_PARSE:
     case CONN_RUNNING:
+    case CONN_UPGRADED:
         break;
     }
     return 0;
@@ -137,6 +139,8 @@ conn_column(ConnState state)
         return SEEN_READING;
     case CONN_RUNNING:
         return SEEN_RUNNING;
+    case CONN_UPGRADED:
+        return SEEN_UPGRADED;
     case CONN_WRITING:
         return SEEN_WRITING;
     case CONN_IDLE:

@@ -80,6 +80,7 @@ app_traverse(const App *app, visitproc visit, void *arg)
     Py_VISIT(app->templates);
     Py_VISIT(app->on_error);
     Py_VISIT(app->on_left);
+    Py_VISIT(app->offer);
     return 0;
 }
 
@@ -90,6 +91,7 @@ app_clear(App *app)
     Py_CLEAR(app->templates);
     Py_CLEAR(app->on_error);
     Py_CLEAR(app->on_left);
+    Py_CLEAR(app->offer);
 }
 
 void

@@ -16,6 +16,7 @@
 #include "worker/output.h"
 #include "worker/overdue.h"
 #include "worker/schedule.h"
+#include "worker/upgrade.h"
 
 /* What a thread keeps of its buffer for answers. */
 #define OUT_KEPT 262144
@@ -67,6 +68,12 @@ report(Context *x)
         PyErr_Clear(); /* it was told of when it was raised */
         return;
     }
+    /* Some libraries tell servers by it that they have taken the connection. */
+    if (conn_is_upgraded(x->conn) &&
+        PyErr_ExceptionMatches(PyExc_ConnectionError)) {
+        PyErr_Clear();
+        return;
+    }
     word_add(x->thread->row->failed, 1);
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
@@ -112,6 +119,10 @@ end_request(Context *x, StartResponse *sr)
         input_shut(x->input);
         wait_until_empty(x, x->reading);
         input_clear(x->input);
+    }
+    if (x->takeover) {
+        takeover_end(x->takeover);
+        x->takeover = NULL;
     }
     if (sr) {
         sr->context = NULL;
@@ -222,9 +233,13 @@ serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
     if (measured) {
         after = usage();
     }
-    schedule_ran(worker_schedule(t->worker), &t->meter, wall, measured,
-                 after.cpu - before.cpu, after.switches - before.switches);
-    word_add(t->row->application_time, wall);
+    if (conn_is_upgraded(c)) {
+        upgrade_end(t);
+    } else {
+        schedule_ran(worker_schedule(t->worker), &t->meter, wall, measured,
+                     after.cpu - before.cpu, after.switches - before.switches);
+        word_add(t->row->application_time, wall);
+    }
     if (t->out.size) {
         output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL, NULL,
                     output_last(c));

@@ -290,6 +290,9 @@ environ_new(Context *x)
     if (forwarded && set_forwarded(x, environ, &said, base) < 0) {
         goto failed;
     }
+    if (http1_upgrade_seen(head) && takeover_offer(x, environ) < 0) {
+        goto failed;
+    }
     return environ;
 failed:
     Py_DECREF(environ);

@@ -51,7 +51,9 @@
     X(content_type, "CONTENT_TYPE")       \
     X(content_length, "CONTENT_LENGTH")   \
     X(wsgi_input, "wsgi.input")           \
-    X(request_id, "poolsrv.request_id")
+    X(request_id, "poolsrv.request_id")   \
+    X(socket, "poolsrv.socket")           \
+    X(werkzeug_socket, "werkzeug.socket")
 
 typedef struct {
 #define X(member, key) PyObject *member;
@@ -82,6 +84,7 @@ typedef struct {
     PyObject *templates; /* tuple of dicts, a listener's each; no wsgi.errors */
     PyObject *on_error;  /* called with the exception and (id, method, path) */
     PyObject *on_left;   /* called with the exception or None: never returns */
+    PyObject *offer;     /* makes a socket of a takeover */
     EnvironKeys keys;
     FileTypes files;
     ForwardedFamily forwarded; /* what trusted proxies speak */
@@ -134,6 +137,7 @@ typedef struct Context {
     StartResponse *start_response; /* kept for the next request if it is free */
     PyObject *input;
     PyObject *set_timeout;
+    PyObject *takeover;                  /* of this request, or NULL */
     PyObject *values[HTTP1_KNOWN_COUNT]; /* the last value of each field */
     PyObject *target;                    /* and of the request target */
     struct {
@@ -222,6 +226,13 @@ StartResponse *start_response_new(Context *x);
 /* set_timeout.c: environ["poolsrv.set_timeout"] of a thread. */
 PyObject *set_timeout_new(Context *x);
 void set_timeout_end(PyObject *object);
+
+/* takeover.c: what the application has in environ to take the connection over,
+ * if the client asked for another protocol. */
+/* Put it there. 0, or -1 and exception. */
+int takeover_offer(Context *x, PyObject *environ);
+/* The request is over. */
+void takeover_end(PyObject *object);
 
 /* file_wrapper.c */
 int file_types_init(FileTypes *types);
