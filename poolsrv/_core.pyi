@@ -31,6 +31,10 @@ EVENT_NEWS: Final[int]
 EVENT_DRAINED: Final[int]
 EVENT_REFUSED: Final[int]
 
+# Family, bits and bytes.
+_Network: TypeAlias = tuple[int, int, bytes]
+# (host, path, kind, application, folder, group, status, allowed); -1: none.
+_Mount: TypeAlias = tuple[bytes, bytes, str, int, int, int, int, tuple[_Network, ...]]
 # (EVENT_READABLE, token), (EVENT_NEWS, slot, news, text), (EVENT_DRAINED,) or
 # (EVENT_REFUSED, text)
 _Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | tuple[int, str]
@@ -96,13 +100,14 @@ class Reactor:
         signals: int,
         dump_signal: int,
         dump: int,
-        application: Callable[..., Any],
+        applications: tuple[Callable[..., Any], ...],
+        mounts: tuple[_Mount, ...],
         templates: tuple[dict[str, object], ...],
         on_error: Callable[[BaseException | None, str, str, str], object],
         on_left: Callable[[BaseException | None], object],
         offer: Callable[[Callable[[], tuple[int, bytes]]], object],
         options: Mapping[str, object],
-        trusted: tuple[tuple[int, int, bytes], ...],
+        trusted: tuple[_Network, ...],
         access_log: int,
     ) -> Reactor: ...
     def serve(self, index: int, errors: object, /) -> None: ...

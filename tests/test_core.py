@@ -335,7 +335,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "signals": quiet[1],
         "dump_signal": 0,
         "dump": -1,
-        "application": hello,
+        "applications": (hello,),
+        "mounts": (),
         "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
         "on_error": print,
         "on_left": print,
@@ -365,6 +366,13 @@ def quiet() -> Iterator[tuple[int, int]]:
         ({"lifeline": -1}, OSError),
         ({"trusted": ((socket.AF_INET, 33, bytes(4)),)}, ValueError),
         ({"trusted": ((socket.AF_INET, 8, bytes(16)),)}, ValueError),
+        ({"applications": ()}, ValueError),
+        ({"mounts": ((b"", b"", "application", 1, -1, 0, 0, ()),)}, ValueError),
+        ({"mounts": ((b"", b"", "application", -1, -1, 0, 0, ()),)}, ValueError),
+        ({"mounts": ((b"", b"", "folder", 0, -1, 0, 0, ()),)}, ValueError),
+        ({"mounts": ((b"", b"", "unheard of", 0, -1, 0, 0, ()),)}, ValueError),
+        ({"mounts": ((b"", b"", "application", 0, -1, 0, 0, ((2, 33, bytes(4)),)),)}, ValueError),
+        ({"mounts": (("", "", "application", 0, -1, 0, 0, ()),)}, TypeError),
         ({"unheard_of": 1}, TypeError),
     ],
     ids=str,
@@ -505,7 +513,9 @@ def in_one_process(
         dispatcher.channel(0, ours.fileno(), theirs.fileno())
         dispatcher.watch(order, 0)
         dispatcher.enable(0, True)
-        chosen = options(theirs, (quiet[0], signals), application=application, bell=dispatcher.bell)
+        chosen = options(
+            theirs, (quiet[0], signals), applications=(application,), bell=dispatcher.bell
+        )
         reactor = _core.Reactor(board, 0, **chosen)
         server = Server(
             listener.getsockname(), board, dispatcher, reactor, order=order, signals=signals

@@ -77,34 +77,31 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(CHOICE, log_format, LOG_FORMATS(OPTION_TEXT))
 
 /* What a worker acts on as it reads, writes and logs. */
-#define WORKER_OPTIONS(O)                             \
-    O(COUNT, limit_request_line, "")                  \
-    O(COUNT, limit_request_fields, "")                \
-    O(COUNT, limit_request_field_size, "")            \
-    O(BOUND, limit_request_body, "")                  \
-    O(BYTES, body_buffer, "")                         \
-    O(SWITCH, request_buffering, "")                  \
-    O(BYTES, response_buffer, "")                     \
-    O(BOUND, worker_buffer, "")                       \
-    O(COUNT, keep_alive_requests, "")                 \
-    O(SECONDS, header_timeout, "")                    \
-    O(SECONDS, body_timeout, "")                      \
-    O(BYTES, body_min_rate, "")                       \
-    O(SECONDS, send_timeout, "")                      \
-    O(SECONDS, request_timeout, "")                   \
-    O(SECONDS, interrupt_timeout, "")                 \
-    O(SECONDS, watchdog_timeout, "")                  \
-    O(BYTES, send_min_rate, "")                       \
-    O(SECONDS, keep_alive_timeout, "")                \
-    O(COUNT, upgraded_connections, "")                \
-    O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT)) \
-    O(SWITCH, server_header, "")                      \
-    O(SWITCH, date_header, "")                        \
+#define WORKER_OPTIONS(O)                                      \
+    O(COUNT, limit_request_line, "")                           \
+    O(COUNT, limit_request_fields, "")                         \
+    O(COUNT, limit_request_field_size, "")                     \
+    O(BOUND, limit_request_body, "")                           \
+    O(BYTES, body_buffer, "")                                  \
+    O(SWITCH, request_buffering, "")                           \
+    O(BYTES, response_buffer, "")                              \
+    O(BOUND, worker_buffer, "")                                \
+    O(COUNT, keep_alive_requests, "")                          \
+    O(SECONDS, header_timeout, "")                             \
+    O(SECONDS, body_timeout, "")                               \
+    O(BYTES, body_min_rate, "")                                \
+    O(SECONDS, send_timeout, "")                               \
+    O(SECONDS, request_timeout, "")                            \
+    O(SECONDS, interrupt_timeout, "")                          \
+    O(SECONDS, watchdog_timeout, "")                           \
+    O(BYTES, send_min_rate, "")                                \
+    O(SECONDS, keep_alive_timeout, "")                         \
+    O(COUNT, upgraded_connections, "")                         \
+    O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT))          \
+    O(SWITCH, server_header, "")                               \
+    O(SWITCH, date_header, "")                                 \
+    O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT))      \
+    O(CHOICES, forwarded_fields, FORWARDED_PARTS(OPTION_TEXT)) \
     O(CHOICE, log_format, LOG_FORMATS(OPTION_TEXT))
-
-/* What environ depends on. */
-#define APPLICATION_OPTIONS(O)                            \
-    O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT)) \
-    O(CHOICES, forwarded_fields, FORWARDED_PARTS(OPTION_TEXT))
 
 #endif

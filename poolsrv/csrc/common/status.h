@@ -5,10 +5,13 @@
 /* RFC 9110 section 15, and 431 of RFC 6585. X(status, phrase) */
 #define STATUS_PHRASES(X)                     \
     X(400, "Bad Request")                     \
+    X(403, "Forbidden")                       \
+    X(404, "Not Found")                       \
     X(408, "Request Timeout")                 \
     X(413, "Content Too Large")               \
     X(414, "URI Too Long")                    \
     X(417, "Expectation Failed")              \
+    X(421, "Misdirected Request")             \
     X(431, "Request Header Fields Too Large") \
     X(500, "Internal Server Error")           \
     X(501, "Not Implemented")                 \

@@ -161,9 +161,8 @@ core_add_options(PyObject *module)
 {
 #define NAME(kind, name, values) #name,
     static const char *const names[] = {
-        SUPERVISOR_OPTIONS(NAME)  //
-        WORKER_OPTIONS(NAME)      //
-        APPLICATION_OPTIONS(NAME) //
+        SUPERVISOR_OPTIONS(NAME) //
+        WORKER_OPTIONS(NAME)     //
     };
 #undef NAME
     PyObject *all = PyFrozenSet_New(NULL);

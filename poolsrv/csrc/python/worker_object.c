@@ -201,24 +201,25 @@ static PyObject *
 reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "board",   "slot",        "channel",   "bell",       "lifeline",
-        "signals", "application", "templates", "on_error",   "on_left",
-        "offer",   "options",     "trusted",   "access_log", "dump_signal",
-        "dump",    NULL};
+        "board",       "slot",         "channel", "bell",      "lifeline",
+        "signals",     "applications", "mounts",  "templates", "on_error",
+        "on_left",     "offer",        "options", "trusted",   "access_log",
+        "dump_signal", "dump",         NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
-    PyObject *board, *application, *templates, *on_error, *on_left, *offer,
-        *given, *trusted;
+    PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
+        *offer, *given, *trusted;
     int access_log_fd;
     ReactorObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiOO!OOOOO!iii:Reactor", names, &board,
+            args, keywords, "OI$iiiiO!O!O!OOOOO!iii:Reactor", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
-            &options.signals, &application, &PyTuple_Type, &templates,
-            &on_error, &on_left, &offer, &given, &PyTuple_Type, &trusted,
-            &access_log_fd, &options.dump_signal, &options.dump)) {
+            &options.signals, &PyTuple_Type, &applications, &PyTuple_Type,
+            &mounts, &PyTuple_Type, &templates, &on_error, &on_left, &offer,
+            &given, &PyTuple_Type, &trusted, &access_log_fd,
+            &options.dump_signal, &options.dump)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -239,7 +240,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->thread_count = options.thread_count;
     self->board = Py_NewRef(board);
     self->app.state = state;
-    self->app.callable = Py_NewRef(application);
+    self->app.callables = Py_NewRef(applications);
     self->app.templates = Py_NewRef(templates);
     self->app.on_error = Py_NewRef(on_error);
     self->app.on_left = Py_NewRef(on_left);
@@ -256,10 +257,11 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (core_read_options(given, worker_rows,
                           sizeof worker_rows / sizeof worker_rows[0],
                           &options.limits) < 0 ||
-        app_init(&self->app, given, trusted) < 0) {
+        app_init(&self->app, &options.limits, trusted, mounts) < 0) {
         goto failed;
     }
     options.trusted = self->app.trusted;
+    options.mounts = self->app.mounts.table;
     self->worker = worker_new(&options);
     if (self->worker == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -328,8 +330,9 @@ static PyMethodDef reactor_methods[] = {
 
 static PyType_Slot reactor_slots[] = {
     {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
-                "application, templates, on_error, on_left, offer, options, "
-                "trusted, access_log, dump_signal, dump)\n\n"
+                "applications, mounts, templates, on_error, on_left, offer, "
+                "options, trusted, "
+                "access_log, dump_signal, dump)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values. Descriptors stay the caller's."},

@@ -81,7 +81,7 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
         own->start = 0;
         own->size = rest;
         conn_request_free(c);
-        http1_head_init(&own->head, own->fields);
+        request_begin(own);
         c->began = t->now;
         conn_set_state(w, t, c, CONN_PARSE);
         return STEP_AGAIN;
@@ -106,6 +106,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     /* It has looked at the clock since it polled, woke or ended the last one;
      * between lie a recv and a parse, some 2 us that are no waiting. */
     const uint64_t start = t->now;
+    const Handler *handler = r->route.found ? r->route.handler : w->o.handler;
     uint64_t returned;
 
     conn_count(w, c);
@@ -119,11 +120,11 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     record_show(current, r, complete);
     scoreboard_next(current);
     word_set(&current->since, start);
-    record_begin(t, c);
+    record_begin(t, c, r);
     t->conn = c;
     watch_arm(w);
 
-    w->o.handler->serve(w->o.handler->argument, t, c, r);
+    handler->serve(handler->argument, t, c, r);
     returned = t->now;
     pieces_flush(t, c, output_last(c));
     if (c->out && worker_is_full(w)) {
@@ -206,11 +207,17 @@ act_on_head(Worker *w, Thread *t, Conn *c, Request *r)
     const int64_t length = r->head.content_length;
 
     r->next = body;
+    if ((r->head.seen | HTTP1_BIT(HTTP1_OTHER)) & w->routed) {
+        route_find(w, c, r);
+    }
     if (!r->head.chunked && length <= 0) {
         if (http1_upgrade_seen(&r->head) && upgrade_is_refused(w, r)) {
             return refuse_request(w, t, c, 503, upgrade_refused);
         }
         return exchange_serve(w, t, c, r, c->ready);
+    }
+    if (r->route.status != 0) {
+        return refuse_request(w, t, c, r->route.status, r->route.words);
     }
     if (!r->head.chunked && (uint64_t)length > w->o.limits.limit_request_body) {
         return refuse_request(w, t, c, 413, request_too_large);
@@ -325,7 +332,7 @@ begin(Worker *w, Thread *t, Conn *c)
     c->began = c->ready;
     r->start = 0;
     r->size = (uint32_t)n;
-    http1_head_init(&r->head, r->fields);
+    request_begin(r);
     return parse(w, t, c, r);
 }
 

@@ -25,11 +25,11 @@ make_id(const Worker *w, Thread *t)
 }
 
 void
-record_begin(Thread *t, const Conn *c)
+record_begin(Thread *t, const Conn *c, const Request *r)
 {
     Record *record = &t->record;
     make_id(t->worker, t);
-    record->client = c->item.client;
+    record->client = r->route.forwarded ? r->route.said.client : c->item.client;
     record->reason = NULL;
     record->body_size = 0;
 }

@@ -26,7 +26,7 @@ typedef struct {
 } Record;
 
 /* A request begins that came on `c`. */
-void record_begin(Thread *t, const Conn *c);
+void record_begin(Thread *t, const Conn *c, const Request *r);
 
 /* Show what runs here now to those who look; `complete` is when all of the
  * request was here. */

@@ -10,24 +10,51 @@
 #include "worker/output.h"
 #include "worker/worker_internal.h"
 
+/* Put the answer into t->out; does the connection stay open? */
+static bool
+write_refusal(Thread *t, Conn *c, const Request *r, bool may_keep, int status,
+              const char *words)
+{
+    char text[160];
+    const int size = snprintf(text, sizeof text, "%d %s: %s", status,
+                              status_phrase(status), words);
+    Http1Asker asker = record_asker(t, c, r);
+
+    asker.may_keep &= may_keep;
+    t->record.reason = words;
+    t->record.body_size = asker.is_head ? 0 : size + 1;
+    c->status = (uint16_t)status;
+    t->out.size = 0;
+    word_add(&t->row->refused[scoreboard_refused(status)], 1);
+    return http1_answer_own(&t->out, &asker, status, "", text);
+}
+
+/* A complete request that goes nowhere: what the settings say of it is no news,
+ * so the log has no warning. */
+static void
+serve_refusal(void *argument, Thread *t, Conn *c, Request *r)
+{
+    (void)argument;
+    if (write_refusal(t, c, r, true, r->route.status, r->route.words)) {
+        c->ending = ENDING_KEEP;
+    }
+    t->now = clock_now();
+    output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL, NULL,
+                output_last(c));
+    t->out.size = 0;
+}
+
+const Handler refuse_handler = {.serve = serve_refusal};
+
 Step
 refuse_request(Worker *w, Thread *t, Conn *c, int status, const char *words)
 {
     const Request *r = c->request ? c->request : &t->request;
-    char text[160];
-    const int size = snprintf(text, sizeof text, "%d %s: %s", status,
-                              status_phrase(status), words);
-
-    record_begin(t, c);
-    t->record.reason = words;
-    t->record.body_size = r->head.is_head ? 0 : size + 1;
-    c->status = (uint16_t)status;
-    Http1Asker asker = record_asker(t, c, r);
-    asker.may_keep = false;
-    t->out.size = 0;
-    http1_answer_own(&t->out, &asker, status, "", text);
-    word_add(&t->row->refused[scoreboard_refused(status)], 1);
-    notes_refused(w, status, words);
+    record_begin(t, c, r);
+    write_refusal(t, c, r, false, status, words);
+    if (r->route.status != status) {
+        notes_refused(w, status, words);
+    }
     access_log_write(t, c, r, clock_now() - c->began);
     const int sent = output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL,
                                  NULL, STREAM_MORE);

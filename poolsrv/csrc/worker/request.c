@@ -106,6 +106,7 @@ request_adopt(Worker *w, Conn *c, Request *r)
     memcpy(own->fields, r->fields, fields * sizeof *own->fields);
     own->head = r->head;
     own->head.fields = own->fields;
+    own->route = r->route;
     own->size = size;
     c->request = own;
     return own;

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "protocol/http1.h"
+#include "worker/route.h"
 #include "worker/worker.h"
 
 /* Bytes that one recv asks for, and a thread's buffer for heads. */
@@ -15,6 +16,7 @@
  * spans count from `buffer + start`. */
 struct Request {
     Http1Head head;
+    Route route; /* once the head is complete */
     Http1Field *fields;
     char *buffer;
     uint32_t start; /* of this request: pipelined ones came before */
@@ -54,5 +56,15 @@ uint32_t request_larger(uint32_t size);
 Request *request_adopt(Worker *w, Conn *c, Request *r);
 /* Until when the next bytes of the body must have come. */
 uint64_t request_body_deadline(const Worker *w, const Request *r, uint64_t now);
+
+/* Its bytes, from `start` on, are those of another request. */
+static inline void
+request_begin(Request *r)
+{
+    http1_head_init(&r->head, r->fields);
+    if (r->route.found) {
+        r->route = (Route){.found = false};
+    }
+}
 
 #endif

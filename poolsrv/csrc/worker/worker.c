@@ -129,6 +129,9 @@ worker_new(const WorkerOptions *options)
         .field_size = options->limits.limit_request_field_size,
         .head = REQUEST_BUFFER - 1,
     };
+    w->believed = forwarded_fields((ForwardedFamily)options->limits.forwarded,
+                                   options->limits.forwarded_fields);
+    w->routed = w->believed | (options->mounts ? HTTP1_BIT(HTTP1_OTHER) : 0);
     w->line = &options->board->loads[options->slot];
     w->leader = LEADER_NONE;
     /* Now, while no application can change the environment under us. */

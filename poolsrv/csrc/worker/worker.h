@@ -7,12 +7,12 @@
  * A header for each file says what the others may call: threads.h (who polls
  * and serves), conn.h (connections and their states), exchange.h (what is said
  * on one), preface.h, request.h, body_kept.h, body_streamed.h (bytes in),
- * output.h, pieces.h (bytes out), refuse.h (errors), watch.h (the main
- * thread), sweep.h (its look at time limits), share.h (at what waits), drain.h
- * (the end), deadline.h, overdue.h, watchdog.h (applications that hang),
- * notes.h (what is to be logged), schedule.h (how many threads). An application
- * needs conn.h, request.h, threads.h and what it calls. worker_internal.h is
- * for this folder alone.
+ * output.h, pieces.h (bytes out), route.h (where to), refuse.h (errors),
+ * watch.h (the main thread), sweep.h (its look at time limits), share.h (at
+ * what waits), drain.h (the end), deadline.h, overdue.h, watchdog.h
+ * (applications that hang), notes.h (what is to be logged), schedule.h (how
+ * many threads). An application needs conn.h, request.h, threads.h and what it
+ * calls. worker_internal.h is for this folder alone.
  */
 #ifndef POOLSRV_WORKER_H
 #define POOLSRV_WORKER_H
@@ -22,6 +22,7 @@
 
 #include "common/address.h"
 #include "common/log_file.h"
+#include "common/mounts.h"
 #include "common/options.h"
 #include "common/scoreboard.h"
 #include "protocol/http1.h"
@@ -54,7 +55,9 @@ typedef struct {
     WorkerLimits limits;
     uint64_t id_prefix; /* of request ids: random */
     LogFile access_log;
-    const struct Handler *handler; /* of every request */
+    const struct Handler *handler; /* of requests for applications */
+    const struct Handler *files;   /* of those for folders, if there are any */
+    const Mounts *mounts; /* NULL: one application, which is at every path */
 } WorkerOptions;
 
 /* Descriptors and networks stay the caller's. NULL and errno on failure. */

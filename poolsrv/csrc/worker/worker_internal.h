@@ -29,6 +29,9 @@ typedef enum {
 struct Worker {
     WorkerOptions o;
     Http1Limits head_limits; /* of `o`, as the parser takes them */
+    uint64_t believed;       /* fields of trusted proxies, HTTP1_BIT each */
+    uint64_t routed; /* and that of HTTP1_OTHER, which stands for any request,
+                      * if there are mounts: whose route is looked for */
     LoadLine *line;
     int epoll; /* connections, the channel, `nudge` */
     int nudge; /* eventfd: each ring gets the leader out of its wait */

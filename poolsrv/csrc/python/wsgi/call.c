@@ -157,6 +157,14 @@ end_interruption(Context *x)
     }
 }
 
+static PyObject *
+application_of(const Context *x)
+{
+    const Mount *mount = x->request->route.mount;
+    return PyTuple_GET_ITEM(x->app->callables,
+                            mount ? (Py_ssize_t)mount->application : 0);
+}
+
 static void
 call(Context *x)
 {
@@ -172,7 +180,7 @@ call(Context *x)
     arguments[2] = (PyObject *)sr;
     deadline_begin(&x->thread->deadline);
     if (sr) {
-        result = PyObject_Vectorcall(x->app->callable, arguments + 1,
+        result = PyObject_Vectorcall(application_of(x), arguments + 1,
                                      2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         context_stay(x);
     }

@@ -95,31 +95,41 @@ add_field(Context *x, PyObject *environ, const char *base,
     return result;
 }
 
-/* SCRIPT_NAME is the prefix that a proxy serves us under. Some proxies cut it
- * off the path, some do not: PATH_INFO never has it. */
+/* Where the application is: the prefix that a proxy serves us under, and the
+ * path of the mount. */
 static int
-set_prefix(Context *x, PyObject *environ, const char *prefix, size_t size)
+set_script_name(Context *x, PyObject *environ, const Route *route,
+                const char *base)
 {
-    const EnvironKeys *keys = &x->app->keys;
-    PyObject *path = PyObject_GetItem(environ, keys->path_info);
-    const char *text;
-    Py_ssize_t rest;
-    int result = 0;
+    PyObject *key = x->app->keys.script_name, *name = NULL;
+    if (route->mount && route->mount->path.size) {
+        name = PyTuple_GET_ITEM(x->app->mounts.names,
+                                (Py_ssize_t)route->mount->number);
+    }
+    if (!route->forwarded || route->said.prefix.len == 0) {
+        return name ? PyDict_SetItem(environ, key, name) : 0;
+    }
+    PyObject *prefix =
+        text_latin1(base + route->said.prefix.at, route->said.prefix.len);
+    if (prefix && name) {
+        PyUnicode_Append(&prefix, name);
+    }
+    return set(environ, key, prefix);
+}
 
-    if (path == NULL) {
+/* The path, of which SCRIPT_NAME is the beginning and PATH_INFO the rest. */
+static int
+set_path(Context *x, PyObject *environ, const Route *route, const char *base,
+         Http1Span path)
+{
+    path.at += route->cut;
+    path.len -= route->cut;
+    if ((path.len != 1 || base[path.at] != '/') &&
+        set(environ, x->app->keys.path_info,
+            text_path(base + path.at, path.len)) < 0) {
         return -1;
     }
-    text = (const char *)PyUnicode_1BYTE_DATA(path);
-    rest = PyUnicode_GET_LENGTH(path) - (Py_ssize_t)size;
-    if (rest >= 0 && memcmp(text, prefix, size) == 0 &&
-        (rest == 0 || text[size] == '/')) {
-        result = set(environ, keys->path_info,
-                     text_latin1(text + size, (size_t)rest));
-    }
-    Py_DECREF(path);
-    return result < 0
-               ? -1
-               : set(environ, keys->script_name, text_latin1(prefix, size));
+    return route->found ? set_script_name(x, environ, route, base) : 0;
 }
 
 static int
@@ -162,10 +172,7 @@ set_forwarded(Context *x, PyObject *environ, const Forwarded *said,
     if (said->port_missing && set_host(x, environ, host, said) < 0) {
         return -1;
     }
-    return said->prefix.len == 0
-               ? 0
-               : set_prefix(x, environ, base + said->prefix.at,
-                            said->prefix.len);
+    return 0;
 }
 
 /* The client speaks TLS with a proxy that has told us: under the names that
@@ -214,8 +221,7 @@ environ_new(Context *x)
      * which is what frameworks ask for; and what speaks for a client is worth
      * nothing unless a trusted proxy said it. */
     uint64_t hidden = HTTP1_BIT(HTTP1_TRANSFER_ENCODING) | FORWARDED_ANY;
-    Forwarded said;
-    bool forwarded;
+    const Route *route = &r->route;
     PyObject *environ;
     uint32_t i;
 
@@ -227,13 +233,7 @@ environ_new(Context *x)
     if (environ == NULL) {
         return NULL;
     }
-    forwarded = (head->seen & x->app->believed) != 0 &&
-                item->preface != PREFACE_UNNAMED &&
-                address_within(&item->client, &x->app->trusted);
-    if (forwarded) {
-        forwarded_read(&said, x->app->forwarded, x->app->forwarded_parts, head,
-                       base, &x->app->trusted, &item->client);
-        x->thread->record.client = said.client;
+    if (route->forwarded) {
         hidden &= ~x->app->believed;
     }
     if (set(environ, keys->request_id, text_request_id(x)) < 0 ||
@@ -253,9 +253,8 @@ environ_new(Context *x)
             text_latin1(base + head->method.at, head->method.len)) < 0) {
         goto failed;
     }
-    if ((head->path.len != 1 || base[head->path.at] != '/') &&
-        set(environ, keys->path_info,
-            text_path(base + head->path.at, head->path.len)) < 0) {
+    if ((route->found || head->path.len != 1 || base[head->path.at] != '/') &&
+        set_path(x, environ, route, base, head->path) < 0) {
         goto failed;
     }
     if (head->query.len &&
@@ -287,7 +286,7 @@ environ_new(Context *x)
     if (item->tls.version != TLS_NONE && set_tls(x, environ, &item->tls) < 0) {
         goto failed;
     }
-    if (forwarded && set_forwarded(x, environ, &said, base) < 0) {
+    if (route->forwarded && set_forwarded(x, environ, &route->said, base) < 0) {
         goto failed;
     }
     if (http1_upgrade_seen(head) && takeover_offer(x, environ) < 0) {

@@ -7,6 +7,7 @@
 #include "common/buffer.h"
 #include "protocol/forwarded.h"
 #include "protocol/http1_answer.h"
+#include "python/mount_table.h"
 #include "worker/conn.h"
 #include "worker/deadline.h"
 #include "worker/handler.h"
@@ -77,20 +78,19 @@ typedef struct {
     int64_t size;
 } FileSpan;
 
-/* One worker's application, shared by its threads. */
+/* One worker's applications, shared by its threads. */
 typedef struct {
     CoreState *state;
-    PyObject *callable;
+    PyObject *callables; /* tuple: the applications */
+    MountTable mounts;   /* where they are */
     PyObject *templates; /* tuple of dicts, a listener's each; no wsgi.errors */
     PyObject *on_error;  /* called with the exception and (id, method, path) */
     PyObject *on_left;   /* called with the exception or None: never returns */
     PyObject *offer;     /* makes a socket of a takeover */
     EnvironKeys keys;
     FileTypes files;
-    ForwardedFamily forwarded; /* what trusted proxies speak */
-    uint32_t forwarded_parts;  /* FORWARDED_BIT each */
-    Networks trusted;          /* proxies; the items are ours */
-    uint64_t believed;         /* fields of trusted peers, HTTP1_BIT each */
+    Networks trusted;  /* proxies; the items are ours */
+    uint64_t believed; /* fields of trusted peers, HTTP1_BIT each */
 } App;
 
 /* One thread at a time reads a request's body, and one writes its answer:
@@ -253,7 +253,8 @@ int response_send(Context *x, StartResponse *sr, PyObject *result);
 void response_fail(Context *x, StartResponse *sr);
 
 /* app.c: its callables are set before. */
-int app_init(App *app, PyObject *options, PyObject *trusted);
+int app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
+             PyObject *mounts);
 int app_traverse(const App *app, visitproc visit, void *arg);
 void app_clear(App *app);
 void app_free(App *app);

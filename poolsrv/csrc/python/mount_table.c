@@ -1,0 +1,158 @@
+/* Binding: mounts and networks from tuples. */
+#include "python/mount_table.h"
+
+#include <string.h>
+
+int
+networks_read(PyObject *tuple, Networks *networks)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    Network *items = PyMem_Calloc((size_t)count + 1, sizeof *items);
+
+    if (items == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *networks = (Networks){.items = items};
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const char *bytes;
+        Py_ssize_t size;
+        if (!PyArg_ParseTuple(PyTuple_GET_ITEM(tuple, i), "bby#:network",
+                              &items[i].family, &items[i].bits, &bytes,
+                              &size)) {
+            return -1;
+        }
+        if ((size_t)size != address_size(items[i].family) ||
+            items[i].bits > size * 8) {
+            PyErr_SetString(PyExc_ValueError, "not a network");
+            return -1;
+        }
+        memcpy(items[i].bytes, bytes, (size_t)size);
+        networks->count++;
+    }
+    return 0;
+}
+
+void
+networks_clear(Networks *networks)
+{
+    PyMem_Free((void *)networks->items);
+    *networks = (Networks){0};
+}
+
+/* MOUNT_KIND_COUNT for what is none. */
+static MountKind
+kind_of(const char *text)
+{
+    static const char *const names[MOUNT_KIND_COUNT] = {
+#define X(name, text) [name] = text,
+        MOUNT_KINDS(X)
+#undef X
+    };
+    int kind = 0;
+    while (kind < MOUNT_KIND_COUNT && strcmp(text, names[kind]) != 0) {
+        kind++;
+    }
+    return (MountKind)kind;
+}
+
+/* The texts of `mount` stay those of the tuple. */
+static int
+read_mount(PyObject *item, Py_ssize_t applications, Mount *mount,
+           Networks *allowed)
+{
+    const char *host, *path, *text;
+    Py_ssize_t host_size, path_size;
+    int application, folder, group, status;
+    PyObject *networks;
+
+    if (!PyArg_ParseTuple(item, "y#y#siiiiO!:mount", &host, &host_size, &path,
+                          &path_size, &text, &application, &folder, &group,
+                          &status, &PyTuple_Type, &networks)) {
+        return -1;
+    }
+    const MountKind kind = kind_of(text);
+    if (kind == MOUNT_KIND_COUNT || application >= applications ||
+        (kind == MOUNT_APPLICATION && application < 0) ||
+        (kind == MOUNT_FOLDER && folder < 0) || group != 0 || status < 0 ||
+        status > 999 || host_size > UINT16_MAX || path_size > UINT16_MAX) {
+        PyErr_SetString(PyExc_ValueError, "not a mount");
+        return -1;
+    }
+    if (networks_read(networks, allowed) < 0) {
+        return -1;
+    }
+    *mount = (Mount){
+        .host = {.text = host, .size = (uint32_t)host_size},
+        .path = {.text = path, .size = (uint32_t)path_size},
+        .kind = kind,
+        .number = mount->number,
+        .application = application < 0 ? MOUNT_NONE : (uint32_t)application,
+        .folder = folder < 0 ? MOUNT_NONE : (uint32_t)folder,
+        .group = (uint16_t)group,
+        .status = (uint16_t)status,
+        .allowed = *allowed,
+    };
+    return 0;
+}
+
+int
+mount_table_read(PyObject *tuple, Py_ssize_t applications, MountTable *t)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    Mount *mounts = NULL;
+    int result = -1;
+
+    if (applications == 0 && count == 0) {
+        PyErr_SetString(PyExc_ValueError, "nothing is mounted");
+        return -1;
+    }
+    if (count == 0) {
+        return 0;
+    }
+    mounts = PyMem_Calloc((size_t)count, sizeof *mounts);
+    t->allowed = PyMem_Calloc((size_t)count, sizeof *t->allowed);
+    t->names = PyTuple_New(count);
+    if (mounts == NULL || t->allowed == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (t->names == NULL) {
+        goto done;
+    }
+    t->count = count;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        mounts[i].number = (uint32_t)i;
+        if (read_mount(PyTuple_GET_ITEM(tuple, i), applications, &mounts[i],
+                       &t->allowed[i]) < 0) {
+            goto done;
+        }
+        PyObject *name = PyUnicode_DecodeLatin1(
+            mounts[i].path.text, (Py_ssize_t)mounts[i].path.size, NULL);
+        if (name == NULL) {
+            goto done;
+        }
+        PyTuple_SET_ITEM(t->names, i, name);
+    }
+    t->table = mounts_new(mounts, (uint32_t)count);
+    if (t->table == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    result = 0;
+done:
+    PyMem_Free(mounts);
+    return result;
+}
+
+void
+mount_table_clear(MountTable *t)
+{
+    mounts_free(t->table);
+    Py_XDECREF(t->names);
+    for (Py_ssize_t i = 0; i < t->count; i++) {
+        networks_clear(&t->allowed[i]);
+    }
+    PyMem_Free(t->allowed);
+    *t = (MountTable){0};
+}

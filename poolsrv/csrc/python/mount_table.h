@@ -1,0 +1,27 @@
+/* Mounts and networks, as Python gives them to a worker. */
+#ifndef POOLSRV_MOUNT_TABLE_H
+#define POOLSRV_MOUNT_TABLE_H
+
+#include "python/core.h"
+
+#include "common/mounts.h"
+
+typedef struct {
+    Mounts *table;     /* NULL: one application, which is at every path */
+    PyObject *names;   /* tuple: the SCRIPT_NAME of each mount, by number */
+    Networks *allowed; /* [count], whose items are ours */
+    Py_ssize_t count;
+} MountTable;
+
+/* A tuple of (host, path, kind, application, folder, group, status, allowed),
+ * where -1 stands for none, and host and path are bytes. It may be empty, and
+ * then there is no table. 0, or -1 and exception; clear it in either case. */
+int mount_table_read(PyObject *tuple, Py_ssize_t applications, MountTable *t);
+void mount_table_clear(MountTable *t);
+
+/* A tuple of (family, bits, bytes). 0, or -1 and exception; clear them in
+ * either case. */
+int networks_read(PyObject *tuple, Networks *networks);
+void networks_clear(Networks *networks);
+
+#endif

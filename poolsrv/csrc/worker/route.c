@@ -1,0 +1,87 @@
+/* Where a request goes: see route.h. Pure C. */
+#include "worker/route.h"
+
+#include "worker/refuse.h"
+#include "worker/worker_internal.h"
+
+static void
+refuse(Route *route, int status, const char *words)
+{
+    route->handler = &refuse_handler;
+    route->status = (uint16_t)status;
+    route->words = words;
+}
+
+/* What answers at the mount. */
+static void
+enter(const Worker *w, const Conn *c, Route *route, const Mount *mount)
+{
+    const Address *client =
+        route->forwarded ? &route->said.client : &c->item.client;
+    route->mount = mount;
+    if (mount->allowed.count && !address_within(client, &mount->allowed)) {
+        refuse(route, 403, "the settings do not allow this client");
+        return;
+    }
+    switch (mount->kind) {
+    case MOUNT_FOLDER:
+        route->handler = w->o.files;
+        return;
+    case MOUNT_STATUS:
+        refuse(route, mount->status, "the settings say so");
+        return;
+    case MOUNT_APPLICATION:
+    case MOUNT_KIND_COUNT:
+        return;
+    }
+}
+
+static void
+choose(const Worker *w, const Conn *c, Route *route, Http1Span host,
+       const char *base, Http1Span path)
+{
+    const MountsFound found =
+        mounts_find(w->o.mounts, base + host.at, host.len,
+                    base + path.at + route->cut, path.len - route->cut);
+    switch (found.result) {
+    case MOUNTS_FOUND:
+        route->cut += found.cut;
+        enter(w, c, route, found.mount);
+        return;
+    case MOUNTS_NO_PATH:
+        refuse(route, 404, "nothing is mounted here");
+        return;
+    case MOUNTS_NO_HOST:
+        refuse(route, 421, "this host is not served here");
+        return;
+    }
+}
+
+void
+route_find(const Worker *w, const Conn *c, Request *r)
+{
+    const Http1Head *head = &r->head;
+    const char *base = r->buffer + r->start;
+    Route *route = &r->route;
+
+    route->found = true;
+    route->handler = w->o.handler;
+    route->forwarded = (head->seen & w->believed) != 0 &&
+                       c->item.preface != PREFACE_UNNAMED &&
+                       address_within(&c->item.client, &w->o.trusted);
+    if (route->forwarded) {
+        forwarded_read(&route->said, (ForwardedFamily)w->o.limits.forwarded,
+                       w->o.limits.forwarded_fields, head, base, &w->o.trusted,
+                       &c->item.client);
+        /* Some proxies cut their prefix off the path, some do not. */
+        const Http1Span prefix = route->said.prefix;
+        mounts_is_below(base + head->path.at, head->path.len, base + prefix.at,
+                        prefix.len, &route->cut);
+    }
+    if (w->o.mounts) {
+        choose(w, c, route,
+               route->forwarded && route->said.renamed ? route->said.host
+                                                       : head->host,
+               base, head->path);
+    }
+}
