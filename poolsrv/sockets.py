@@ -25,6 +25,9 @@ from poolsrv.settings.rows import DEFAULTS
 # at net.core.wmem_max, silently.
 _CHANNEL_BYTES = 1 << 20
 
+# Seconds; the least that the kernel knows.
+_SILENCE = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Listener:
@@ -115,6 +118,10 @@ def _listen_tcp(
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # Accepted sockets inherit it on Linux: one call less for each.
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # The kernel tells of a connection when its first bytes are here. To be told before
+        # costs a wake-up, an accept and two epoll_ctl for nothing: 0.4 of all that a connection
+        # with one small request takes. After a second of silence it tells anyway.
+        opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENCE)
         if family == socket.AF_INET6:
             # Platforms tell to bind `[::]`, and mean all; beside `0.0.0.0` it is IPv6 only.
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, not both_families)

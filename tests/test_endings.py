@@ -1,5 +1,6 @@
 """How connections end: no answer is lost to it, and none is given that nobody asked for."""
 
+import select
 import signal
 import threading
 import time
@@ -31,6 +32,13 @@ def to_the_end(client: Client) -> bytes:
     while data := client.socket.recv(65536):
         received += data
     return received
+
+
+def has_come(client: Client, event: int) -> bool:
+    """Has the end come (POLLRDHUP), or a reset (POLLERR)?"""
+    poll = select.poll()
+    poll.register(client.socket, event)
+    return any(happened & event for _, happened in poll.poll(0))
 
 
 def send_on(client: Client) -> int:
@@ -83,6 +91,48 @@ def test_an_answer_survives_what_comes_behind_a_late_body(server: Start, gate: G
         probe.wait_until(lambda: probe.metric("poolsrv_connections", state="reading"))
         client.send(b"body\r\n")
         assert to_the_end(client).endswith(b"\r\n\r\nbody")
+
+
+CLOSED_AT_ONCE = {
+    "the client closes": head("GET", "/x", "Connection: close"),
+    "HTTP/1.0": head("GET", "/x", version="1.0"),
+}
+
+
+@pytest.mark.parametrize("request_bytes", CLOSED_AT_ONCE.values(), ids=CLOSED_AT_ONCE)
+def test_a_client_that_has_said_its_last_is_not_waited_for(
+    server: Start, request_bytes: bytes
+) -> None:
+    """It must send nothing more. If it does, it still has its answer."""
+    probe = server(PROBE, processes=1, threads=1)
+    with Client(probe.address) as client:
+        client.send(request_bytes)
+        probe.wait_until(lambda: has_come(client, select.POLLRDHUP))
+        client.send(b"\r\n")
+        probe.wait_until(lambda: has_come(client, select.POLLERR))
+        assert client.socket.recv(65536).startswith(b"HTTP/1.1 200 OK")
+
+
+NOT_CLOSED_AT_ONCE = {
+    "a body": (head("POST", "/echo", "Content-Length: 4", "Connection: close") + b"body", {}),
+    "the last request of a connection": (head("GET", "/x"), {"keep_alive_requests": 1}),
+    "the application closes": (head("GET", "/answer?name=Connection&value=close"), {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "options"), NOT_CLOSED_AT_ONCE.values(), ids=NOT_CLOSED_AT_ONCE
+)
+def test_an_answer_survives_what_its_client_sends_late(
+    server: Start, request_bytes: bytes, options: dict[str, object]
+) -> None:
+    probe = server(PROBE, processes=1, threads=1, **options)
+    with Client(probe.address) as client:
+        client.send(request_bytes)
+        probe.wait_until(lambda: has_come(client, select.POLLRDHUP))
+        client.send(b"\r\n" + head("GET", "/x"))
+        assert to_the_end(client).count(b"HTTP/1.1 200 OK") == 1
+        assert not has_come(client, select.POLLERR)
 
 
 @pytest.mark.parametrize("path", ["/ignore-input", "/answer?body=x"])

@@ -36,15 +36,19 @@ def test_a_tcp_listener(listener: Listener) -> None:
     assert not listener.is_unix
     assert not listener.socket.getblocking()
     assert not listener.socket.get_inheritable()
-    with (
-        socket.create_connection(("127.0.0.1", port)),
-        socket.socket(fileno=_accept(listener)) as accepted,
-    ):
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.send(b"x")
+        with socket.socket(fileno=_accept(listener)) as accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_connection_is_heard_of_when_its_client_has_sent_something(listener: Listener) -> None:
+    with socket.create_connection(listener.socket.getsockname()):
+        assert listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == 1
 
 
 def _accept(listener: Listener) -> int:
-    # The connection of a local client is complete once connect() has returned.
+    # The connection of a local client is complete once it has sent something.
     return listener.socket.accept()[0].detach()
 
 

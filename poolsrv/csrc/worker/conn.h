@@ -26,6 +26,7 @@
  *                                   v   v
  *        the answer says `close`:  LINGER ----> FREE, as from any other state
  * if so do refusals                         the client has gone
+ * (if the client has said that this was its last request, FREE at once)
  *
  *   state    bytes of the request      of the answer    deadline      gauge
  *   IDLE     none has been received    none             keep-alive    idle

@@ -58,6 +58,19 @@ exchange_may_keep(const Worker *w, const Conn *c, const Request *r)
                                  memory_order_relaxed);
 }
 
+/* Will nothing come that closing would answer with a reset? The client has said
+ * that this request is its last (HTTP/1.0 says so as well), and must send
+ * nothing more (RFC 9112 section 9.6); it has no body, behind which old clients
+ * put CR LF, and nothing has come. To linger for it would cost a third of what
+ * the worker does for a connection with one small request. */
+static bool
+is_last(Conn *c, const Request *r)
+{
+    return !r->head.keep_alive && !r->head.chunked &&
+           r->head.content_length <= 0 && r->next == r->size &&
+           !stream_has_bytes(c);
+}
+
 /* The answer is with the kernel: what next? */
 static Step
 finish(Worker *w, Thread *t, Conn *c, Request *r)
@@ -70,8 +83,9 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
         if (c->item.requests + 1 == w->o.limits.keep_alive_requests) {
             word_add(&t->row->limited[LIMIT_REQUESTS], 1);
         }
-        return c->ending == ENDING_RESET ? exchange_hang_up(w, t, c)
-                                         : ending_start(w, t, c);
+        return c->ending == ENDING_RESET || is_last(c, r)
+                   ? exchange_hang_up(w, t, c)
+                   : ending_start(w, t, c);
     }
     c->item.requests++;
     c->ready = t->now;
@@ -178,7 +192,8 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 static Step
 write_on(Worker *w, Thread *t, Conn *c)
 {
-    Request none = {.spool = -1};
+    /* Nothing is known of one that is gone, so it was not the last. */
+    Request none = {.head.keep_alive = true, .spool = -1};
     const uint64_t before = c->sent;
     const uint64_t start = clock_now();
     const int done = output_flush(t, c, output_last(c));
