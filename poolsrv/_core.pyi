@@ -5,7 +5,7 @@ from typing import Any, Final, NoReturn, TypeAlias, final
 
 # (row, field, kind, index, words, unit, metric, label, help): the table of scoreboard_fields.h.
 FIELDS: Final[tuple[tuple[str, str, str, int, int, str, str, str, str], ...]]
-# Names of the options that Dispatcher and Reactor read, those of Settings' fields.
+# Names of the options that Dispatcher and Worker read, those of Settings' fields.
 OPTIONS: Final[frozenset[str]]
 # The longest time in each bucket of a histogram, in nanoseconds; one without follows.
 UPPERS: Final[tuple[int, ...]]
@@ -88,7 +88,7 @@ class Dispatcher:
     def wait(self, deadline: float | None, /) -> list[_Event]: ...
 
 @final
-class Reactor:
+class Worker:
     def __new__(
         cls,
         board: Scoreboard,
@@ -109,7 +109,7 @@ class Reactor:
         options: Mapping[str, object],
         trusted: tuple[_Network, ...],
         access_log: int,
-    ) -> Reactor: ...
+    ) -> Worker: ...
     def serve(self, index: int, errors: object, /) -> None: ...
     def watch(self) -> tuple[bool, list[tuple[int, str]], list[tuple[int, int, bool]]]: ...
     def interrupt(self, index: int, sequence: int, type: type[BaseException], /) -> bool: ...

@@ -80,7 +80,7 @@ def main() -> None:
     constructors: dict[str, Callable[[], object]] = {
         "Scoreboard": partial(_core.Scoreboard, fd),
         "Dispatcher": partial(_core.Dispatcher, board, listeners, OPTIONS),
-        "Reactor": partial(_core.Reactor, board, 0, **chosen),
+        "Worker": partial(_core.Worker, board, 0, **chosen),
         "FileWrapper": partial(_core.FileWrapper, listener, 100),
     }
     if sys.version_info < (3, 13):

@@ -178,7 +178,7 @@ def test_a_slot_that_is_not_there(slot: int) -> None:
 
 
 def test_types_are_as_they_are() -> None:
-    kinds: list[Any] = [_core.Scoreboard, _core.Dispatcher, _core.Reactor, _core.FileWrapper]
+    kinds: list[Any] = [_core.Scoreboard, _core.Dispatcher, _core.Worker, _core.FileWrapper]
     for kind in kinds:
         with pytest.raises(TypeError, match="immutable"):
             kind.added = 1
@@ -317,7 +317,7 @@ def test_a_closed_dispatcher_does_nothing_more(listener: socket.socket) -> None:
             call()
 
 
-# Reactor
+# Worker
 
 
 def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[bytes]:
@@ -327,7 +327,7 @@ def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[b
 
 
 def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dict[str, Any]:
-    """What a reactor is made of; `quiet` are descriptors that are never readable."""
+    """What a worker is made of; `quiet` are descriptors that are never readable."""
     return {
         "channel": worker.fileno(),
         "bell": -1,
@@ -377,14 +377,14 @@ def quiet() -> Iterator[tuple[int, int]]:
     ],
     ids=str,
 )
-def test_what_a_reactor_is_not_made_of(
+def test_what_a_worker_is_not_made_of(
     channel: tuple[socket.socket, socket.socket],
     quiet: tuple[int, int],
     wrong: dict[str, Any],
     error: type[Exception],
 ) -> None:
     with pytest.raises(error):
-        _core.Reactor(new_board(), 0, **options(channel[1], quiet, **wrong))
+        _core.Worker(new_board(), 0, **options(channel[1], quiet, **wrong))
 
 
 def test_each_option_is_read_by_its_name(
@@ -392,7 +392,7 @@ def test_each_option_is_read_by_its_name(
 ) -> None:
 
     def make_both(given: dict[str, object]) -> None:
-        _core.Reactor(new_board(), 0, **options(channel[1], quiet, options=given))
+        _core.Worker(new_board(), 0, **options(channel[1], quiet, options=given))
         _core.Dispatcher(new_board(), [], given)
 
     make_both(OPTIONS)
@@ -433,22 +433,22 @@ def test_values_that_no_option_has(
 ) -> None:
     given = OPTIONS | {name: value}
     with pytest.raises(error):
-        _core.Reactor(new_board(), 0, **options(channel[1], quiet, options=given))
+        _core.Worker(new_board(), 0, **options(channel[1], quiet, options=given))
 
 
-def test_a_reactor_has_the_threads_and_the_slot_of_its_board(
+def test_a_worker_has_the_threads_and_the_slot_of_its_board(
     channel: tuple[socket.socket, socket.socket], quiet: tuple[int, int]
 ) -> None:
     board = new_board()
     with pytest.raises(IndexError):
-        _core.Reactor(board, SLOTS, **options(channel[1], quiet))
-    reactor = _core.Reactor(board, 1, **options(channel[1], quiet))
+        _core.Worker(board, SLOTS, **options(channel[1], quiet))
+    worker = _core.Worker(board, 1, **options(channel[1], quiet))
     assert board.load(1) == (0, THREADS)
     assert board.worker(1)[index_of("worker", "threads")] == THREADS
     with pytest.raises(ValueError, match="thread 3"):
-        reactor.serve(THREADS, None)
+        worker.serve(THREADS, None)
     for index in (0, THREADS, 2**32):
-        assert reactor.request_id(index) == ""
+        assert worker.request_id(index) == ""
 
 
 # A whole server in one process
@@ -464,7 +464,7 @@ class Server:
     address: tuple[str, int]
     board: _core.Scoreboard
     dispatcher: _core.Dispatcher
-    reactor: _core.Reactor
+    worker: _core.Worker
     told: list[Any] = field(default_factory=list)
     drained: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -483,11 +483,11 @@ class Server:
     def watch(self) -> None:
         """The worker's main thread: it alone may drain, too."""
         while not self.drained:
-            self.drained, _, _ = self.reactor.watch()
+            self.drained, _, _ = self.worker.watch()
             if self.draining.is_set():
                 self.draining.clear()
                 os.eventfd_read(self.signals)
-                self.reactor.drain()
+                self.worker.drain()
 
     def requests(self) -> int:
         index = index_of("thread", "requests")
@@ -516,14 +516,14 @@ def in_one_process(
         chosen = options(
             theirs, (quiet[0], signals), applications=(application,), bell=dispatcher.bell
         )
-        reactor = _core.Reactor(board, 0, **chosen)
+        worker = _core.Worker(board, 0, **chosen)
         server = Server(
-            listener.getsockname(), board, dispatcher, reactor, order=order, signals=signals
+            listener.getsockname(), board, dispatcher, worker, order=order, signals=signals
         )
         bodies: list[tuple[Callable[..., object], tuple[object, ...]]] = [
             (server.dispatch, ()),
             (server.watch, ()),
-            *((reactor.serve, (index, sys.stderr)) for index in range(threads)),
+            *((worker.serve, (index, sys.stderr)) for index in range(threads)),
         ]
         running = [threading.Thread(target=body, args=args) for body, args in bodies]
         for thread in running:

@@ -5,5 +5,5 @@ from poolsrv.settings.rows import Settings
 
 
 def core_options(settings: Settings) -> dict[str, object]:
-    """What `_core.Dispatcher` and `_core.Reactor` take as `options`."""
+    """What `_core.Dispatcher` and `_core.Worker` take as `options`."""
     return {name: getattr(settings, name) for name in _core.OPTIONS}

@@ -39,12 +39,12 @@ class Deadlines:
 
     def __init__(
         self,
-        reactor: _core.Reactor,
+        worker: _core.Worker,
         board: _core.Scoreboard,
         slot: int,
         threads: Sequence[threading.Thread],
     ) -> None:
-        self._reactor = reactor
+        self._worker = worker
         self._board = board
         self._slot = slot
         self._threads = threads
@@ -57,7 +57,7 @@ class Deadlines:
         if lost:
             self._lost.add(index)
             log.with_stack(logging.ERROR, say.THREAD_LOST, fields, stack)
-        elif self._reactor.interrupt(index, sequence, RequestTimeout):
+        elif self._worker.interrupt(index, sequence, RequestTimeout):
             log.with_stack(logging.ERROR, say.REQUEST_INTERRUPTED, fields, stack)
 
     def join(self) -> bool:

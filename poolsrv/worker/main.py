@@ -1,7 +1,7 @@
 """A worker: loads the application, starts the threads, and watches over them.
 
 Runs in a worker. The main thread never serves a request; it waits in the C
-reactor for signals, time and the end.
+worker for signals, time and the end.
 """
 
 import atexit
@@ -84,14 +84,14 @@ def run(job: Job, slot: int) -> None:
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
-    reactor: _core.Reactor | None = None
+    worker: _core.Worker | None = None
     told = False
 
     def drain() -> None:
         nonlocal told
         told = True
-        if reactor is not None:
-            reactor.drain()
+        if worker is not None:
+            worker.drain()
 
     # SIGINT and SIGHUP of a terminal go to all processes: the supervisor decides.
     handlers = dict.fromkeys(forks.NEEDED, forks.nothing) | {
@@ -126,7 +126,7 @@ def run(job: Job, slot: int) -> None:
     gc.freeze()
     board = _core.Scoreboard(job.board)
     log.count_lost(lambda: board.add(_LINES_LOST, slot, 1))
-    reactor = _core.Reactor(
+    worker = _core.Worker(
         board,
         slot,
         channel=channel.fileno(),
@@ -147,8 +147,8 @@ def run(job: Job, slot: int) -> None:
     )
     threads = [
         threading.Thread(
-            target=reactor.serve,
-            args=(index, ErrorStream(reactor, index)),
+            target=worker.serve,
+            args=(index, ErrorStream(worker, index)),
             name=f"poolsrv-{slot}-{index}",
         )
         for index in range(settings.threads)
@@ -166,11 +166,11 @@ def run(job: Job, slot: int) -> None:
         _say(channel, _core.NEWS_FAILED, words)
         os._exit(ApplicationError.status)  # the other threads wait for work
     if told:  # to drain, while it loaded
-        reactor.drain()
+        worker.drain()
     _say(channel, _core.NEWS_READY, "")
-    deadlines = Deadlines(reactor, board, slot, threads)
+    deadlines = Deadlines(worker, board, slot, threads)
     try:
-        _watch(reactor, receiver, deadlines)
+        _watch(worker, receiver, deadlines)
     except BaseException:  # noqa: BLE001 - whatever it was, another worker follows
         # Without its main thread a worker knows no time limits and no stop. What
         # raises here: a signal handler of the application, or descriptors of ours
@@ -192,10 +192,10 @@ def run(job: Job, slot: int) -> None:
         os._exit(0)
 
 
-def _watch(reactor: _core.Reactor, signals: socket.socket, deadlines: Deadlines) -> None:
+def _watch(worker: _core.Worker, signals: socket.socket, deadlines: Deadlines) -> None:
     drained = False
     while not drained:
-        drained, notes, overdue = reactor.watch()
+        drained, notes, overdue = worker.watch()
         for index, sequence, lost in overdue:
             deadlines.act(index, sequence, lost)
         for level, text in notes:

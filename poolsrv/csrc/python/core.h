@@ -16,7 +16,7 @@
 typedef struct {
     PyTypeObject *scoreboard_type;
     PyTypeObject *dispatcher_type;
-    PyTypeObject *reactor_type;
+    PyTypeObject *worker_type;
     PyTypeObject *input_type;
     PyTypeObject *start_response_type;
     PyTypeObject *file_wrapper_type;
@@ -32,7 +32,7 @@ CoreState *core_state_of(PyTypeObject *type);
 int core_add_fields(PyObject *module);
 int core_add_scoreboard(PyObject *module, CoreState *state);
 int core_add_dispatcher(PyObject *module, CoreState *state);
-int core_add_reactor(PyObject *module, CoreState *state);
+int core_add_worker(PyObject *module, CoreState *state);
 int core_add_input(PyObject *module, CoreState *state);
 int core_add_start_response(PyObject *module, CoreState *state);
 int core_add_set_timeout(PyObject *module, CoreState *state);

@@ -226,7 +226,7 @@ core_exec(PyObject *module)
         core_add_set_timeout(module, state) < 0 ||
         core_add_takeover(module, state) < 0 ||
         core_add_file_wrapper(module, state) < 0 ||
-        core_add_reactor(module, state) < 0) {
+        core_add_worker(module, state) < 0) {
         return -1;
     }
     return 0;
@@ -235,7 +235,7 @@ core_exec(PyObject *module)
 #define EACH_TYPE(X)       \
     X(scoreboard_type)     \
     X(dispatcher_type)     \
-    X(reactor_type)        \
+    X(worker_type)         \
     X(input_type)          \
     X(start_response_type) \
     X(file_wrapper_type)   \

@@ -1,4 +1,4 @@
-/* Binding: _core.Reactor, a worker's threads and its application.
+/* Binding: _core.Worker, a worker's threads and its application.
  *
  * A worker reaches the application by the handler of wsgi/call.c. */
 #include "python/core.h"
@@ -22,10 +22,10 @@ typedef struct {
     Context **contexts; /* [thread_count], of threads that serve */
     uint32_t thread_count;
     uint32_t serving; /* threads inside serve() */
-} ReactorObject;
+} WorkerObject;
 
 static PyObject *
-reactor_serve(ReactorObject *self, PyObject *args)
+worker_object_serve(WorkerObject *self, PyObject *args)
 {
     unsigned index;
     PyObject *errors;
@@ -97,7 +97,7 @@ overdue_list(Worker *worker)
 }
 
 static PyObject *
-reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
+worker_object_watch(WorkerObject *self, PyObject *Py_UNUSED(none))
 {
     WatchResult result;
     PyObject *notes, *overdue;
@@ -132,7 +132,7 @@ reactor_watch(ReactorObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
-reactor_interrupt(ReactorObject *self, PyObject *args)
+worker_object_interrupt(WorkerObject *self, PyObject *args)
 {
     unsigned index, sequence;
     PyObject *type;
@@ -155,7 +155,7 @@ reactor_interrupt(ReactorObject *self, PyObject *args)
 }
 
 static PyObject *
-reactor_drain(ReactorObject *self, PyObject *Py_UNUSED(none))
+worker_object_drain(WorkerObject *self, PyObject *Py_UNUSED(none))
 {
     if (!worker_left(self->worker)) {
         drain_start(self->worker);
@@ -164,7 +164,7 @@ reactor_drain(ReactorObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
-reactor_request_id(ReactorObject *self, PyObject *value)
+worker_object_request_id(WorkerObject *self, PyObject *value)
 {
     const unsigned long index = PyLong_AsUnsignedLong(value);
     if (index == (unsigned long)-1 && PyErr_Occurred()) {
@@ -177,7 +177,7 @@ reactor_request_id(ReactorObject *self, PyObject *value)
 }
 
 static PyObject *
-reactor_line_open(ReactorObject *self, PyObject *value)
+worker_object_line_open(WorkerObject *self, PyObject *value)
 {
     const unsigned long index = PyLong_AsUnsignedLong(value);
     if (index == (unsigned long)-1 && PyErr_Occurred()) {
@@ -198,7 +198,7 @@ static const Option worker_rows[] = {WORKER_OPTIONS(WORKER_ROW)};
 #undef WORKER_ROW
 
 static PyObject *
-reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
         "board",       "slot",         "channel", "bell",      "lifeline",
@@ -210,11 +210,11 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
         *offer, *given, *trusted;
     int access_log_fd;
-    ReactorObject *self;
+    WorkerObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!O!O!OOOOO!iii:Reactor", names, &board,
+            args, keywords, "OI$iiiiO!O!O!OOOOO!iii:Worker", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &PyTuple_Type, &applications, &PyTuple_Type,
             &mounts, &PyTuple_Type, &templates, &on_error, &on_left, &offer,
@@ -230,7 +230,7 @@ reactor_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_IndexError, "no such slot");
         return NULL;
     }
-    self = (ReactorObject *)type->tp_alloc(type, 0);
+    self = (WorkerObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
@@ -274,7 +274,7 @@ failed:
 }
 
 static int
-reactor_traverse(ReactorObject *self, visitproc visit, void *arg)
+worker_object_traverse(WorkerObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->board);
@@ -282,7 +282,7 @@ reactor_traverse(ReactorObject *self, visitproc visit, void *arg)
 }
 
 static int
-reactor_clear(ReactorObject *self)
+worker_object_clear(WorkerObject *self)
 {
     app_clear(&self->app);
     return 0;
@@ -290,11 +290,11 @@ reactor_clear(ReactorObject *self)
 
 /* A thread that serves holds a reference: nobody serves any more. */
 static void
-reactor_dealloc(ReactorObject *self)
+worker_object_dealloc(WorkerObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    reactor_clear(self);
+    worker_object_clear(self);
     if (self->worker) {
         worker_free(self->worker);
     }
@@ -305,54 +305,54 @@ reactor_dealloc(ReactorObject *self)
     Py_DECREF(type);
 }
 
-static PyMethodDef reactor_methods[] = {
-    {"serve", (PyCFunction)reactor_serve, METH_VARARGS,
+static PyMethodDef worker_object_methods[] = {
+    {"serve", (PyCFunction)worker_object_serve, METH_VARARGS,
      "serve(index, errors): be request thread `index` until the worker is "
      "done.\n\n`errors` becomes wsgi.errors of its requests."},
-    {"watch", (PyCFunction)reactor_watch, METH_NOARGS,
+    {"watch", (PyCFunction)worker_object_watch, METH_NOARGS,
      "The main thread's wait: (drained, notes, overdue).\n\n"
      "Returns at a signal, when there are notes to log (level, text), when a "
      "thread is overdue (thread, sequence of its request, lost), or, with "
      "drained true, when nothing is left and the threads are ending. "
      "Raises OSError when the worker cannot go on."},
-    {"interrupt", (PyCFunction)reactor_interrupt, METH_VARARGS,
+    {"interrupt", (PyCFunction)worker_object_interrupt, METH_VARARGS,
      "interrupt(thread, sequence, type): raise in the thread, if it is in that "
      "request's application. Was it?"},
-    {"drain", (PyCFunction)reactor_drain, METH_NOARGS,
+    {"drain", (PyCFunction)worker_object_drain, METH_NOARGS,
      "Hand idle connections back, finish what runs, take nothing new."},
-    {"request_id", (PyCFunction)reactor_request_id, METH_O,
+    {"request_id", (PyCFunction)worker_object_request_id, METH_O,
      "The id of the request that thread `index` serves or served last."},
-    {"line_open", (PyCFunction)reactor_line_open, METH_O,
+    {"line_open", (PyCFunction)worker_object_line_open, METH_O,
      "What thread `index` wrote to its wsgi.errors lacks the end of a line: "
      "call their flush() when its request ends."},
     {NULL, NULL, 0, NULL},
 };
 
-static PyType_Slot reactor_slots[] = {
-    {Py_tp_doc, "Reactor(board, slot, *, channel, bell, lifeline, signals, "
+static PyType_Slot worker_object_slots[] = {
+    {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
                 "applications, mounts, templates, on_error, on_left, offer, "
                 "options, trusted, "
                 "access_log, dump_signal, dump)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values. Descriptors stay the caller's."},
-    {Py_tp_new, reactor_new},
-    {Py_tp_traverse, reactor_traverse},
-    {Py_tp_clear, reactor_clear},
-    {Py_tp_dealloc, reactor_dealloc},
-    {Py_tp_methods, reactor_methods},
+    {Py_tp_new, worker_object_new},
+    {Py_tp_traverse, worker_object_traverse},
+    {Py_tp_clear, worker_object_clear},
+    {Py_tp_dealloc, worker_object_dealloc},
+    {Py_tp_methods, worker_object_methods},
     {0, NULL},
 };
 
-static PyType_Spec reactor_spec = {
-    .name = "poolsrv._core.Reactor",
-    .basicsize = sizeof(ReactorObject),
+static PyType_Spec worker_object_spec = {
+    .name = "poolsrv._core.Worker",
+    .basicsize = sizeof(WorkerObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
-    .slots = reactor_slots,
+    .slots = worker_object_slots,
 };
 
 int
-core_add_reactor(PyObject *module, CoreState *state)
+core_add_worker(PyObject *module, CoreState *state)
 {
-    return core_add_type(module, &reactor_spec, &state->reactor_type);
+    return core_add_type(module, &worker_object_spec, &state->worker_type);
 }
