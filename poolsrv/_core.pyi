@@ -39,6 +39,12 @@ _Mount: TypeAlias = tuple[bytes, bytes, str, int, int, int, int, tuple[_Network,
 # (EVENT_REFUSED, text)
 _Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | tuple[int, str]
 
+# (path, is it a file, links, index, cache_control, immutable, precompressed, fields, types): what
+# poolsrv.worker.files.Folder makes.
+_Folder: TypeAlias = tuple[
+    bytes, bool, str, bytes, bytes, bool, bool, bytes, tuple[tuple[bytes, bytes], ...]
+]
+
 def adopt_orphans() -> None: ...
 def forks_keep(descriptors: Sequence[int], signals: Sequence[int], /) -> None: ...
 def forks_ours() -> None: ...
@@ -109,6 +115,8 @@ class Worker:
         options: Mapping[str, object],
         trusted: tuple[_Network, ...],
         access_log: int,
+        folders: tuple[_Folder, ...],
+        sendfile: tuple[_Folder, ...],
     ) -> Worker: ...
     def serve(self, index: int, errors: object, /) -> None: ...
     def watch(self) -> tuple[bool, list[tuple[int, str]], list[tuple[int, int, bool]]]: ...

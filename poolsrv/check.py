@@ -35,6 +35,8 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
                 yield from _host(address, option)
             case UnixAddress():
                 yield from _folder(address, option)
+    for root in settings.sendfile_root:
+        yield from _files(root, "--sendfile-root")
     if settings.application:
         yield from _application(settings)
 
@@ -64,6 +66,25 @@ def _folder(address: UnixAddress, option: str) -> Iterator[PoolsrvError]:
         yield ListenError(
             f"{address}: {folder} does not exist or is not writable",
             f"make the folder, or give another path with {option}",
+        )
+
+
+def _files(path: str, option: str) -> Iterator[PoolsrvError]:
+    folder = Path(path).absolute()
+    if not folder.is_dir():
+        yield ConfigError(
+            f"{option} {path}: there is no such folder",
+            f"make {folder}, or give the path of a folder that is there",
+        )
+    elif folder == folder.parent:
+        yield ConfigError(
+            f"{option} {path}: this is the whole file system",
+            "name the folder in which the files are",
+        )
+    elif not os.access(folder, os.R_OK | os.X_OK):
+        yield ConfigError(
+            f"{option} {path}: the folder cannot be read",
+            f"let this user, or that of --user, read {folder} and what is in it",
         )
 
 

@@ -133,13 +133,16 @@ def test_check_says_all_that_is_wrong_and_makes_nothing(tmp_path: Path) -> None:
     (tmp_path / "shop.py").write_text(SHOP)
     (tmp_path / "poolsrv.toml").write_text('access-log = "no/access.log"\nthreads = 0\n')
     bind = ["--bind", "unix:no/shop.sock", "--bind", "unix:shop.sock", "--bind", "a.invalid:1"]
-    done = run(tmp_path, "check", "shop:later", *bind)
+    roots = ["--sendfile-root", "no/files", "--sendfile-root", "/", "--sendfile-root", "."]
+    done = run(tmp_path, "check", "shop:later", *bind, *roots)
     assert done.returncode == 2
     assert [line for line in done.stderr.splitlines() if not line.startswith("  ")] == [
         "poolsrv: error: poolsrv.toml: threads: 0 is not allowed",
         "poolsrv: error: --access-log no/access.log: cannot be written to",
         f"poolsrv: error: unix:no/shop.sock: {tmp_path}/no does not exist or is not writable",
         "poolsrv: error: a.invalid:1: the host is not known: Name or service not known",
+        "poolsrv: error: --sendfile-root no/files: there is no such folder",
+        "poolsrv: error: --sendfile-root /: this is the whole file system",
         "poolsrv: error: 'shop:later' cannot be loaded: later is async, and WSGI applications are "
         "not awaited",
     ]

@@ -344,6 +344,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "options": OPTIONS,
         "trusted": (),
         "access_log": -1,
+        "folders": (),
+        "sendfile": (),
     } | others
 
 

@@ -48,6 +48,7 @@ PROCESSES = "Processes and threads"
 PRIVILEGES = "Privileges"
 TIMES = "Time limits"
 MESSAGES = "Requests and responses"
+FILES = "Files"
 PROXIES = "Behind a proxy"
 OBSERVATION = "Observation"
 
@@ -543,6 +544,17 @@ class Settings:
     ] = 2**28
     server_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Server header field.")] = True
     date_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Date header field.")] = True
+
+    sendfile_root: Annotated[
+        tuple[str, ...],
+        Row(
+            path("the path of a folder", "FOLDER", separator=":"),
+            FILES,
+            "Folder of files that the application may name as its answer with X-Sendfile; workers "
+            "must be able to read them. Without one the field is sent on, to a proxy that knows "
+            "it. Repeatable.",
+        ),
+    ] = ()
 
     trust_proxy: Annotated[
         tuple[Peers, ...],

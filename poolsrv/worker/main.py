@@ -29,6 +29,7 @@ from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.deadlines import DUMP, Deadlines, dump_file
 from poolsrv.worker.errors import ErrorStream
+from poolsrv.worker.files import Folder
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import load, prepare, refuse_patched_threads
 from poolsrv.worker.upgrade import offer
@@ -144,6 +145,8 @@ def run(job: Job, slot: int) -> None:
         options=core_options(settings),
         trusted=tuple(map(_network, settings.trust_proxy)),
         access_log=job.access_log,
+        folders=(),
+        sendfile=tuple(Folder(root).for_core() for root in settings.sendfile_root),
     )
     threads = [
         threading.Thread(

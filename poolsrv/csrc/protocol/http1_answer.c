@@ -47,6 +47,7 @@ http1_answer_start(Http1Answer *a, const char *status, size_t size)
     a->status = (uint16_t)number;
     a->framing = FRAMING_UNDECIDED;
     a->keep = a->closes = a->has_date = a->has_server = false;
+    a->file.size = 0;
     if (buffer_reserve(&a->head, size + 16) < 0) {
         return ANSWER_NO_MEMORY;
     }
@@ -77,6 +78,17 @@ is_for_proxies(const char *name, size_t size)
     return lower(name[0]) == 'p' &&
            (http1_is_word(name, size, "proxy-authenticate") ||
             http1_is_word(name, size, "proxy-authorization"));
+}
+
+/* The last one counts. */
+static Http1AnswerResult
+set_file(Http1Answer *a, const char *value, size_t size)
+{
+    a->file.size = 0;
+    return buffer_add(&a->file, value, size) < 0 ||
+                   buffer_add(&a->file, "", 1) < 0
+               ? ANSWER_NO_MEMORY
+               : ANSWER_DONE;
 }
 
 static Http1AnswerResult
@@ -122,6 +134,9 @@ http1_answer_field(Http1Answer *a, const char *name, size_t name_size,
     case HTTP1_OTHER:
         if (is_for_proxies(name, name_size)) {
             return ANSWER_DONE;
+        }
+        if (a->takes_file && http1_is_word(name, name_size, "x-sendfile")) {
+            return set_file(a, value, value_size);
         }
         a->has_server |= http1_is_word(name, name_size, "server");
         break;

@@ -61,6 +61,8 @@ typedef struct {
     bool keep;                 /* decided with the head */
     bool closes;               /* a field asked for the connection's end */
     bool has_date, has_server; /* fields that we need not add */
+    bool takes_file; /* X-Sendfile is for us; the field does not go further */
+    Buffer file;     /* and what it says, as a C string; empty: nothing */
 } Http1Answer;
 
 /* A line for a second: "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n". */

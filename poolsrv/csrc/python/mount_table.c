@@ -58,8 +58,8 @@ kind_of(const char *text)
 
 /* The texts of `mount` stay those of the tuple. */
 static int
-read_mount(PyObject *item, Py_ssize_t applications, Mount *mount,
-           Networks *allowed)
+read_mount(PyObject *item, Py_ssize_t applications, Py_ssize_t folders,
+           Mount *mount, Networks *allowed)
 {
     const char *host, *path, *text;
     Py_ssize_t host_size, path_size;
@@ -73,7 +73,7 @@ read_mount(PyObject *item, Py_ssize_t applications, Mount *mount,
     }
     const MountKind kind = kind_of(text);
     if (kind == MOUNT_KIND_COUNT || application >= applications ||
-        (kind == MOUNT_APPLICATION && application < 0) ||
+        folder >= folders || (kind == MOUNT_APPLICATION && application < 0) ||
         (kind == MOUNT_FOLDER && folder < 0) || group != 0 || status < 0 ||
         status > 999 || host_size > UINT16_MAX || path_size > UINT16_MAX) {
         PyErr_SetString(PyExc_ValueError, "not a mount");
@@ -97,7 +97,8 @@ read_mount(PyObject *item, Py_ssize_t applications, Mount *mount,
 }
 
 int
-mount_table_read(PyObject *tuple, Py_ssize_t applications, MountTable *t)
+mount_table_read(PyObject *tuple, Py_ssize_t applications, Py_ssize_t folders,
+                 MountTable *t)
 {
     const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
     Mount *mounts = NULL;
@@ -123,8 +124,8 @@ mount_table_read(PyObject *tuple, Py_ssize_t applications, MountTable *t)
     t->count = count;
     for (Py_ssize_t i = 0; i < count; i++) {
         mounts[i].number = (uint32_t)i;
-        if (read_mount(PyTuple_GET_ITEM(tuple, i), applications, &mounts[i],
-                       &t->allowed[i]) < 0) {
+        if (read_mount(PyTuple_GET_ITEM(tuple, i), applications, folders,
+                       &mounts[i], &t->allowed[i]) < 0) {
             goto done;
         }
         PyObject *name = PyUnicode_DecodeLatin1(

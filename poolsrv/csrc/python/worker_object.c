@@ -9,6 +9,7 @@
 #include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/drain.h"
+#include "worker/files.h"
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/overdue.h"
@@ -19,6 +20,7 @@ typedef struct {
     PyObject_HEAD Worker *worker;
     PyObject *board; /* keeps the mapping alive */
     App app;
+    Handler files;      /* of requests for folders */
     Context **contexts; /* [thread_count], of threads that serve */
     uint32_t thread_count;
     uint32_t serving; /* threads inside serve() */
@@ -204,22 +206,23 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         "board",       "slot",         "channel", "bell",      "lifeline",
         "signals",     "applications", "mounts",  "templates", "on_error",
         "on_left",     "offer",        "options", "trusted",   "access_log",
-        "dump_signal", "dump",         NULL};
+        "dump_signal", "dump",         "folders", "sendfile",  NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
-        *offer, *given, *trusted;
+        *offer, *given, *trusted, *folders, *sendfile;
     int access_log_fd;
     WorkerObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!O!O!OOOOO!iii:Worker", names, &board,
+            args, keywords, "OI$iiiiO!O!O!OOOOO!iiiO!O!:Worker", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &PyTuple_Type, &applications, &PyTuple_Type,
             &mounts, &PyTuple_Type, &templates, &on_error, &on_left, &offer,
             &given, &PyTuple_Type, &trusted, &access_log_fd,
-            &options.dump_signal, &options.dump)) {
+            &options.dump_signal, &options.dump, &PyTuple_Type, &folders,
+            &PyTuple_Type, &sendfile)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -257,11 +260,15 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (core_read_options(given, worker_rows,
                           sizeof worker_rows / sizeof worker_rows[0],
                           &options.limits) < 0 ||
-        app_init(&self->app, &options.limits, trusted, mounts) < 0) {
+        app_init(&self->app, &options.limits, trusted, folders, mounts) < 0 ||
+        folder_table_read(sendfile, &self->app.sendfile) < 0) {
         goto failed;
     }
     options.trusted = self->app.trusted;
     options.mounts = self->app.mounts.table;
+    self->files =
+        (Handler){.serve = files_serve, .argument = &self->app.folders.files};
+    options.files = &self->files;
     self->worker = worker_new(&options);
     if (self->worker == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
@@ -332,10 +339,12 @@ static PyType_Slot worker_object_slots[] = {
     {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
                 "applications, mounts, templates, on_error, on_left, offer, "
                 "options, trusted, "
-                "access_log, dump_signal, dump)\n\n"
+                "access_log, dump_signal, dump, folders, sendfile)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
-                "values. Descriptors stay the caller's."},
+                "values; `folders` are those of mounts, `sendfile` "
+                "are the folders of files that X-Sendfile "
+                "may name. Descriptors stay the caller's."},
     {Py_tp_new, worker_object_new},
     {Py_tp_traverse, worker_object_traverse},
     {Py_tp_clear, worker_object_clear},

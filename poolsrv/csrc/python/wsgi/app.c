@@ -3,16 +3,17 @@
 
 int
 app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
-         PyObject *mounts)
+         PyObject *folders, PyObject *mounts)
 {
     app->believed = forwarded_fields((ForwardedFamily)limits->forwarded,
                                      limits->forwarded_fields);
     if (environ_keys_init(&app->keys) < 0 || file_types_init(&app->files) < 0 ||
-        networks_read(trusted, &app->trusted) < 0) {
+        networks_read(trusted, &app->trusted) < 0 ||
+        folder_table_read(folders, &app->folders) < 0) {
         return -1;
     }
     return mount_table_read(mounts, PyTuple_GET_SIZE(app->callables),
-                            &app->mounts);
+                            PyTuple_GET_SIZE(folders), &app->mounts);
 }
 
 int
@@ -44,4 +45,6 @@ app_free(App *app)
     file_types_clear(&app->files);
     networks_clear(&app->trusted);
     mount_table_clear(&app->mounts);
+    folder_table_clear(&app->folders);
+    folder_table_clear(&app->sendfile);
 }

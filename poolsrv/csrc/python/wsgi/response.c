@@ -127,8 +127,13 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
     while (!failed && !x->conn->gone &&
            (item = PyIter_Next(iterator)) != NULL) {
         context_stay(x);
-        failed = send_item(x, sr, item);
+        if (!send_names_file(sr)) {
+            failed = send_item(x, sr, item);
+        }
         Py_DECREF(item);
+        if (send_names_file(sr)) {
+            break; /* the file comes instead of all of it */
+        }
         if (x->request->head.is_head && send_has_begun(sr)) {
             break; /* nobody wants the rest */
         }
@@ -164,7 +169,9 @@ end_iterable(Context *x, StartResponse *sr)
     if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
         return -1;
     }
-    if (!x->conn->gone) {
+    if (send_names_file(sr)) {
+        send_named_file(x, sr);
+    } else if (!x->conn->gone) {
         failed = send_end(x, sr);
         if (!failed && x->thread->out.size) {
             if (pieces_add(x->thread, x->conn, x->thread->out.data,
@@ -220,18 +227,21 @@ response_send(Context *x, StartResponse *sr, PyObject *result)
 {
     int failed, sent = 0;
 
-    if (PyList_CheckExact(result) || PyTuple_CheckExact(result)) {
+    if ((PyList_CheckExact(result) || PyTuple_CheckExact(result)) &&
+        !send_names_file(sr)) {
         return send_list(x, sr, result); /* they have no close() */
     }
     if (Py_TYPE(result) == x->app->state->file_wrapper_type &&
-        !send_has_begun(sr)) {
+        !send_has_begun(sr) && !send_names_file(sr)) {
         if (gate_enter(sr->gate, &sr->context) != GATE_ENTERED) {
             return -1;
         }
         sent = send_file(x, sr, result);
         gate_leave(sr->gate);
     }
-    failed = sent < 0 ? -1 : sent > 0 ? 0 : send_iterable(x, sr, result);
+    failed = sent < 0                          ? -1
+             : sent > 0 || send_names_file(sr) ? 0
+                                               : send_iterable(x, sr, result);
     if (!failed) {
         failed = end_iterable(x, sr);
     }

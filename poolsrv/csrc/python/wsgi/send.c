@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "worker/named_file.h"
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
@@ -209,4 +210,19 @@ send_file(Context *x, StartResponse *sr, PyObject *wrapper)
     PyEval_RestoreThread(state);
     x->thread->out.size = 0;
     return 1;
+}
+
+void
+send_named_file(Context *x, StartResponse *sr)
+{
+    PyThreadState *own = PyEval_SaveThread();
+    if (context_hold(x)) {
+        named_file_send(x->thread, x->conn, x->request, &sr->answer,
+                        &x->app->sendfile.files);
+        context_let_go(x);
+    }
+    PyEval_RestoreThread(own);
+    x->thread->out.size = 0;
+    sr->answer.framing = FRAMING_NONE; /* what comes now is no part of it */
+    sr->answer.sent = x->thread->record.body_size;
 }

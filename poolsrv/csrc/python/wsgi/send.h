@@ -32,6 +32,15 @@ void send_buffer(Context *x, const char *data, size_t size, PyObject *owner);
  * its way; 0: read it; -1 and exception. */
 int send_file(Context *x, StartResponse *sr, PyObject *wrapper);
 
+/* Does the answer name a file in place of its body? Then nothing of the body is
+ * sent. */
+static inline bool
+send_names_file(const StartResponse *sr)
+{
+    return sr->called && sr->answer.file.size && !send_has_begun(sr);
+}
+void send_named_file(Context *x, StartResponse *sr);
+
 /* After the last piece. */
 int send_end(Context *x, StartResponse *sr);
 

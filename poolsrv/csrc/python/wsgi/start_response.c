@@ -181,6 +181,7 @@ start_response_dealloc(StartResponse *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     buffer_clear(&self->answer.head);
+    buffer_clear(&self->answer.file);
     gate_release(self->gate);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -223,6 +224,7 @@ start_response_new(Context *x)
         }
         sr->vectorcall = start_response_call;
         sr->gate = gate_hold(x->writing);
+        sr->answer.takes_file = x->app->sendfile.files.count > 0;
         Py_XSETREF(x->start_response, sr);
     }
     sr->context = x;

@@ -4,6 +4,7 @@
 #define POOLSRV_WSGI_H
 
 #include "python/core.h"
+#include "python/folder_table.h"
 #include "common/buffer.h"
 #include "protocol/forwarded.h"
 #include "protocol/http1_answer.h"
@@ -89,8 +90,10 @@ typedef struct {
     PyObject *offer;     /* makes a socket of a takeover */
     EnvironKeys keys;
     FileTypes files;
-    Networks trusted;  /* proxies; the items are ours */
-    uint64_t believed; /* fields of trusted peers, HTTP1_BIT each */
+    FolderTable folders;  /* of mounts */
+    FolderTable sendfile; /* of files that it may name as an answer */
+    Networks trusted;     /* proxies; the items are ours */
+    uint64_t believed;    /* fields of trusted peers, HTTP1_BIT each */
 } App;
 
 /* One thread at a time reads a request's body, and one writes its answer:
@@ -254,7 +257,7 @@ void response_fail(Context *x, StartResponse *sr);
 
 /* app.c: its callables are set before. */
 int app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
-             PyObject *mounts);
+             PyObject *folders, PyObject *mounts);
 int app_traverse(const App *app, visitproc visit, void *arg);
 void app_clear(App *app);
 void app_free(App *app);

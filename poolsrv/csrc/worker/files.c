@@ -1,0 +1,121 @@
+/* Files that mounts serve: see files.h. Pure C. */
+#define _GNU_SOURCE
+#include "worker/files.h"
+
+#include <errno.h>
+#include <string.h>
+#include <time.h>
+
+#include "protocol/lex.h"
+#include "worker/file_answer.h"
+#include "worker/found.h"
+#include "worker/worker_internal.h"
+
+#define METHODS "Allow: GET, HEAD, OPTIONS\r\n"
+
+/* Behind the path of a folder there must be a slash, or what is named in its
+ * index would be looked for beside it. The address is relative: whatever a
+ * proxy has cut off in front is kept, and it cannot lead to another host. */
+static void
+redirect(Thread *t, Conn *c, Request *r)
+{
+    const char *base = r->buffer + r->start;
+    const Http1Span path = r->head.path, query = r->head.query;
+    const char *end = base + path.at + path.len;
+    const char *slash = memrchr(base + path.at, '/', path.len);
+    const char *last = slash ? slash + 1 : base + path.at;
+    Buffer field = {0};
+    if (BUFFER_ADD_LITERAL(&field, "Location: ./") == 0 &&
+        buffer_add(&field, last, (size_t)(end - last)) == 0 &&
+        BUFFER_ADD_LITERAL(&field, "/") == 0 &&
+        (query.len == 0 ||
+         (BUFFER_ADD_LITERAL(&field, "?") == 0 &&
+          buffer_add(&field, base + query.at, query.len) == 0)) &&
+        buffer_add(&field, "\r\n", 3) == 0) {
+        file_answer_refuse(t, c, r, "301 Moved Permanently", field.data, NULL);
+    } else {
+        c->gone = true; /* no memory */
+    }
+    buffer_clear(&field);
+}
+
+static void
+fail(Thread *t, Conn *c, Request *r, int error)
+{
+    notes_add(t->worker, NOTE_WARNING,
+              "request %s: a file cannot be opened: %s", t->record.id,
+              strerror(error));
+    if (error == EMFILE || error == ENFILE || error == ENOMEM) {
+        file_answer_refuse(t, c, r, "503 Service Unavailable",
+                           "Retry-After: 1\r\n", "no descriptor is free");
+    } else {
+        file_answer_refuse(t, c, r, "500 Internal Server Error", "",
+                           "the file cannot be opened");
+    }
+}
+
+static void
+send_found(const Folder *folder, Thread *t, Conn *c, Request *r, Found *found)
+{
+    const FileAnswerFields more = {
+        .lines = folder->fields,
+        .size = strlen(folder->fields),
+        .cache_control = folder->cache_control,
+    };
+    file_answer_send(t, c, r, found, &more);
+}
+
+static bool
+is_method(const Request *r, const char *method)
+{
+    const Http1Span span = r->head.method;
+    return span.len == strlen(method) &&
+           memcmp(r->buffer + r->start + span.at, method, span.len) == 0;
+}
+
+void
+files_serve(void *argument, Thread *t, Conn *c, Request *r)
+{
+    const Files *files = argument;
+    const Mount *mount = r->route.mount;
+    Folder *folder = &files->folders[mount->folder];
+    /* It answers what is no file of ours. */
+    const Handler *application =
+        mount->application == MOUNT_NONE ? NULL : t->worker->o.handler;
+    const char *base = r->buffer + r->start;
+    const uint32_t cut = r->route.cut;
+    Found found;
+
+    if (!r->head.is_head && !is_method(r, "GET")) {
+        if (application) {
+            application->serve(application->argument, t, c, r);
+        } else if (is_method(r, "OPTIONS")) {
+            file_answer_refuse(t, c, r, "204 No Content", METHODS, NULL);
+        } else {
+            file_answer_refuse(t, c, r, "405 Method Not Allowed", METHODS,
+                               "files have no such method");
+        }
+        return;
+    }
+    folders_look(folder, t->now);
+    switch (found_for(&found, folder, &r->head, base,
+                      base + r->head.path.at + cut, r->head.path.len - cut,
+                      time(NULL))) {
+    case FOUND_FILE:
+        send_found(folder, t, c, r, &found);
+        return;
+    case FOUND_FOLDER:
+        redirect(t, c, r);
+        return;
+    case FOUND_FAILED:
+        fail(t, c, r, errno);
+        return;
+    case FOUND_NOTHING:
+        break;
+    }
+    if (application) {
+        application->serve(application->argument, t, c, r);
+    } else {
+        file_answer_refuse(t, c, r, "404 Not Found", "", "no such file");
+    }
+}
