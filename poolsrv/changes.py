@@ -17,6 +17,7 @@ from pathlib import Path
 from poolsrv import operator_messages as say
 from poolsrv.errors import ConfigError
 from poolsrv.processes import send_signal
+from poolsrv.settings.mounts import applications
 from poolsrv.settings.rows import Settings
 
 _log = logging.getLogger("poolsrv")
@@ -37,9 +38,10 @@ def folders(settings: Settings, started_in: str) -> list[Path]:
     """Those that the application is imported from; none lies within another."""
     base = Path(started_in, settings.chdir or "").resolve()
     found = {base, *(base.joinpath(folder).resolve() for folder in settings.pythonpath)}
-    script = base / settings.application.partition(":")[0]
-    if script.is_file():
-        found.add(script.resolve().parent)
+    for spec in applications(settings.all_mounts()):
+        script = base / spec.partition(":")[0]
+        if script.is_file():
+            found.add(script.resolve().parent)
     return sorted(
         folder
         for folder in found

@@ -37,7 +37,7 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
                 yield from _folder(address, option)
     for root in settings.sendfile_root:
         yield from _files(root, "--sendfile-root")
-    if settings.application:
+    if settings.all_mounts():
         yield from _application(settings)
 
 
@@ -120,26 +120,25 @@ def _application(settings: Settings) -> Iterator[PoolsrvError]:
     elif is_late:
         timeout = ROWS["startup_timeout"].kind.show(settings.startup_timeout)
         yield ApplicationError(
-            f"{settings.application!r} takes longer than {timeout} to load",
+            f"{settings.title!r} takes longer than {timeout} to load",
             "look at what it does while it is imported, or give a longer --startup-timeout",
         )
     else:
         code = os.waitstatus_to_exitcode(status)
         how = f"exit status {code}" if code >= 0 else f"signal {-code}"
         yield ApplicationError(
-            f"{settings.application!r} ended the process while it was loaded: {how}",
+            f"{settings.title!r} ended the process while it was loaded: {how}",
             "look at what it does while it is imported",
         )
 
 
 def _load(settings: Settings) -> bytes:
     """What to tell the parent: status, fault and remedy; status 0 if there is no fault."""
-    from poolsrv.worker.loader import load, prepare
+    from poolsrv.worker.applications import load_all
 
     try:
         privileges.assume(settings)
-        prepare(settings)
-        load(settings.application)
+        load_all(settings)
     except PoolsrvError as error:
         fault, remedy = error.args
         # As JSON each character may take six bytes.

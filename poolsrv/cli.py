@@ -67,7 +67,8 @@ def _check(line: CommandLine, reading: Reading) -> int:
     faults = [*reading.faults, *_missing(line, reading, "check"), *faults_of(reading.settings)]
     if faults:
         return _refuse(faults)
-    print(f"{reading.settings.application} is a WSGI application, and the options are valid")
+    found = "are WSGI applications" if reading.settings.mount else "is a WSGI application"
+    print(f"{reading.settings.title} {found}, and the options are valid")
     return 0
 
 
@@ -221,7 +222,8 @@ def _refuse(faults: Sequence[PoolsrvError]) -> int:
 
 def _missing(line: CommandLine, reading: Reading, command: str) -> list[ConfigError]:
     """The fault of no application, unless an unknown option may have taken it."""
-    if reading.settings.application or line.undecided or "application" in reading.origins:
+    given = "application" in reading.origins or "mount" in reading.origins
+    if reading.settings.all_mounts() or line.undecided or given:
         return []
     from poolsrv.guess import applications
 

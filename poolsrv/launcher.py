@@ -151,6 +151,7 @@ def _run(
         job = Job(
             settings=settings,
             application=application,
+            loaded=None,
             board=board_fd,
             channels=channels,
             bell=_owned(stack, os.dup(dispatcher.bell)),
@@ -196,7 +197,7 @@ def _run(
 
         about = exporter.About(
             version=__version__,
-            application=settings.application or repr(application),
+            application=_title(settings, application),
             addresses=tuple(url_of(listener) for listener in listeners),
             supervisor_pid=os.getpid(),
             started_at=time.time(),
@@ -341,6 +342,12 @@ def _owned(stack: ExitStack, fd: int) -> int:
     if fd > 2:
         stack.callback(os.close, fd)
     return fd
+
+
+def _title(settings: Settings, called: Callable[..., Any] | None) -> str:
+    if called is None:
+        return settings.title
+    return ", ".join([repr(called), *map(str, settings.mount)])
 
 
 def _reloaded(first: Settings, given: Settings) -> Settings:

@@ -96,7 +96,14 @@ class Server:
         through: Sequence[str] = (),
     ) -> None:
         self.log_path = directory / f"server-{uuid.uuid4().hex[:8]}.log"
-        serve = [sys.executable, "-m", "poolsrv", "serve", app, *arguments(ENDPOINTS | options)]
+        serve = [
+            sys.executable,
+            "-m",
+            "poolsrv",
+            "serve",
+            *filter(None, [app]),
+            *arguments(ENDPOINTS | options),
+        ]
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
                 [*through, *serve],

@@ -56,6 +56,7 @@ class Kind:
     BadValue if there is more to say; `show` is its inverse. `text` writes what a
     call or a file gives, an item at a time. With a `separator` the value is a
     tuple of distinct items: a text may hold several, and a flag may be repeated.
+    `table` reads an item that is a table of the file, or a dict of a call.
     """
 
     parse: Callable[[str], object]
@@ -66,6 +67,7 @@ class Kind:
     separator: str | None = None
     examples: str = ""
     is_flag: bool = False
+    table: Callable[[Mapping[str, Any]], object] | None = None
 
 
 def text(allowed: str, metavar: str) -> Kind:
@@ -218,7 +220,7 @@ def _show_all(values: Iterable[object]) -> str:
 
 def peers() -> Kind:
     return Kind(
-        _peers,
+        parse_peers,
         "a network, an address or unix",
         "NETWORK",
         _show_all,
@@ -227,7 +229,8 @@ def peers() -> Kind:
     )
 
 
-def _peers(text: str) -> Peers:
+def parse_peers(text: str) -> Peers:
+    """Raises ValueError; a BadValue if there is more to say."""
     if text == "unix":
         return "unix"
     # Without what else ip_network() reads: netmasks, which may also be meant

@@ -100,7 +100,7 @@ Durations are seconds or carry a unit (`ms`, `s`, `m`, `h`, `d`), sizes are byte
 one (`B`, `kB`, `MB`, `GB`, `TB`, `KiB`, `MiB`, `GiB`, `TiB`). In paths `~` is the home folder.
 Permissions are octal: `"0660"`, or `0o660` in the file. A repeatable option is an array in the
 file; in a variable its values are separated by spaces (`bind`, `trust-proxy`) or colons
-(`pythonpath`).
+(`pythonpath`), those of `mount` by line ends.
 
 Addresses: `host:port` with a name, `localhost`, or an IPv4 address; `[v6]:port`; `unix:/path` or
 a path with a slash; `fd://N`. `8000` is this port on loopback, `:8000` and `*:8000` are this

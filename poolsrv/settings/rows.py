@@ -36,6 +36,7 @@ from poolsrv.settings.kinds import (
     text,
     user_of_machine,
 )
+from poolsrv.settings.mounts import Mount, mounts, table, twice
 
 # Read if the working directory has it and --config names no other.
 DEFAULT_FILE = "poolsrv.toml"
@@ -99,6 +100,17 @@ class Settings:
             "module:factory() with literal arguments, or path/to/file.py or .wsgi.",
         ),
     ] = field(default="", kw_only=False)
+    mount: Annotated[
+        tuple[Mount, ...],
+        Row(
+            mounts(),
+            APPLICATION,
+            "Serve one more application below a path, or at a host: /api=shop.api:app, "
+            "admin.example.org/=shop.admin:app. Repeatable. APP, if it is given, is at /. In the "
+            "file each is a section [[mount]], with path, host, application or status, and allow "
+            "(networks of clients).",
+        ),
+    ] = ()
     chdir: Annotated[
         str | None,
         Row(
@@ -644,7 +656,23 @@ class Settings:
         ),
     ] = "off"
 
+    def all_mounts(self, called: bool = False) -> tuple[Mount, ...]:
+        """All of them; `called`: the program gives the callable that is at /."""
+        return table(self.application, self.mount, called)
+
+    @property
+    def title(self) -> str:
+        """What is served, for people."""
+        if not self.mount:
+            return self.application
+        return ", ".join(str(mount) for mount in self.all_mounts())
+
     def __post_init__(self) -> None:
+        if again := twice(self.all_mounts()):
+            raise ConfigError(
+                f"mount: there are two applications at {again.host}{again.path}",
+                "leave one of them out; APP alone is at /",
+            )
         if self.on_template_ready is not None and not self.preload:
             raise ConfigError(
                 "on-template-ready: the template loads nothing without preload",

@@ -236,9 +236,12 @@ def _value(name: str, mentions: list[Entry]) -> object:
 
 def _item(name: str, origin: str, value: object) -> object:
     kind = ROWS[name].kind
-    if value is None or isinstance(value, list | tuple | dict):
+    is_table = isinstance(value, dict) and kind.table is not None
+    if value is None or (isinstance(value, list | tuple | dict) and not is_table):
         raise _refusal(name, origin, value)
     try:
+        if isinstance(value, dict) and kind.table is not None:
+            return kind.table(value)
         return kind.parse(kind.text(value))
     except BadValue as error:
         raise _refusal(name, origin, value, str(error)) from None

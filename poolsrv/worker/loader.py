@@ -230,6 +230,8 @@ def _run_file(path: str) -> ModuleType:
         raise ApplicationError(f"there is no file {file}", remedy)
     # With a prefix, or json.py would take the place of the standard module.
     name = f"_poolsrv_{file.stem}"
+    while name in sys.modules and sys.modules[name].__file__ != str(file):
+        name += "_"  # each mount may have its app.wsgi
     loader = importlib.machinery.SourceFileLoader(name, str(file))
     found = importlib.util.spec_from_file_location(name, file, loader=loader)
     assert found is not None

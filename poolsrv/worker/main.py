@@ -13,9 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from poolsrv import _core, access_log, forks, log
 from poolsrv import operator_messages as say
@@ -25,13 +23,14 @@ from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.processes import DUMP_STACKS
 from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
-from poolsrv.settings.kinds import Peers
 from poolsrv.settings.rows import Settings
+from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import DUMP, Deadlines, dump_file
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.files import Folder
 from poolsrv.worker.hooks import run_hook
-from poolsrv.worker.loader import load, prepare, refuse_patched_threads
+from poolsrv.worker.loader import refuse_patched_threads
+from poolsrv.worker.networks import network
 from poolsrv.worker.upgrade import offer
 
 _log = logging.getLogger("poolsrv")
@@ -53,7 +52,8 @@ class Job:
     """What a worker is given. Descriptors are the worker's copies, by fork."""
 
     settings: Settings
-    application: Callable[..., Any] | None  # None: the worker loads it itself
+    application: Application | None  # a program's own, which is at /
+    loaded: tuple[Application, ...] | None  # all of them; None: the worker loads them itself
     board: int
     channels: list[tuple[socket.socket, socket.socket]]  # (supervisor's, worker's), by slot
     bell: int
@@ -107,10 +107,9 @@ def run(job: Job, slot: int) -> None:
     born = os.getpid()
     attach(job.once)
     try:
-        application = job.application
-        if application is None:
-            prepare(settings, job.folder, job.release)
-            application = load(settings.application)
+        loaded = job.loaded
+        if loaded is None:
+            loaded = load_all(settings, job.application, job.folder, job.release)
             forks.stay(born)
             if changed := forks.take_back(handlers, sender.fileno()):
                 _log.warning(say.SIGNALS_TAKEN_BACK, changed)
@@ -136,14 +135,14 @@ def run(job: Job, slot: int) -> None:
         signals=receiver.fileno(),
         dump_signal=DUMP,
         dump=dump,
-        applications=(application,),
-        mounts=(),
+        applications=loaded,
+        mounts=core_mounts(settings.all_mounts(job.application is not None)),
         templates=tuple(_template(settings, site) for site in job.sites),
         on_error=_log_error,
         on_left=forks.end,
         offer=offer,
         options=core_options(settings),
-        trusted=tuple(map(_network, settings.trust_proxy)),
+        trusted=tuple(map(network, settings.trust_proxy)),
         access_log=job.access_log,
         folders=(),
         sendfile=tuple(Folder(root).for_core() for root in settings.sendfile_root),
@@ -230,14 +229,6 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
         if number != slot:
             theirs.close()
     return job.channels[slot][1]
-
-
-def _network(peers: Peers) -> tuple[int, int, bytes]:
-    """Family, bits and bytes, as the core takes them."""
-    if peers == "unix":
-        return socket.AF_UNIX, 0, b""
-    family = socket.AF_INET if peers.version == 4 else socket.AF_INET6
-    return family, peers.prefixlen, peers.network_address.packed
 
 
 def _template(settings: Settings, site: Site) -> dict[str, object]:

@@ -20,8 +20,8 @@ from poolsrv import _core, forks, messages, outlets, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv.claims import attach
 from poolsrv.errors import PoolsrvError
+from poolsrv.worker.applications import load_all
 from poolsrv.worker.hooks import refuse_threads, run_hook
-from poolsrv.worker.loader import load, prepare
 from poolsrv.worker.main import Job, reopen_log, run
 
 _log = logging.getLogger("poolsrv")
@@ -42,13 +42,12 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
     except PoolsrvError as error:
         messages.send(control, messages.LoadFailed(generation, str(error)))
         return
-    if job.settings.preload and job.application is None:
+    if job.settings.preload and (job.application is None or job.settings.mount):
         born = os.getpid()
         importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
-            prepare(job.settings, job.folder, job.release)
             attach(job.once)
-            job.application = load(job.settings.application)
+            job.loaded = load_all(job.settings, job.application, job.folder, job.release)
             forks.stay(born)
             run_hook("on-template-ready", job.settings.on_template_ready)
             refuse_threads()
@@ -64,7 +63,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
             _log.warning(say.SIGNALS_TAKEN_BACK, changed)
     messages.send(control, messages.Loaded(generation))
     _Template(control, job, generation).serve()
-    job.application = None
+    job.application = job.loaded = None
     forks.finish()
 
 
@@ -189,7 +188,7 @@ class _Template:
             told = theirs.recv(1)
         if told:
             run(self._job, slot)
-            self._job.application = None
+            self._job.application = self._job.loaded = None
             forks.finish()
 
     def _ended(self, pidfd: int) -> None:

@@ -1,0 +1,188 @@
+"""Mounts: at which host and path an application is, and for whom.
+
+Knows no single option and no source of values. A mount is written as a text,
+`/path=module:callable`, or as a table of the file, which can say more. The core
+finds the mount of a request (csrc/common/mounts.h); `find` does the same for the
+few requests that a worker makes itself.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from poolsrv.settings.addresses import BadValue
+from poolsrv.settings.kinds import Kind, Peers, parse_peers
+
+# What a mount can answer by itself.
+STATUSES = (403, 404, 503)
+
+_FORM = 'write /path=module:callable, or host/path=module:callable, as in "/api=shop.api:app"'
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """`path` is decoded and begins with a slash; `host` is lower case, "" for any, `*.x` for all
+    hosts below x. What answers is an application, or the server with `status`."""
+
+    path: str
+    host: str = ""
+    application: str = ""
+    status: int = 0
+    allow: tuple[Peers, ...] = ()
+    group: str = "default"
+
+    @property
+    def kind(self) -> str:
+        """As the core calls it: MOUNT_KINDS of csrc/common/mounts.h."""
+        return "status" if self.status else "application"
+
+    @property
+    def prefix(self) -> bytes:
+        """The path as the core takes it: without a slash at its end."""
+        return b"" if self.path == "/" else self.path.encode()
+
+    def __str__(self) -> str:
+        allowed = f" (allow {' '.join(map(str, self.allow))})" if self.allow else ""
+        return f"{self.host}{self.path}={self.application or self.status}{allowed}"
+
+
+def mounts() -> Kind:
+    """Texts `PATH=APP` or `HOST/PATH=APP`, or tables."""
+    return Kind(
+        _parse,
+        "/path=module:callable or host/path=module:callable",
+        "PATH=APP",
+        lambda given: ", ".join(map(str, given)),
+        separator="\n",
+        examples="/api=shop.api:app",
+        table=_parse_table,
+    )
+
+
+def _parse(text: str) -> Mount:
+    place, equals, application = text.partition("=")
+    host, slash, path = place.partition("/")
+    if not equals or not slash or not application.strip():
+        raise BadValue(_FORM)
+    return Mount(parse_path(f"/{path}"), parse_host(host), _application(application))
+
+
+def _application(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise BadValue("application is the text of APP, such as shop.api:app or shop.wsgi")
+    return value.strip()
+
+
+def parse_path(path: Any) -> str:
+    """Raises BadValue for what no request could have, or what was meant otherwise."""
+    if not isinstance(path, str) or not path.startswith("/"):
+        raise BadValue(f'a path begins with a slash: path = "/{path}"')
+    if path == "/":
+        return path
+    if path.endswith("/"):
+        raise BadValue(f"write {path.rstrip('/') or '/'}: it stands for all that is below it, too")
+    if re.search(r"[%?#\0-\x1f\x7f]", path):
+        raise BadValue("a path is written as it reads when it is decoded, without %, ? and #")
+    if any(part in ("", ".", "..") for part in path[1:].split("/")):
+        raise BadValue("clients resolve //, . and .. before they ask: write the path that remains")
+    return path
+
+
+def parse_host(host: Any) -> str:
+    """Raises BadValue for what no client would send as a host."""
+    if not isinstance(host, str):
+        raise BadValue('host is a name, such as "api.example.org" or "*.example.org"')
+    name = host.lower().removesuffix(".")
+    if not name.isascii():
+        try:
+            ascii_name = name.encode("idna").decode()
+        except UnicodeError:
+            raise BadValue(f"{host} is no name of a host") from None
+        raise BadValue(f"clients send it as {ascii_name}: write that")
+    if re.fullmatch(r"\[[0-9a-f:.]+\]", name) or not name:
+        return name
+    plain, colon, _ = name.partition(":")
+    if colon:
+        raise BadValue(f"a mount has a host without a port: {plain or host}")
+    if not re.fullmatch(r"(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*", name):
+        raise BadValue("a host is a name, such as api.example.org, or *.example.org for all below")
+    return name
+
+
+def _parse_table(table: Mapping[str, Any]) -> Mount:
+    given = dict(table)
+    path = parse_path(given.pop("path", "/"))
+    host = parse_host(given.pop("host", ""))
+    status = given.pop("status", 0)
+    if status not in (0, *STATUSES) or isinstance(status, bool):
+        raise BadValue(f"status is one of {', '.join(map(str, STATUSES))}")
+    application = _application(given.pop("application")) if "application" in given else ""
+    if bool(application) == bool(status):
+        raise BadValue(f"{host}{path}: give it an application, or a status that is the answer")
+    if given.pop("group", "default") != "default":
+        raise BadValue('there is one group of processes: leave group out, or write "default"')
+    networks = given.pop("allow", [])
+    networks = networks.split() if isinstance(networks, str) else networks
+    if not isinstance(networks, list | tuple):
+        raise BadValue('allow is a list of networks: ["10.0.0.0/8", "unix"]')
+    allow = tuple(_network(text) for text in networks)
+    if given:
+        raise BadValue(
+            f"a mount has no {', '.join(given)}: it has path, host, application, status, allow"
+        )
+    return Mount(path, host, application, status, allow)
+
+
+def _network(text: Any) -> Peers:
+    try:
+        return parse_peers(str(text))
+    except BadValue:
+        raise
+    except ValueError:
+        raise BadValue(
+            f'{text!r} is no network: allow = ["10.0.0.0/8", "2001:db8::/32", "unix"]'
+        ) from None
+
+
+def table(application: str, mounts: Sequence[Mount], called: bool = False) -> tuple[Mount, ...]:
+    """All mounts, with that of APP (or of a callable, `called`), which is at /."""
+    root = (Mount("/", application=application),) if application or called else ()
+    return (*root, *mounts)
+
+
+def twice(mounts: Sequence[Mount]) -> Mount | None:
+    """One that has the host and the path of another."""
+    places = [(mount.host, mount.path) for mount in mounts]
+    return next(
+        (mount for i, mount in enumerate(mounts) if places[i] in places[:i]),
+        None,
+    )
+
+
+def applications(mounts: Sequence[Mount]) -> list[str]:
+    """Each once, in order; "" is the callable of a program."""
+    return list(dict.fromkeys(mount.application for mount in mounts if not mount.status))
+
+
+def find(mounts: Sequence[Mount], host: str, path: str) -> Mount | None:
+    """The mount of a request. `host` has no port, `path` is decoded."""
+
+    def rank(mount: Mount) -> tuple[int, int]:
+        below = mount.host.startswith("*.")
+        return (2**16 if mount.host and not below else len(mount.host)), len(mount.prefix)
+
+    name = host.lower().removesuffix(".")
+    found = [
+        mount
+        for mount in mounts
+        if mount.host in ("", name)
+        or (
+            mount.host.startswith("*.")
+            and len(name) >= len(mount.host) > 2
+            and name.endswith(mount.host[1:])
+        )
+    ]
+    raw = path.encode("utf-8", "surrogateescape")
+    found = [mount for mount in found if raw == mount.prefix or raw.startswith(mount.prefix + b"/")]
+    return max(found, key=rank, default=None)

@@ -1,0 +1,102 @@
+"""All applications of a worker: loaded one after the other, each once.
+
+Runs where applications are loaded: in a worker, or in the template when preload is on.
+"""
+
+import gc
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from poolsrv.errors import ApplicationError
+from poolsrv.settings.mounts import Mount, applications
+from poolsrv.settings.rows import Settings
+from poolsrv.worker.loader import load, prepare
+from poolsrv.worker.networks import network
+
+Application = Callable[..., Any]
+
+
+def load_all(
+    settings: Settings,
+    called: Application | None = None,
+    folder: str | None = None,
+    pinned: str | None = None,
+) -> tuple[Application, ...]:
+    """The applications of the mounts, in the order of `applications`. Raises PoolsrvError.
+
+    `called` is the callable of a program that serves its own. `folder` and `pinned` are
+    those of `prepare`, which is run unless nothing needs to be imported.
+    """
+    mounts = settings.all_mounts(called is not None)
+    if called is None or settings.mount:
+        prepare(settings, folder, pinned)
+    projects = _Projects()
+    found: list[Application] = []
+    for spec in applications(mounts):
+        if called is not None and not spec:
+            found.append(called)
+            continue
+        found.append(projects.watch(spec, partial(load, spec)))
+    return tuple(found)
+
+
+class _Projects:
+    """Sees to it that one Django project at most is in the process.
+
+    Its settings are the process's: the first one that is loaded configures them, and every
+    other one would serve the pages of the first, without a word.
+    """
+
+    def __init__(self) -> None:
+        self._first = ""
+        self._known = 0
+        # Who names the settings from outside has one project, perhaps with two handlers.
+        self._is_named = "DJANGO_SETTINGS_MODULE" in os.environ
+
+    def watch(self, spec: str, action: Callable[[], Application]) -> Application:
+        """Load one. Raises ApplicationError if it is the second project."""
+        loaded = action()
+        handlers = _handlers()
+        if handlers > self._known and not self._is_named:
+            if self._first:
+                raise ApplicationError(
+                    f"{self._first!r} and {spec!r} are two Django projects, and a process can "
+                    "have the settings of one",
+                    "serve each with a poolsrv of its own; or, if they are one project, name its "
+                    "settings in the environment: DJANGO_SETTINGS_MODULE",
+                )
+            self._first = spec
+        self._known = handlers
+        return loaded
+
+
+def _handlers() -> int:
+    """How many WSGI handlers of Django there are, also inside of middleware."""
+    module = sys.modules.get("django.core.handlers.wsgi")
+    kind = getattr(module, "WSGIHandler", None)
+    if kind is None:
+        return 0
+    return sum(type(found) is kind for found in gc.get_objects())
+
+
+def core_mounts(mounts: Sequence[Mount]) -> tuple[tuple[Any, ...], ...]:
+    """What the core takes as `mounts`; () for one application that is everywhere."""
+    if len(mounts) == 1 and mounts[0] == Mount("/", application=mounts[0].application):
+        return ()
+    places = applications(mounts)
+    return tuple(
+        (
+            mount.host.encode(),
+            mount.prefix,
+            mount.kind,
+            -1 if mount.status else places.index(mount.application),
+            -1,
+            0,
+            mount.status,
+            tuple(map(network, mount.allow)),
+        )
+        for mount in mounts
+    )
