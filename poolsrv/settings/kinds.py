@@ -246,6 +246,30 @@ def parse_peers(text: str) -> Peers:
     return network
 
 
+# What these say is the server's or the client's business, and none could stand
+# for it.
+_TAKEN_FIELDS = re.compile(
+    "(?:host|connection|upgrade|date|server|cookie|set-cookie|authorization|forwarded|te|trailer|"
+    "keep-alive|expect|content-.*|transfer-.*|proxy-.*|x-forwarded-.*)",
+    re.IGNORECASE,
+)
+
+
+def field_name() -> Kind:
+    """The name of a header field; "" for none."""
+
+    def parse(text: str) -> str:
+        if text == "off":
+            return ""
+        if not re.fullmatch("[A-Za-z0-9-]{1,64}", text):
+            raise ValueError
+        if _TAKEN_FIELDS.fullmatch(text):
+            raise BadValue("this field has another meaning: take one such as X-Request-ID")
+        return text
+
+    return Kind(parse, "the name of a header field or off", "NAME", lambda value: value or "off")
+
+
 def mode() -> Kind:
     def parse(text: str) -> Mode:
         # The leading zero tells permissions from a number that was meant otherwise.

@@ -24,6 +24,7 @@ from poolsrv.settings.kinds import (
     addresses,
     choice,
     choices,
+    field_name,
     flag,
     group_of_machine,
     integer,
@@ -597,6 +598,17 @@ class Settings:
             "and caches.",
         ),
     ] = ("for", "proto")
+    request_id_header: Annotated[
+        str,
+        Row(
+            field_name(),
+            PROXIES,
+            "The field in which trusted proxies give a request its id, and in which their answer "
+            "tells it, or off. An id of up to 128 letters, digits and -._~:/@=+;, is taken as it "
+            "is, for the logs, the status page and poolsrv.request_id; otherwise the server makes "
+            "one. Strangers give and are told none.",
+        ),
+    ] = "X-Request-ID"
     proxy_protocol: Annotated[
         str,
         Row(

@@ -11,6 +11,7 @@
  *   COUNT    a number
  *   SWITCH   a bool
  *   CHOICE   one of the texts in `values` ("|a|b"); here which, from 0 on
+ *   NAME     a short text, empty for none
  *   CHOICES  some of them; here a set, with the bit 1 << which for each
  */
 #ifndef POOLSRV_OPTIONS_H
@@ -26,6 +27,14 @@
 #define OPTION_SWITCH_TYPE bool
 #define OPTION_CHOICE_TYPE uint32_t
 #define OPTION_CHOICES_TYPE uint32_t
+#define OPTION_NAME_TYPE OptionName
+
+#define OPTION_NAME_MOST 64
+
+typedef struct {
+    uint32_t size;
+    char text[OPTION_NAME_MOST];
+} OptionName;
 
 #define OPTION_MEMBER(kind, name, values) OPTION_##kind##_TYPE name;
 
@@ -99,6 +108,7 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(COUNT, upgraded_connections, "")                         \
     O(CHOICE, proxy_protocol, ON_OR_OFF(OPTION_TEXT))          \
     O(SWITCH, server_header, "")                               \
+    O(NAME, request_id_header, "")                             \
     O(SWITCH, date_header, "")                                 \
     O(CHOICE, forwarded, FORWARDED_FAMILIES(OPTION_TEXT))      \
     O(CHOICES, forwarded_fields, FORWARDED_PARTS(OPTION_TEXT)) \

@@ -198,7 +198,37 @@ decide_framing(Http1Answer *a, const Http1Asker *asker, int64_t length)
     return asker->minor == 0 ? FRAMING_CLOSE : FRAMING_CHUNKED;
 }
 
-/* What the head is longer than status line and fields, at most. */
+/* Does the head have a field of that name? */
+static bool
+has_field(const Http1Answer *a, const char *name, size_t size)
+{
+    const char *at = a->head.data, *end = at + a->head.size;
+    while ((at = memchr(at, '\n', (size_t)(end - at))) != NULL) {
+        at++;
+        if ((size_t)(end - at) > size && at[size] == ':' &&
+            http1_same_text(at, size, name, size)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int
+add_id(const Http1Answer *a, const Http1Asker *asker, Buffer *out)
+{
+    if (has_field(a, asker->id_field, asker->id_field_size)) {
+        return 0;
+    }
+    return buffer_add(out, asker->id_field, asker->id_field_size) < 0 ||
+                   BUFFER_ADD_LITERAL(out, ": ") < 0 ||
+                   buffer_add_text(out, asker->id) < 0 ||
+                   BUFFER_ADD_LITERAL(out, "\r\n") < 0
+               ? -1
+               : 0;
+}
+
+/* What the head is longer than status line and fields, at most, and without the
+ * request's id. */
 #define OWN_FIELDS 256
 
 Http1AnswerResult
@@ -211,6 +241,9 @@ http1_answer_head(Http1Answer *a, const Http1Asker *asker, int64_t length,
     a->framing = decide_framing(a, asker, length);
     a->keep = asker->may_keep && !a->closes && a->framing != FRAMING_CLOSE;
     buffer_add(out, a->head.data, a->head.size);
+    if (asker->id_field && add_id(a, asker, out) < 0) {
+        return ANSWER_NO_MEMORY;
+    }
     if (asker->date && !a->has_date) {
         buffer_add_text(out, asker->date);
     }

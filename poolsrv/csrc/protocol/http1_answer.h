@@ -50,6 +50,11 @@ typedef struct {
     bool may_keep;    /* the server would keep the connection */
     bool server;      /* send `Server:` */
     const char *date; /* an Http1Date's text; NULL: send no `Date:` */
+    /* A field that tells the request's id, unless the application sends one of
+     * that name; NULL: none. */
+    const char *id_field;
+    size_t id_field_size;
+    const char *id;
 } Http1Asker;
 
 typedef struct {

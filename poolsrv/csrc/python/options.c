@@ -99,6 +99,26 @@ read_choices(const Option *row, PyObject *value, uint32_t *to)
 }
 
 static int
+read_name(const Option *row, PyObject *value, OptionName *to)
+{
+    if (!PyUnicode_Check(value)) {
+        return wrong_type(row, "a str", value);
+    }
+    Py_ssize_t size;
+    const char *text = PyUnicode_AsUTF8AndSize(value, &size);
+    if (text == NULL) {
+        return -1;
+    }
+    if ((size_t)size > sizeof to->text) {
+        PyErr_Format(PyExc_ValueError, "the option %s is too long", row->name);
+        return -1;
+    }
+    to->size = (uint32_t)size;
+    memcpy(to->text, text, (size_t)size);
+    return 0;
+}
+
+static int
 read_option(const Option *row, PyObject *value, char *place)
 {
     uint64_t *const wide = (uint64_t *)(void *)place;
@@ -126,6 +146,8 @@ read_option(const Option *row, PyObject *value, char *place)
         }
         *(bool *)(void *)place = value == Py_True;
         return 0;
+    case OPTION_NAME:
+        return read_name(row, value, (OptionName *)(void *)place);
     case OPTION_CHOICE:
         return read_choice(row, value, (uint32_t *)(void *)place);
     case OPTION_CHOICES:

@@ -16,6 +16,7 @@ typedef enum {
     OPTION_SWITCH,
     OPTION_CHOICE,
     OPTION_CHOICES,
+    OPTION_NAME,
 } OptionKind;
 
 /* A row of a table, and where it goes in the struct made of that table. */

@@ -342,8 +342,8 @@ send_one(Thread *t, Conn *c, Request *r, Found *found,
     }
 }
 
-/* 206 with several. The boundary is the request's id, whose first half no file
- * can know. */
+/* 206 with several. The boundary is the request's own id, whose first half no
+ * file can know. */
 static void
 send_several(Thread *t, Conn *c, Request *r, Found *found,
              const FileAnswerFields *more, const Ranges *ranges)
@@ -351,8 +351,8 @@ send_several(Thread *t, Conn *c, Request *r, Found *found,
     char type[64] = "multipart/byteranges; boundary=";
     Heads heads = {0};
     Http1Answer a = {0};
-    strcat(type, t->record.id);
-    const bool good = write_heads(&heads, ranges, found, t->record.id) == 0 &&
+    strcat(type, t->record.own);
+    const bool good = write_heads(&heads, ranges, found, t->record.own) == 0 &&
                       start(&a, "206 Partial Content", more) &&
                       add_validators(&a.head, found, more) == 0 &&
                       add_representation(&a.head, found, more, type) == 0 &&

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "protocol/lex.h"
 #include "worker/exchange.h"
 #include "worker/worker_internal.h"
 
@@ -16,19 +17,84 @@ make_id(const Worker *w, Thread *t)
     uint64_t prefix = w->o.id_prefix;
     uint64_t number = (uint64_t)t->index << 36 | record->sequence++;
     for (int i = 11; i >= 0; i--, prefix >>= 4) {
-        record->id[i] = hexadecimal[prefix & 15];
+        record->own[i] = hexadecimal[prefix & 15];
     }
     for (int i = 23; i >= 12; i--, number >>= 4) {
-        record->id[i] = hexadecimal[number & 15];
+        record->own[i] = hexadecimal[number & 15];
     }
-    memcpy(t->row->current.request_id, record->id, sizeof record->id);
+    memcpy(t->row->current.request_id, record->own, sizeof record->own);
+    record->id = record->own;
+}
+
+/* An id goes to logs and back to clients: of printable characters, those that
+ * mean nothing there. */
+static bool
+is_good_id(const char *text, size_t size)
+{
+    static const char others[] = "-._~:/@=+;,";
+    bool good = size > 0 && size <= RECORD_GIVEN_MOST;
+    for (size_t i = 0; good && i < size; i++) {
+        const char c = text[i];
+        good = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+               (c >= 'A' && c <= 'Z') ||
+               memchr(others, c, sizeof others - 1) != NULL;
+    }
+    return good;
+}
+
+/* The field of that name if it stands once, else NULL. */
+static const Http1Field *
+find_field(const Request *r, const OptionName *name)
+{
+    const char *base = r->buffer + r->start;
+    const Http1Field *found = NULL;
+    for (uint32_t i = 0; i < r->head.count; i++) {
+        const Http1Field *field = &r->head.fields[i];
+        if (!http1_same_text(base + field->name.at, field->name.len, name->text,
+                             name->size)) {
+            continue;
+        }
+        if (found) {
+            return NULL;
+        }
+        found = field;
+    }
+    return found;
+}
+
+/* The id that a trusted proxy gives, if it gives one. */
+static void
+take_id(const Worker *w, Thread *t, const Request *r)
+{
+    Record *record = &t->record;
+    char *shown = t->row->current.request_id;
+    const Http1Field *field = find_field(r, &w->o.limits.request_id_header);
+    const char *text = field ? r->buffer + r->start + field->value.at : NULL;
+    if (field == NULL || !is_good_id(text, field->value.len)) {
+        return;
+    }
+    memcpy(record->given, text, field->value.len);
+    record->given[field->value.len] = '\0';
+    record->id = record->given;
+    const size_t room = sizeof t->row->current.request_id - 1;
+    const size_t size = field->value.len < room ? field->value.len : room;
+    memcpy(shown, text, size);
+    shown[size] = '\0';
 }
 
 void
 record_begin(Thread *t, const Conn *c, const Request *r)
 {
+    const Worker *w = t->worker;
     Record *record = &t->record;
-    make_id(t->worker, t);
+    make_id(w, t);
+    record->answers_id = w->o.limits.request_id_header.size != 0 &&
+                         w->o.trusted.count != 0 &&
+                         c->item.preface != PREFACE_UNNAMED &&
+                         address_within(&c->item.client, &w->o.trusted);
+    if (record->answers_id) {
+        take_id(w, t, r);
+    }
     record->client = r->route.forwarded ? r->route.said.client : c->item.client;
     record->reason = NULL;
     record->body_size = 0;
@@ -104,6 +170,10 @@ record_asker(Thread *t, const Conn *c, const Request *r)
         record->date_second = second;
     }
     return (Http1Asker){
+        .id_field =
+            record->answers_id ? w->o.limits.request_id_header.text : NULL,
+        .id_field_size = w->o.limits.request_id_header.size,
+        .id = record->id,
         .minor = r->head.minor,
         .is_head = r->head.is_head,
         .may_keep = exchange_may_keep(w, c, r),

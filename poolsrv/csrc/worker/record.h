@@ -12,10 +12,16 @@
 #include "worker/worker.h"
 
 #define RECORD_ID_SIZE 24
+/* The longest that is taken from a proxy: more than a UUID, nginx's 32 digits
+ * or what the large clouds send. */
+#define RECORD_GIVEN_MOST 128
 
 typedef struct {
-    char id[RECORD_ID_SIZE + 1]; /* unique among all workers' requests */
-    Address client; /* who sent it: the connection, or a trusted proxy, says */
+    const char *id; /* by which people know it: `given`, or `own` */
+    char own[RECORD_ID_SIZE + 1]; /* unique among all workers' requests */
+    char given[RECORD_GIVEN_MOST + 1];
+    bool answers_id; /* its client is a trusted proxy: the answer tells `id` */
+    Address client;  /* who sent it: the connection, or a trusted proxy, says */
     const char
         *reason;       /* why the server answers by itself; NULL: it does not */
     int64_t body_size; /* of the answer, in bytes */
@@ -25,7 +31,7 @@ typedef struct {
     uint64_t date_second;
 } Record;
 
-/* A request begins that came on `c`. */
+/* A request begins that came on `c`, or as much of it as can be read. */
 void record_begin(Thread *t, const Conn *c, const Request *r);
 
 /* Show what runs here now to those who look; `complete` is when all of the

@@ -105,6 +105,7 @@ thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
     t->worker = w;
     t->index = index;
     t->row = row;
+    t->record.id = t->record.own;
     if (pthread_cond_init(&t->wake, NULL) != 0 ||
         pthread_mutex_init(&t->pieces.lock, NULL) != 0) {
         return -1;

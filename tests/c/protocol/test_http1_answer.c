@@ -46,6 +46,23 @@ static const Given givens[] = {
              "Content-Length: 0\r\n\r\n",
      .framing = FRAMING_LENGTH,
      .keep = true},
+    /* As does its own id of the request, whose names end where ours does. */
+    {.status = "200 OK",
+     .fields = {{"X-Id-Not", "x"}, {"Not-X-Id", "x"}, {"X", "X-Id: x"}},
+     .asker = {KEEP, .id_field = "X-Id", .id_field_size = 4, .id = "a1"},
+     .length = 0,
+     .head = "HTTP/1.1 200 OK\r\nX-Id-Not: x\r\nNot-X-Id: x\r\n"
+             "X: X-Id: x\r\nX-Id: a1\r\nContent-Length: 0\r\n\r\n",
+     .framing = FRAMING_LENGTH,
+     .keep = true},
+    {.status = "200 OK",
+     .fields = {{"x-id", "mine"}},
+     .asker = {KEEP, .id_field = "X-Id", .id_field_size = 4, .id = "a1"},
+     .length = 0,
+     .head = "HTTP/1.1 200 OK\r\nx-id: mine\r\n"
+             "Content-Length: 0\r\n\r\n",
+     .framing = FRAMING_LENGTH,
+     .keep = true},
     /* HTTP/1.0 knows no chunks, and has to be told that we keep. */
     {.status = "200 OK",
      .asker = {.minor = 0, .may_keep = true},

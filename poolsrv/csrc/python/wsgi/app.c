@@ -7,7 +7,9 @@ app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
 {
     app->believed = forwarded_fields((ForwardedFamily)limits->forwarded,
                                      limits->forwarded_fields);
-    if (environ_keys_init(&app->keys) < 0 || file_types_init(&app->files) < 0 ||
+    if (environ_keys_init(&app->keys) < 0 ||
+        environ_keys_name_id(&app->keys, &limits->request_id_header) < 0 ||
+        file_types_init(&app->files) < 0 ||
         networks_read(trusted, &app->trusted) < 0 ||
         folder_table_read(folders, &app->folders) < 0) {
         return -1;

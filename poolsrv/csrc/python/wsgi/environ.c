@@ -274,6 +274,10 @@ environ_new(Context *x)
             goto failed;
         }
     }
+    if (x->thread->record.answers_id &&
+        set(environ, keys->given_id, text_request_id(x)) < 0) {
+        goto failed;
+    }
     if (head->chunked &&
         set(environ, keys->content_length,
             PyUnicode_FromFormat("%llu", (unsigned long long)r->body_size)) <

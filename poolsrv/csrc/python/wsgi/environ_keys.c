@@ -1,6 +1,29 @@
 /* Binding: the keys of environ, made once for each application. */
 #include "python/wsgi/wsgi.h"
 
+#include <string.h>
+
+/* HTTP_NAME of a field, NUL-terminated, in `key`, which has room for it. */
+static void
+write_key(char *key, const char *name, size_t size)
+{
+    memcpy(key, "HTTP_", 5);
+    for (size_t i = 0; i < size; i++) {
+        const char c = name[i];
+        key[5 + i] = c == '-' ? '_' : c >= 'a' && c <= 'z' ? (char)(c - 32) : c;
+    }
+    key[5 + size] = '\0';
+}
+
+int
+environ_keys_name_id(EnvironKeys *keys, const OptionName *field)
+{
+    char key[5 + OPTION_NAME_MOST + 1];
+    write_key(key, field->text, field->size);
+    keys->given_id = PyUnicode_InternFromString(key);
+    return keys->given_id ? 0 : -1;
+}
+
 int
 environ_keys_init(EnvironKeys *keys)
 {
@@ -18,18 +41,11 @@ environ_keys_init(EnvironKeys *keys)
     ENVIRON_KEYS(X)
 #undef X
     for (i = HTTP1_OTHER + 1; i < HTTP1_KNOWN_COUNT; i++) {
-        char key[80] = "HTTP_";
-        size_t at = 5, j;
+        char key[80];
         if (names[i] == NULL) { /* a synonym: never reaches the application */
             continue;
         }
-        for (j = 0; names[i][j]; j++) {
-            key[at++] = names[i][j] == '-' ? '_'
-                        : names[i][j] >= 'a' && names[i][j] <= 'z'
-                            ? (char)(names[i][j] - 32)
-                            : names[i][j];
-        }
-        key[at] = '\0';
+        write_key(key, names[i], strlen(names[i]));
         keys->fields[i] = PyUnicode_InternFromString(key);
         if (keys->fields[i] == NULL) {
             return -1;
@@ -58,4 +74,5 @@ environ_keys_clear(EnvironKeys *keys)
     Py_CLEAR(keys->cookie_join);
     Py_CLEAR(keys->field_join);
     Py_CLEAR(keys->exc_info);
+    Py_CLEAR(keys->given_id);
 }

@@ -50,10 +50,12 @@ PyObject *text_path(const char *path, size_t size);
 static inline PyObject *
 text_request_id(const Context *x)
 {
-    PyObject *text = PyUnicode_New(RECORD_ID_SIZE, 127);
+    const Record *record = &x->thread->record;
+    const size_t size =
+        record->id == record->own ? RECORD_ID_SIZE : strlen(record->id);
+    PyObject *text = PyUnicode_New((Py_ssize_t)size, 127);
     if (text) {
-        memcpy(PyUnicode_1BYTE_DATA(text), x->thread->record.id,
-               RECORD_ID_SIZE);
+        memcpy(PyUnicode_1BYTE_DATA(text), record->id, size);
     }
     return text;
 }

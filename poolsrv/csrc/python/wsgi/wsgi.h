@@ -62,6 +62,7 @@ typedef struct {
     ENVIRON_KEYS(X)
 #undef X
     PyObject *fields[HTTP1_KNOWN_COUNT]; /* HTTP_..., by Http1FieldId */
+    PyObject *given_id;                  /* HTTP_... of --request-id-header */
     PyObject *cookie_join, *field_join;  /* "; " and ", " */
     PyObject *exc_info;                  /* the name of that argument */
 } EnvironKeys;
@@ -200,6 +201,8 @@ int environ_template_init(const EnvironKeys *keys, PyObject *template);
 
 /* environ_keys.c */
 int environ_keys_init(EnvironKeys *keys);
+/* The field in which proxies give a request's id. */
+int environ_keys_name_id(EnvironKeys *keys, const OptionName *field);
 void environ_keys_clear(EnvironKeys *keys);
 
 /* text.c: what a thread keeps of strings. */
