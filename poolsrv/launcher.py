@@ -312,6 +312,11 @@ def _run(
             _core.adopt_orphans()
         if settings.reload_on_change:
             stack.callback(start_watcher().end, 0)
+        if dispatcher.measure() < 1:
+            raise MachineError(
+                f"the limit of open files is {most}, and the server itself needs as many",
+                "raise it (ulimit -n, LimitNOFILE= of systemd), or lower --processes",
+            )
         finish = supervisor.run()
     if finish.text:
         raise ApplicationError(finish.text)

@@ -1,5 +1,6 @@
 """How connections end: no answer is lost to it, and none is given that nobody asked for."""
 
+import resource
 import select
 import signal
 import threading
@@ -403,17 +404,37 @@ def has_ended(client: Client) -> bool:
         return False
 
 
-def test_idle_connections_beyond_the_descriptors_are_counted(server: Start) -> None:
-    """Workers hand back more than the supervisor can hold: those idle longest make room."""
-    probe = server(PROBE, processes=2, threads=4, through=("prlimit", "--nofile=256:256", "--"))
+# Descriptors
+
+
+@pytest.mark.parametrize("limit", [40, 64, 100, 127, 128, 129, 140, 192, 1024])
+def test_what_is_accepted_has_a_descriptor_under_any_limit(server: Start, limit: int) -> None:
+    """More clients than fit: all are answered, those idle longest make room, and are counted."""
+    probe = server(
+        PROBE, processes=2, threads=4, through=("prlimit", f"--nofile={limit}:{limit}", "--")
+    )
     with ExitStack() as stack:
-        clients = [stack.enter_context(Client(probe.address)) for _ in range(400)]
+        count = min(limit, 256) if limit >= 100 else limit // 2 + 8
+        clients = [stack.enter_context(Client(probe.address, 30)) for _ in range(count)]
         for client in clients:
             client.send(head("GET", "/x"))
-        for client in clients:
-            with suppress(Truncated):
-                client.receive()
+        assert [client.receive().status for client in clients] == [200] * count
         probe.wait_until(lambda: probe.metric("poolsrv_connections", state="idle") == 0, 20)
         ended = sum(has_ended(client) for client in clients)
-        assert ended < 300
         assert probe.metric("poolsrv_connections_closed_total", reason="evicted") == ended
+        assert (ended > 0) == (limit < 256 + 64)
+
+
+def test_a_limit_of_open_files_that_is_too_low_is_said(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        server = Server(PROBE, tmp_path, {}, {"processes": 8}, ("prlimit", "--nofile=64:64", "--"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    try:
+        assert server.wait() == 5
+        assert "the limit of open files is 64" in server.log()
+        assert "LimitNOFILE= of systemd" in server.log()
+    finally:
+        server.end()

@@ -141,9 +141,12 @@ def test_connections_that_find_no_descriptor_leave_no_load(server: Start) -> Non
     serves(probe)
     before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, before[1]))
-    for _ in range(100):  # more than a worker may have at a time
-        with Client(probe.address) as client, pytest.raises(Truncated):
-            client.get("/x")
+    with Client(probe.address) as client, pytest.raises(Truncated):
+        client.get("/x")
+    # From now on it goes up to the hard limit, for the moment in which they come.
+    for _ in range(100):
+        serves(probe)
+    assert resource.prlimit(worker, resource.RLIMIT_NOFILE)[0] == 3
     resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
     serves(probe)
 

@@ -164,6 +164,7 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
     atomic_store(&board->loads[slot].limit, 0);
     atomic_store(&board->loads[slot].width, 0);
     atomic_store(&board->loads[slot].connections, 0);
+    atomic_store(&board->loads[slot].most, 0);
 }
 
 ChoiceWorker

@@ -71,12 +71,14 @@ typedef struct {
  * a request ends or turns out to be incomplete. `width` is how many requests
  * the worker serves at a time, `limit` how far the supervisor may go: as much
  * more as the worker does within a tick (schedule_limit). `connections` counts
- * those in the worker, busy or not: added to and taken off likewise. */
+ * those in the worker, busy or not: added to and taken off likewise; `most` is
+ * for how many of them it has descriptors, 0 if it has not said. */
 typedef struct {
     _Atomic int32_t load;
     _Atomic int32_t limit;
     _Atomic int32_t width;
     _Atomic int32_t connections;
+    _Atomic int32_t most;
 } SCOREBOARD_ROW LoadLine;
 
 typedef struct {

@@ -155,6 +155,15 @@ dispatcher_channel(DispatcherObject *self, PyObject *args)
 }
 
 static PyObject *
+dispatcher_measure(DispatcherObject *self, PyObject *Py_UNUSED(none))
+{
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    return PyLong_FromLong(dispatch_measure(self->dispatch));
+}
+
+static PyObject *
 dispatcher_log(DispatcherObject *self, PyObject *value)
 {
     const long fd = PyLong_AsLong(value); /* -1: there is none */
@@ -324,6 +333,9 @@ static PyMethodDef dispatcher_methods[] = {
     {"channel", (PyCFunction)dispatcher_channel, METH_VARARGS,
      "channel(slot, ours, theirs): both ends of a slot's channel, which stay "
      "the caller's."},
+    {"measure", (PyCFunction)dispatcher_measure, METH_NOARGS,
+     "When the caller has opened all that it needs: for how many connections "
+     "there are descriptors. More are not accepted."},
     {"log", (PyCFunction)dispatcher_log, METH_O,
      "log(fd): write a line for each request that is refused; -1: none."},
     {"enable", (PyCFunction)dispatcher_enable, METH_VARARGS,

@@ -26,12 +26,26 @@ accept_listen(Dispatch *d, bool on)
     }
 }
 
-/* No descriptors: those who have been idle longest make room. */
+int32_t
+accept_room(const Dispatch *d)
+{
+    int64_t held = 0;
+    for (size_t i = 0; i < HELD_STATES; i++) {
+        held += d->held.lists[i].count;
+    }
+    for (uint32_t i = 0; i < d->board->slot_count; i++) {
+        held += atomic_load(&d->board->loads[i].connections);
+    }
+    return (int32_t)(d->most - held);
+}
+
+/* No descriptors: those who have been idle longest make room, but for who has
+ * come just now and is about to ask. The others wait in the kernel. */
 static bool
 make_room(Dispatch *d, uint64_t now)
 {
     word_add(&d->board->supervisor->accept_errors[0], 1);
-    if (parked_evict(d, EVICT_BATCH) == 0) {
+    if (parked_evict(d, EVICT_BATCH, now - LADDER_IDLE) == 0) {
         accept_listen(d, false);
         d->accept_again = now + ACCEPT_PAUSE;
         return false;
@@ -63,18 +77,20 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
     ChannelItem items[ACCEPT_BATCH];
     uint32_t i, count = 0;
     bool more = true;
+    int32_t room = accept_room(d);
 
+    if (room <= 0 && make_room(d, now)) {
+        room = accept_room(d);
+    }
     while (count < ACCEPT_BATCH) {
+        if (room-- <= 0) {
+            more = false;
+            break;
+        }
         struct sockaddr_storage from = {.ss_family = AF_UNIX};
         socklen_t size = sizeof from;
         int fd = accept4(d->listeners[listener], (struct sockaddr *)&from,
                          &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= d->most && !make_room(d, now)) {
-            word_add(&d->board->supervisor->closed[CLOSED_EVICTED], 1);
-            close(fd);
-            more = false;
-            break;
-        }
         if (fd < 0) {
             if (errno == EINTR || errno == ECONNABORTED || errno == EPROTO) {
                 continue;

@@ -4,22 +4,20 @@
 #include "supervisor/dispatch.h"
 
 #include <errno.h>
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
+#include "common/descriptor_room.h"
 #include "supervisor/dispatch_internal.h"
 
 #define EVENT_BATCH 256
 /* Connections taken in a row before the other events get their turn. */
 #define ACCEPT_ROUNDS 4
-/* Descriptors that clients never get: processes that end are started anew, and
- * that takes some. */
-#define RESERVE 64
+/* Descriptors that are opened later: by the exporter and a template. */
+#define PROCESSES 4
 
 /* Until then, in milliseconds rounded up, for epoll_wait: -1 is for ever. */
 static int
@@ -177,6 +175,14 @@ dispatch_bell(const Dispatch *d)
     return d->bell;
 }
 
+int32_t
+dispatch_measure(Dispatch *d)
+{
+    /* A pidfd of each worker comes. */
+    d->most = descriptor_room_here(PROCESSES + d->board->slot_count);
+    return d->most;
+}
+
 void
 dispatch_log(Dispatch *d, int fd)
 {
@@ -197,6 +203,7 @@ dispatch_stop(Dispatch *d)
     if (d->stopped) {
         return;
     }
+    d->most = INT32_MAX; /* no process is started any more: take the reserve */
     for (i = 0; i < d->listener_count; i++) {
         while (accept_batch(d, i, now))
             ;
@@ -214,7 +221,6 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
 {
     Dispatch *d = calloc(1, sizeof *d);
     struct epoll_event e = {.events = EPOLLIN};
-    struct rlimit files;
     uint32_t i;
 
     if (d == NULL) {
@@ -234,10 +240,7 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     d->workers = calloc(board->slot_count, sizeof *d->workers);
     d->listeners = malloc(listener_count * sizeof *listeners);
     d->listener_count = listener_count;
-    d->most = getrlimit(RLIMIT_NOFILE, &files) == 0 &&
-                      files.rlim_cur < INT_MAX && files.rlim_cur > 2 * RESERVE
-                  ? (int)files.rlim_cur - RESERVE
-                  : INT_MAX;
+    d->most = INT32_MAX;
     if (d->epoll < 0 || d->bell < 0 || !d->slots || !d->workers ||
         !d->listeners) {
         goto failed;

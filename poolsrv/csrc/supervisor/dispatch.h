@@ -47,6 +47,10 @@ void dispatch_free(Dispatch *d);
 /* Both ends of a slot's channel; they stay the caller's. 0, or -1 and errno. */
 int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
 
+/* When all is open that the caller opens for itself: for how many connections
+ * there are descriptors. More are not accepted; before, any number is. */
+int32_t dispatch_measure(Dispatch *d);
+
 /* Where it writes of the requests that it refuses; it stays the caller's. */
 void dispatch_log(Dispatch *d, int fd);
 

@@ -49,9 +49,8 @@ struct Dispatch {
     int bell;
     int *listeners;
     uint32_t listener_count;
-    /* Descriptors of clients are below this. The kernel always gives the lowest
-     * free number, so a higher one means that we are at the limit. */
-    int most;
+    /* So many connections are accepted: what workers give back finds room. */
+    int32_t most;
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
     bool drained; /* and the queue has been empty since */
@@ -66,6 +65,8 @@ struct Dispatch {
 };
 
 /* accept.c */
+/* For how many more connections there are descriptors; may be negative. */
+int32_t accept_room(const Dispatch *d);
 void accept_listen(Dispatch *d, bool on);
 bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 
@@ -73,8 +74,9 @@ bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 void parked_add(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
-/* Close idle connections to make room: how many. */
-uint32_t parked_evict(Dispatch *d, uint32_t count);
+/* Close so many that have been idle since `since` or longer, to make room: how
+ * many there were. */
+uint32_t parked_evict(Dispatch *d, uint32_t count, uint64_t since);
 void parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now);
 /* A request that has just arrived is still served; the idle ones go. */
 void parked_stop(Dispatch *d, HeldState state, uint64_t now);

@@ -100,19 +100,25 @@ parked_add(Dispatch *d, int fd, const ChannelItem *item)
 }
 
 uint32_t
-parked_evict(Dispatch *d, uint32_t count)
+parked_evict(Dispatch *d, uint32_t count, uint64_t since)
 {
-    uint32_t i;
-    for (i = 0; i < count; i++) {
-        /* Those who have had an answer first: they will come again. */
-        const HeldState idle =
-            d->held.lists[HELD_KEPT].count ? HELD_KEPT : HELD_NEW;
-        if (d->held.lists[idle].count == 0) {
-            break;
+    /* Those who have had an answer first: they will come again. */
+    static const HeldState idle[] = {HELD_KEPT, HELD_NEW};
+    uint32_t done = 0;
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
+        uint32_t index;
+        while (done < count &&
+               (index = d->held.lists[idle[i]].first) != HELD_NONE &&
+               d->held.items[index].item.since <= since) {
+            if (has_byte(d->held.items[index].fd)) { /* it is idle no more */
+                parked_event(d, index, EPOLLIN, since);
+                continue;
+            }
+            parked_close(d, index, CLOSED_EVICTED);
+            done++;
         }
-        parked_close(d, d->held.lists[idle].first, CLOSED_EVICTED);
     }
-    return i;
+    return done;
 }
 
 void

@@ -109,13 +109,13 @@ newest(const Dispatch *d)
                : slow;
 }
 
-/* Has the worker a descriptor for each connection of one more message? It has
- * the same limit as we have. */
+/* Has the worker a descriptor for one more connection? */
 static bool
 has_descriptors(const Dispatch *d, uint32_t slot)
 {
-    return atomic_load(&d->board->loads[slot].connections) <=
-           d->most - CHANNEL_BATCH;
+    const LoadLine *line = &d->board->loads[slot];
+    const int32_t most = atomic_load(&line->most);
+    return most == 0 || atomic_load(&line->connections) < most;
 }
 
 static uint32_t

@@ -45,17 +45,16 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
     out->header.count = 0;
 }
 
-/* A message may take the reserve of descriptors, which is as large, and what
- * has been idle longest gives it back before the next one. What the kernel had
- * no descriptor for is lost. */
+/* Who accepts has left room for all of them, unless other things have taken it
+ * since: then what has been idle longest goes. What the kernel had no
+ * descriptor for is lost. */
 static void
 take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
 {
-    uint32_t i, beyond = 0;
+    uint32_t i;
     word_add(&d->board->supervisor->closed[CLOSED_EVICTED], m->lost);
     for (i = 0; i < m->header.count; i++) {
         ChannelItem item = m->items[i];
-        beyond += m->fds[i] >= d->most;
         if (item.since > now) {
             item.since = now;
         }
@@ -65,7 +64,10 @@ take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
             parked_add(d, m->fds[i], &item);
         }
     }
-    parked_evict(d, beyond);
+    const int32_t room = accept_room(d);
+    if (m->lost || room < 0) {
+        parked_evict(d, room < 0 ? (uint32_t)-room : m->lost, now);
+    }
 }
 
 /* Hand-backs and words of a slot. False: no room for another event. */

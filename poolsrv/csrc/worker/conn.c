@@ -141,7 +141,7 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
         conn_unload(w, 1);
         return NULL;
     }
-    c->fd = descriptors_place(w, fd);
+    c->fd = fd;
     c->item = *item;
     c->ready = item->since;
     c->status = 0;
@@ -165,7 +165,11 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     conn_count_memory(w, c);
     conn_set_state(w, t, c, CONN_FREE);
     conn_uncount(w, c);
-    atomic_fetch_sub(&w->line->connections, 1);
+    if (atomic_fetch_sub(&w->line->connections, 1) >=
+            atomic_load(&w->line->most) &&
+        atomic_load(&w->o.board->notice->turn)) {
+        worker_ring(w->o.bell); /* it may wait for just this place */
+    }
     /* First: a child that is forked meanwhile must not close what has got the
      * number since. */
     const int fd = c->fd;
@@ -179,9 +183,7 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     c->next = w->free;
     w->free = c;
     pthread_mutex_unlock(&w->lock);
-    const uint32_t live = atomic_fetch_sub(&w->live, 1) - 1;
-    descriptors_left(w, live);
-    if (live == 0 && atomic_load(&w->draining)) {
+    if (atomic_fetch_sub(&w->live, 1) == 1 && atomic_load(&w->draining)) {
         worker_ring(w->alarm);
     }
 }

@@ -4,28 +4,33 @@
  * The application may use select(), which knows numbers below FD_SETSIZE only,
  * and the programs that it starts inherit the soft limit, which is as low as
  * that for their sake. So a worker keeps the limit that the server was started
- * with while it holds few connections; if there are many, the limit is as high
- * as it may be, and they are put where select() does not reach.
+ * with. If it holds many connections they are put where neither select() nor
+ * the application's own files reach, and only for the moment in which they come
+ * the limit is as high as it may be.
  */
 #ifndef POOLSRV_DESCRIPTORS_H
 #define POOLSRV_DESCRIPTORS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
+#include "common/channel.h"
 #include "worker/worker.h"
 
 typedef struct {
-    uint64_t usual; /* the soft limit, before it was raised */
+    uint64_t usual; /* the soft limit; while it is raised, as it was before */
+    uint64_t most;  /* the hard one */
+    uint32_t
+        stay;    /* so many connections keep the numbers that they come with */
+    bool scarce; /* a message may find no numbers below the usual limit */
     bool raised;
 } Descriptors;
 
 void descriptors_init(Descriptors *d);
 
-/* A connection's descriptor has been received: the number that it has from now
- * on. */
-int descriptors_place(Worker *w, int fd);
-/* So many connections are left. */
-void descriptors_left(Worker *w, uint32_t live);
+/* Receive a message of connections, which get the numbers that they keep. As
+ * channel_receive(). For one thread at a time. */
+int descriptors_receive(Worker *w, ChannelMessage *m);
 /* Have the usual limit again; async-signal-safe. */
 void descriptors_restore(Descriptors *d);
 

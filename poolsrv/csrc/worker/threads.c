@@ -116,7 +116,7 @@ receive(Worker *w, Thread *t, Chain *chain)
 {
     ChannelMessage m;
     uint32_t i;
-    const int got = channel_receive(w->o.channel, &m);
+    const int got = descriptors_receive(w, &m);
     if (got < 0 && errno != EPROTO) { /* nobody is there any more */
         epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->o.channel, NULL);
     }
