@@ -48,6 +48,7 @@ from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.stacks import Stacks
 from poolsrv.worker.loader import enter, release, require, started_in
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
@@ -158,7 +159,10 @@ def _run(
             lifeline=_owned(stack, os.pidfd_open(os.getpid())),
             access_log=_owned(stack, access_log.open_log(settings.access_log, log_owner)),
             access_log_place=access_log.place_of(settings.access_log),
-            stacks=[],
+            stacks=[
+                _owned(stack, os.memfd_create(f"stacks of worker {slot}", os.MFD_CLOEXEC))
+                for slot in range(board.slot_count)
+            ],
             sites=[site_of(listener) for listener in listeners],
             once=_owned(stack, make()),
             folder=str(Path.cwd()),
@@ -211,12 +215,9 @@ def _run(
         control = open_control(stack, settings.control)
         served = None
         if control is not None:
-            for slot in range(board.slot_count):
-                file = os.memfd_create(f"stacks of worker {slot}", os.MFD_CLOEXEC)
-                job.stacks.append(_owned(stack, file))
             facts = dataclasses.asdict(about)
             facts["pid"] = facts.pop("supervisor_pid")
-            served = Served(facts, board_fd, shown_settings, job.stacks)
+            served = Served(facts, board_fd, shown_settings)
 
         def start_template(generation: int) -> Template:
             for gone in set(jobs) - {found.number for found in pool.generations.all()}:
@@ -297,6 +298,7 @@ def _run(
             start_exporter if admin is not None else None,
             announce,
             stop_listening,
+            Stacks(job.stacks),
             reopen_logs,
             control=(control, served) if control is not None and served is not None else None,
             limits=Limits.of(settings),

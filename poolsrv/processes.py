@@ -16,7 +16,7 @@ from pathlib import Path
 from poolsrv import forks
 
 # Has a worker write the stacks of its threads, at once and without the GIL.
-DUMP_STACKS = signal.SIGRTMIN + 4
+WRITE_STACKS = signal.SIGRTMIN + 4
 
 
 def start(name: str, life: Callable[[], None]) -> forks.Process:

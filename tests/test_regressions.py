@@ -20,6 +20,7 @@ from poolsrv import _core, messages
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.loop import Supervisor, Watched
 from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.stacks import Stacks
 from tests.apps.gate import Gate, wait_at_gate
 from tests.client import Client, Truncated, head
 from tests.server import Server
@@ -343,6 +344,7 @@ def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> Non
         None,
         lambda: None,
         lambda: None,
+        Stacks([]),
     )
     finish = supervisor.run()
     assert (finish.status, "template exited" in finish.text) == (3, True)

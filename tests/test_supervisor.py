@@ -24,6 +24,7 @@ from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
+from poolsrv.supervisor.stacks import Stacks
 from tests.apps.gate import Gate
 from tests.client import Client
 from tests.server import Server
@@ -137,6 +138,7 @@ def test_an_exception_in_any_action_is_said_and_the_next_is_carried_out(
         none,
         lambda: None,
         lambda: None,
+        Stacks([]),
     )
     for action in EACH:
         supervisor._do([action, actions.Disable(1)])
@@ -323,6 +325,7 @@ def test_a_message_without_its_descriptor_is_dropped() -> None:
         None,
         lambda: None,
         lambda: None,
+        Stacks([]),
     )
     supervisor._do(supervisor._pool.start(0.0))
     index = next(field[3] for field in _core.FIELDS if field[:2] == ("supervisor", "faults"))

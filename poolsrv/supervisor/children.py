@@ -15,7 +15,7 @@ from typing import Any
 
 from poolsrv import forks, messages, processes
 from poolsrv.forks import SIGNALS
-from poolsrv.processes import DUMP_STACKS, Ending
+from poolsrv.processes import WRITE_STACKS, Ending
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class Child:
                 signal.signal(number, signal.SIG_DFL)
             forks.handle({number: forks.nothing for number in SIGNALS if number not in usual})
             # Until a worker writes its stacks by it: by default it would end the process.
-            signal.signal(DUMP_STACKS, lambda *_: None)
+            signal.signal(WRITE_STACKS, lambda *_: None)
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             run()
 

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,11 +71,10 @@ class Served:
     about: Mapping[str, object]
     board: int
     settings: Callable[[], Mapping[str, str]]
-    stacks: Sequence[int]  # by slot: the file into which its worker writes them
 
 
 class Control:
-    """`do` carries out actions of the pool; `dump` has a worker write its stacks."""
+    """`do` carries out actions of the pool; `ask_stacks` has a worker write its stacks: where."""
 
     def __init__(
         self,
@@ -83,14 +82,14 @@ class Control:
         pool: Pool,
         served: Served,
         do: Callable[[list[Action]], None],
-        dump: Callable[[int], None],
+        ask_stacks: Callable[[int], int],
     ) -> None:
         self.listener = listener
         self.events = Events()
         self._pool = pool
         self._served = served
         self._do = do
-        self._dump = dump
+        self._ask_stacks = ask_stacks
         self._clients: dict[int, socket.socket] = {}  # by descriptor, oldest first
         self._waiting: dict[int, int] = {}  # client -> the generation of which it waits to hear
         self._orders: dict[int, Order] = {}  # by client
@@ -252,11 +251,7 @@ class Control:
         slot = int(arguments["slot"])
         if not 0 <= slot < len(self._pool.slots) or not self._pool.slots[slot].born:
             raise ControlError(f"there is no worker in slot {slot}")
-        file = self._served.stacks[slot]
-        os.ftruncate(file, 0)
-        os.lseek(file, 0, os.SEEK_SET)
-        self._dump(slot)
-        return Answer({"slot": slot}, fd=file)
+        return Answer({"slot": slot}, fd=self._ask_stacks(slot))
 
     def stop(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
         now = bool(arguments["now"])

@@ -36,6 +36,7 @@ from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import LAST_WORDS, Pool
 from poolsrv.supervisor.postmortem import postmortem, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
+from poolsrv.supervisor.stacks import Stacks
 from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
@@ -76,6 +77,7 @@ class Supervisor:
         start_exporter: Callable[[], Child] | None,
         announce: Callable[[], None],
         stop_listening: Callable[[], None],
+        stacks: Stacks,
         reopen_logs: Callable[[], None] = lambda: None,
         control: tuple[socket.socket, Served] | None = None,
         limits: Limits | None = None,
@@ -91,6 +93,7 @@ class Supervisor:
         self._start_exporter = start_exporter
         self._announce = announce
         self._stop_listening = stop_listening
+        self._stacks = stacks
         self._reopen_logs = reopen_logs
         self._notify = notify if notify is not None else Notify({}, 0)
         self._progress = Progress(board)
@@ -98,7 +101,7 @@ class Supervisor:
         self._control = None
         if control is not None:
             listener, served = control
-            self._control = Control(listener, pool, served, self._do, self._dump)
+            self._control = Control(listener, pool, served, self._do, self._ask_stacks)
         self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
         self._workers: dict[int, Worker] = {}  # by slot
@@ -280,8 +283,8 @@ class Supervisor:
             for client in self._control.ended(action):
                 self._client_gone(client)
 
-    def _dump(self, slot: int) -> None:
-        self._workers[slot].signal(processes.DUMP_STACKS)
+    def _ask_stacks(self, slot: int) -> int:
+        return self._stacks.ask(slot, self._workers[slot].signal)
 
     # What workers and templates say
 
@@ -307,7 +310,7 @@ class Supervisor:
             self._do(self._pool.recycle([slot], self._now, Reason.HANG))
         elif word == _core.NEWS_HUNG:
             fields = {"slot": slot, "worker_pid": worker.pid}
-            log.with_stack(logging.ERROR, say.WORKER_HANGS, fields, text)
+            log.with_stack(logging.ERROR, say.WORKER_HANGS, fields, self._stacks.read(slot))
             self._do(self._pool.kill(slot, "", Reason.HANG, self._now))
 
     def _hear_templates(self) -> None:

@@ -5,10 +5,7 @@ connection of a thread that does not come back, is decided in the core
 (overdue.h); here is what needs the interpreter.
 """
 
-import faulthandler
 import logging
-import os
-import signal
 import sys
 import threading
 import time
@@ -18,20 +15,6 @@ from collections.abc import Sequence
 from poolsrv import _core, log
 from poolsrv import operator_messages as say
 from poolsrv.errors import RequestTimeout
-
-# Of the signals of real time, which have no meaning of their own, one that hardly
-# any application uses.
-DUMP = signal.SIGRTMAX - 3
-
-
-def dump_file() -> int:
-    """A file to which the stacks of all threads are written when DUMP comes in.
-
-    It is written by faulthandler, which needs no interpreter.
-    """
-    fd = os.memfd_create("poolsrv-stacks")
-    faulthandler.register(DUMP, file=fd, all_threads=True)
-    return fd
 
 
 class Deadlines:

@@ -20,12 +20,12 @@ from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import at_service_start, attach
 from poolsrv.errors import ApplicationError, PoolsrvError
-from poolsrv.processes import DUMP_STACKS
+from poolsrv.processes import WRITE_STACKS
 from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.applications import Application, core_mounts, load_all
-from poolsrv.worker.deadlines import DUMP, Deadlines, dump_file
+from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.files import Folder
 from poolsrv.worker.hooks import run_hook
@@ -60,7 +60,7 @@ class Job:
     lifeline: int
     access_log: int
     access_log_place: str
-    stacks: list[int]  # by slot: the file for the stacks of its threads, if they can be asked for
+    stacks: list[int]  # by slot: the file for the stacks of its threads
     sites: list[Site]
     once: int  # the file of poolsrv.once
     folder: str  # where the server was started
@@ -79,8 +79,7 @@ def run(job: Job, slot: int) -> None:
     log.setup(settings.log_level, settings.log_format, f"worker {slot}")
     forks.begin()
     faulthandler.enable()
-    if job.stacks:
-        faulthandler.register(DUMP_STACKS, file=job.stacks[slot], all_threads=True)
+    faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True)
     channel = _own_channel(job, slot)
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
@@ -101,8 +100,7 @@ def run(job: Job, slot: int) -> None:
     }
     forks.handle(handlers, sender.fileno())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, forks.SIGNALS)
-    dump = dump_file()
-    own = [*job.descriptors(), receiver.fileno(), sender.fileno(), dump]
+    own = [*job.descriptors(), receiver.fileno(), sender.fileno()]
     forks.keep(own)
     born = os.getpid()
     attach(job.once)
@@ -133,8 +131,8 @@ def run(job: Job, slot: int) -> None:
         bell=job.bell,
         lifeline=job.lifeline,
         signals=receiver.fileno(),
-        dump_signal=DUMP,
-        dump=dump,
+        stacks_signal=WRITE_STACKS,
+        stacks=job.stacks[slot],
         applications=loaded,
         mounts=core_mounts(settings.all_mounts(job.application is not None)),
         templates=tuple(_template(settings, site) for site in job.sites),

@@ -26,7 +26,7 @@ typedef enum {
     CHANNEL_READY,        /* worker: the application is loaded */
     CHANNEL_FAILED,       /* worker: it could not be loaded; text says why */
     CHANNEL_REPLACE,      /* worker: start another in my place, then drain me */
-    CHANNEL_HUNG, /* worker: the interpreter is not to be had; all stacks */
+    CHANNEL_HUNG,         /* worker: the interpreter is not to be had */
 } ChannelKind;
 
 /* What the PROXY header of a connection has said of its client. */

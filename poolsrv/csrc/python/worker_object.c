@@ -203,10 +203,10 @@ static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "board",       "slot",         "channel", "bell",      "lifeline",
-        "signals",     "applications", "mounts",  "templates", "on_error",
-        "on_left",     "offer",        "options", "trusted",   "access_log",
-        "dump_signal", "dump",         "folders", "sendfile",  NULL};
+        "board",         "slot",         "channel", "bell",      "lifeline",
+        "signals",       "applications", "mounts",  "templates", "on_error",
+        "on_left",       "offer",        "options", "trusted",   "access_log",
+        "stacks_signal", "stacks",       "folders", "sendfile",  NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
@@ -221,7 +221,7 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
             &options.signals, &PyTuple_Type, &applications, &PyTuple_Type,
             &mounts, &PyTuple_Type, &templates, &on_error, &on_left, &offer,
             &given, &PyTuple_Type, &trusted, &access_log_fd,
-            &options.dump_signal, &options.dump, &PyTuple_Type, &folders,
+            &options.stacks_signal, &options.stacks, &PyTuple_Type, &folders,
             &PyTuple_Type, &sendfile)) {
         return NULL;
     }
@@ -339,7 +339,7 @@ static PyType_Slot worker_object_slots[] = {
     {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
                 "applications, mounts, templates, on_error, on_left, offer, "
                 "options, trusted, "
-                "access_log, dump_signal, dump, folders, sendfile)\n\n"
+                "access_log, stacks_signal, stacks, folders, sendfile)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values; `folders` are those of mounts, `sendfile` "

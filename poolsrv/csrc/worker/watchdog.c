@@ -39,32 +39,27 @@ wait_for_ring(const Watchdog *d)
     return n > 0;
 }
 
-/* The stacks of all threads. Whoever handles the signal writes them to the
- * file, without the interpreter. */
-static size_t
-dump(const Worker *w, char *text, size_t room)
+/* Write the stacks of all threads: the handler of the signal does, and needs no
+ * interpreter. It has returned when pthread_kill does. */
+static void
+write_stacks(const Worker *w)
 {
-    /* The supervisor wants to know who speaks. */
-    const size_t start = (size_t)snprintf(text, room, "%d ", (int)getpid());
-    ssize_t n;
-    if (w->o.dump_signal == 0 || ftruncate(w->o.dump, 0) < 0 ||
-        lseek(w->o.dump, 0, SEEK_SET) < 0) {
-        return start;
+    if (w->o.stacks_signal && ftruncate(w->o.stacks, 0) == 0 &&
+        lseek(w->o.stacks, 0, SEEK_SET) == 0) {
+        pthread_kill(pthread_self(), w->o.stacks_signal);
     }
-    pthread_kill(pthread_self(), w->o.dump_signal);
-    n = pread(w->o.dump, text + start, room - start, 0);
-    return start + (n > 0 ? (size_t)n : 0);
 }
 
 static void
 act(Worker *w)
 {
-    char text[CHANNEL_TEXT];
-    const size_t size = dump(w, text, sizeof text);
+    char text[16]; /* the supervisor wants to know who speaks */
+    const int size = snprintf(text, sizeof text, "%d ", (int)getpid());
+    write_stacks(w);
     /* No thread comes back from the application, but the one that has the lock:
      * the clients need not wait until we are killed. */
     overdue_give_up_all(w);
-    if (channel_say(w->o.channel, CHANNEL_HUNG, text, size) < 0 &&
+    if (channel_say(w->o.channel, CHANNEL_HUNG, text, (size_t)size) < 0 &&
         errno == EAGAIN) {
         set_timer(&w->watchdog, AGAIN);
     }
@@ -109,8 +104,8 @@ watchdog_start(Worker *w)
     }
     /* It hears no signal but the one that it sends to itself. */
     sigfillset(&all);
-    if (w->o.dump_signal) {
-        sigdelset(&all, w->o.dump_signal);
+    if (w->o.stacks_signal) {
+        sigdelset(&all, w->o.stacks_signal);
     }
     pthread_sigmask(SIG_SETMASK, &all, &before);
     failed = pthread_create(&d->thread, NULL, watch_over, w);

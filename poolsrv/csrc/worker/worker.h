@@ -45,13 +45,13 @@ typedef struct {
     uint32_t slot;
     uint32_t thread_count;
     bool parallel;
-    int channel;      /* the worker's end */
-    int bell;         /* the supervisor's eventfd */
-    int lifeline;     /* a pidfd of the supervisor */
-    int signals;      /* readable when a signal came in */
-    int dump_signal;  /* whose handler writes all stacks to `dump`; 0: none */
-    int dump;         /* a file of our own */
-    Networks trusted; /* of proxies */
+    int channel;       /* the worker's end */
+    int bell;          /* the supervisor's eventfd */
+    int lifeline;      /* a pidfd of the supervisor */
+    int signals;       /* readable when a signal came in */
+    int stacks_signal; /* its handler writes all stacks to `stacks`; 0: none */
+    int stacks;        /* a file that the supervisor reads */
+    Networks trusted;  /* of proxies */
     WorkerLimits limits;
     uint64_t id_prefix; /* of request ids: random */
     LogFile access_log;
