@@ -361,6 +361,6 @@ def _reloaded(first: Settings, given: Settings) -> Settings:
     """The settings of the next generation: those given, but for what must stay."""
     kept = [name for name in _KEPT if getattr(given, name) != getattr(first, name)]
     if kept:
-        flags = ", ".join("--" + name.replace("_", "-") for name in kept)
+        flags = ", ".join(f"--{key(name)}" for name in kept)
         _log.warning(say.RELOAD_CANNOT_CHANGE, flags)
     return dataclasses.replace(given, **{name: getattr(first, name) for name in _KEPT})

@@ -68,7 +68,7 @@ def arguments(options: dict[str, object]) -> list[str]:
     """Keyword options as flags: `keep_alive_timeout="1s"` is `--keep-alive-timeout 1s`."""
     flags: list[str] = []
     for name, value in options.items():
-        flag = name.replace("_", "-")
+        flag = name.rstrip("_").replace("_", "-")
         match value:
             case True:
                 flags.append(f"--{flag}")

@@ -13,7 +13,7 @@ import pytest
 from poolsrv import cli
 from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError, ListenError, PoolsrvError
-from poolsrv.settings.rows import Settings
+from poolsrv.settings.rows import Settings, key
 
 ROOT = Path(__file__).parent.parent
 
@@ -58,7 +58,7 @@ def test_help_of_serve_has_every_option_in_80_columns(tmp_path: Path) -> None:
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     for option in fields(Settings):
-        assert option.name == "application" or f"  --{option.name.replace('_', '-')}" in done.stdout
+        assert option.name == "application" or f"  --{key(option.name)}" in done.stdout
     assert "  APP  " in done.stdout
     assert "[127.0.0.1:8000]" in done.stdout
 

@@ -70,8 +70,13 @@ class Kind:
     table: Callable[[Mapping[str, Any]], object] | None = None
 
 
-def text(allowed: str, metavar: str) -> Kind:
-    return Kind(_whole, allowed, metavar, lambda value: value or "")
+def text(allowed: str, metavar: str, *, separator: str | None = None) -> Kind:
+    joint = ", " if separator == "\n" else separator or ""
+
+    def show(value: str | tuple[str, ...] | None) -> str:
+        return joint.join(value or ())
+
+    return Kind(_whole, allowed, metavar, show, separator=separator)
 
 
 def path(allowed: str, metavar: str, *, separator: str | None = None) -> Kind:
@@ -96,6 +101,24 @@ def _path(text: str) -> str:
         return str(Path(_whole(text)).expanduser())
     except RuntimeError:
         raise BadValue("this user has no home folder: write the path out") from None
+
+
+def page() -> Kind:
+    """What is asked of an application: `/path` or `host/path`; several, with spaces between."""
+
+    def parse(text: str) -> str:
+        if "/" not in text:
+            raise BadValue(f"a path begins with a slash: /{text}")
+        return _whole(text)
+
+    return Kind(
+        parse,
+        "a path, or a host and a path",
+        "PATH",
+        " ".join,
+        separator=" ",
+        examples="/health or a.org/health",
+    )
 
 
 def integer(low: int, high: int) -> Kind:

@@ -165,7 +165,7 @@ def applications(mounts: Sequence[Mount]) -> list[str]:
     return list(dict.fromkeys(mount.application for mount in mounts if not mount.status))
 
 
-def find(mounts: Sequence[Mount], host: str, path: str) -> Mount | None:
+def find(mounts: Sequence[Mount], host: str, path: bytes) -> Mount | None:
     """The mount of a request. `host` has no port, `path` is decoded."""
 
     def rank(mount: Mount) -> tuple[int, int]:
@@ -183,6 +183,9 @@ def find(mounts: Sequence[Mount], host: str, path: str) -> Mount | None:
             and name.endswith(mount.host[1:])
         )
     ]
-    raw = path.encode("utf-8", "surrogateescape")
-    found = [mount for mount in found if raw == mount.prefix or raw.startswith(mount.prefix + b"/")]
+    found = [mount for mount in found if _is_below(path, mount.prefix)]
     return max(found, key=rank, default=None)
+
+
+def _is_below(path: bytes, prefix: bytes) -> bool:
+    return path == prefix or path.startswith(prefix + b"/")

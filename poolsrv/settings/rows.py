@@ -30,6 +30,7 @@ from poolsrv.settings.kinds import (
     integer,
     mode,
     owner,
+    page,
     path,
     peers,
     seconds,
@@ -110,6 +111,35 @@ class Settings:
             "admin.example.org/=shop.admin:app. Repeatable. APP, if it is given, is at /. In the "
             "file each is a section [[mount]], with path, host, application or status, and allow "
             "(networks of clients).",
+        ),
+    ] = ()
+    wrap: Annotated[
+        tuple[str, ...],
+        Row(
+            text("module:callable", "MIDDLEWARE", separator="\n"),
+            APPLICATION,
+            "Put middleware around each application: module:callable, which is called with it and "
+            "returns one, or module:factory() with literal arguments, whose result is. Repeatable; "
+            "the first is the outermost.",
+        ),
+    ] = ()
+    import_: Annotated[
+        tuple[str, ...],
+        Row(
+            text("the name of a module", "MODULE", separator=" "),
+            APPLICATION,
+            "Import this module before the applications, in each worker, or in the template with "
+            "preload. If it fails, so does the start. Repeatable.",
+        ),
+    ] = ()
+    warm_up: Annotated[
+        tuple[str, ...],
+        Row(
+            page(),
+            APPLICATION,
+            "GET this path in each worker before it serves, such as /health or a.org/health. If "
+            "the application raises or answers 4xx or 5xx, the start, or the reload, fails. "
+            "Repeatable.",
         ),
     ] = ()
     chdir: Annotated[
@@ -728,4 +758,4 @@ def default_of(name: str) -> str:
 
 def key(name: str) -> str:
     """The name of an option in the file: the flag without its dashes."""
-    return name.replace("_", "-")
+    return name.rstrip("_").replace("_", "-")

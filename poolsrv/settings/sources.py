@@ -28,7 +28,7 @@ _LONGEST_SHOWN = 60
 
 def variable(name: str) -> str:
     """The environment variable of the option with this field name."""
-    return _PREFIX + name.upper()
+    return _PREFIX + name.rstrip("_").upper()
 
 
 class Source(Enum):

@@ -13,7 +13,7 @@ from typing import Any
 from poolsrv.errors import ApplicationError
 from poolsrv.settings.mounts import Mount, applications
 from poolsrv.settings.rows import Settings
-from poolsrv.worker.loader import load, prepare
+from poolsrv.worker.loader import import_module, load, prepare, wrap
 from poolsrv.worker.networks import network
 
 Application = Callable[..., Any]
@@ -28,11 +28,14 @@ def load_all(
     """The applications of the mounts, in the order of `applications`. Raises PoolsrvError.
 
     `called` is the callable of a program that serves its own. `folder` and `pinned` are
-    those of `prepare`, which is run unless nothing needs to be imported.
+    those of `prepare`, which is run unless nothing needs to be imported. The first of
+    --wrap is the outermost.
     """
     mounts = settings.all_mounts(called is not None)
-    if called is None or settings.mount:
+    if must_load(settings, called):
         prepare(settings, folder, pinned)
+    for name in settings.import_:
+        import_module(name)
     projects = _Projects()
     found: list[Application] = []
     for spec in applications(mounts):
@@ -40,7 +43,14 @@ def load_all(
             found.append(called)
             continue
         found.append(projects.watch(spec, partial(load, spec)))
+    for spec in reversed(settings.wrap):
+        found = [wrap(spec, inner) for inner in found]
     return tuple(found)
+
+
+def must_load(settings: Settings, called: Application | None) -> bool:
+    """Is there anything to import?"""
+    return called is None or bool(settings.mount or settings.import_ or settings.wrap)
 
 
 class _Projects:

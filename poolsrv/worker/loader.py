@@ -124,7 +124,7 @@ def call_named(what: str, spec: str) -> None:
             raise ApplicationError("it names no function", "give module:function")
         module = _run_file(place) if _is_file(place) else _import(place)
         function = _attribute(module, name.split("."))
-        _guarded(f"calling {name} failed", function)
+        guarded(f"calling {name} failed", function)
     except ApplicationError as error:
         fault, remedy = error.args
         raise ApplicationError(f"{what}: {fault}", remedy) from error
@@ -138,13 +138,7 @@ def load(spec: str) -> Callable[..., Any]:
     """
     place, _, expression = spec.partition(":")
     try:
-        names, arguments = _parse(expression) if expression else ([], None)
-        module = _run_file(place) if _is_file(place) else _import(place)
-        found = _attribute(module, names) if names else _usual(module)
-        if arguments is not None:
-            found = _guarded(
-                f"calling {expression} failed", lambda: found(*arguments[0], **arguments[1])
-            )
+        module, found = _find(place, expression)
         name = expression or _usual_name(module)
         if wrong := fault_of(found, name, lambda name: f"{place}:{name}"):
             raise ApplicationError(*wrong)
@@ -152,6 +146,47 @@ def load(spec: str) -> Callable[..., Any]:
         fault, remedy = error.args
         raise ApplicationError(f"{spec!r} cannot be loaded: {fault}", remedy) from error
     return cast(Callable[..., Any], found)
+
+
+def _find(place: str, expression: str) -> tuple[ModuleType, Any]:
+    """The module, and what the expression makes of it, or its usual callable."""
+    names, arguments = _parse(expression) if expression else ([], None)
+    module = _run_file(place) if _is_file(place) else _import(place)
+    found = _attribute(module, names) if names else _usual(module)
+    if arguments is not None:
+        found = guarded(
+            f"calling {expression} failed", lambda: found(*arguments[0], **arguments[1])
+        )
+    return module, found
+
+
+def import_module(name: str) -> None:
+    """Raises ApplicationError."""
+    try:
+        _import(name)
+    except ApplicationError as error:
+        fault, remedy = error.args
+        raise ApplicationError(f"--import {name}: {fault}", remedy) from error
+
+
+def wrap(spec: str, application: Callable[..., Any]) -> Callable[..., Any]:
+    """What the middleware that `spec` names makes of it. Raises ApplicationError."""
+    place, _, expression = spec.partition(":")
+    try:
+        if not expression:
+            raise ApplicationError("it names no middleware", "give module:callable")
+        _, middleware = _find(place, expression)
+        wrapped = guarded(
+            f"calling {expression} with the application failed", lambda: middleware(application)
+        )
+        if wrong := fault_of(wrapped, f"what {expression} makes", lambda name: name):
+            raise ApplicationError(
+                wrong[0], "middleware takes an application and returns one; " + wrong[1]
+            )
+    except ApplicationError as error:
+        fault, remedy = error.args
+        raise ApplicationError(f"--wrap {spec}: {fault}", remedy) from error
+    return cast(Callable[..., Any], wrapped)
 
 
 def require(application: object) -> None:
@@ -197,7 +232,7 @@ def _import(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ApplicationError(f"{name!r} is not the name of a module", _FORMS)
     try:
-        return _guarded(f"importing {name} failed", lambda: importlib.import_module(name))
+        return guarded(f"importing {name} failed", lambda: importlib.import_module(name))
     except ApplicationError as error:
         cause = error.__cause__
         if not isinstance(cause, ModuleNotFoundError) or _users_part(cause.__traceback__):
@@ -242,7 +277,7 @@ def _run_file(path: str) -> ModuleType:
         # Without the bytecode cache, where file.py and file.wsgi would be one.
         exec(loader.source_to_code(file.read_bytes(), str(file)), module.__dict__)
 
-    _guarded(f"running {path} failed", run)
+    guarded(f"running {path} failed", run)
     return module
 
 
@@ -252,7 +287,7 @@ def _attribute(module: ModuleType, names: list[str]) -> Any:
     for name in names:
         parent = found
         # A module's __getattr__ or a property runs the user's code.
-        found = _guarded(f"reading {name} failed", partial(getattr, parent, name, _MISSING))
+        found = guarded(f"reading {name} failed", partial(getattr, parent, name, _MISSING))
         if found is _MISSING:
             remedy = _nearest(name, dir(parent)).rstrip() or f"it has {_some(parent)}"
             raise ApplicationError(f"{owner} has no {name!r}", remedy)
@@ -274,7 +309,7 @@ def _usual_name(module: ModuleType) -> str:
     return next((name for name in _USUAL_NAMES if hasattr(module, name)), "")
 
 
-def _guarded(what: str, action: Callable[[], T]) -> T:
+def guarded(what: str, action: Callable[[], T]) -> T:
     """Run the user's code. ApplicationError for anything it raises, an exit included;
     only the operator's own interrupt goes through."""
     try:

@@ -32,6 +32,7 @@ from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
 from poolsrv.worker.networks import network
 from poolsrv.worker.upgrade import offer
+from poolsrv.worker.warm_up import warm_up
 
 _log = logging.getLogger("poolsrv")
 
@@ -116,6 +117,11 @@ def run(job: Job, slot: int) -> None:
         if settings.on_service_start is not None:
             at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
         run_hook("on-worker-start", settings.on_worker_start)
+        mounts = settings.all_mounts(job.application is not None)
+        templates = tuple(_template(settings, site) for site in job.sites)
+        if settings.warm_up:
+            warm_up(settings.warm_up, mounts, loaded, templates[0])
+            forks.stay(born)
     except PoolsrvError as error:
         forks.stay(born, error.__cause__)
         _say(channel, _core.NEWS_FAILED, str(error))
@@ -134,8 +140,8 @@ def run(job: Job, slot: int) -> None:
         stacks_signal=WRITE_STACKS,
         stacks=job.stacks[slot],
         applications=loaded,
-        mounts=core_mounts(settings.all_mounts(job.application is not None)),
-        templates=tuple(_template(settings, site) for site in job.sites),
+        mounts=core_mounts(mounts),
+        templates=templates,
         on_error=_log_error,
         on_left=forks.end,
         offer=offer,

@@ -20,7 +20,7 @@ from poolsrv import _core, forks, messages, outlets, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv.claims import attach
 from poolsrv.errors import PoolsrvError
-from poolsrv.worker.applications import load_all
+from poolsrv.worker.applications import load_all, must_load
 from poolsrv.worker.hooks import refuse_threads, run_hook
 from poolsrv.worker.main import Job, reopen_log, run
 
@@ -42,7 +42,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
     except PoolsrvError as error:
         messages.send(control, messages.LoadFailed(generation, str(error)))
         return
-    if job.settings.preload and (job.application is None or job.settings.mount):
+    if job.settings.preload and must_load(job.settings, job.application):
         born = os.getpid()
         importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
