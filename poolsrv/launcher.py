@@ -38,6 +38,7 @@ from poolsrv.listeners import (
 from poolsrv.messages import END_EXPORTER
 from poolsrv.outlets import Outlet
 from poolsrv.pid_file import pid_file
+from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
@@ -167,6 +168,7 @@ def _run(
             once=_owned(stack, make()),
             folder=str(Path.cwd()),
             release=release(settings),
+            title=_title(settings, application),
         )
         dispatcher.log(job.access_log)
         # Not before: a start that fails says one thing.
@@ -194,6 +196,7 @@ def _run(
                     for end in pair:
                         end.close()
                 log.setup(settings.log_level, settings.log_format, "exporter")
+                set_title("exporter", job.title)
                 privileges.assume(settings)
                 exporter.run(admin.socket, board_fd, job.lifeline, job.bell, about)
 
@@ -201,7 +204,7 @@ def _run(
 
         about = exporter.About(
             version=__version__,
-            application=_title(settings, application),
+            application=job.title,
             addresses=tuple(url_of(listener) for listener in listeners),
             supervisor_pid=os.getpid(),
             started_at=time.time(),
@@ -241,6 +244,7 @@ def _run(
                 resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
                 level, format = work.settings.log_level, work.settings.log_format
                 log.setup(level, format, f"template {generation}")
+                set_title(f"template {generation}", work.title)
                 template(control, work, generation)
 
             return Template(generation, run)
@@ -254,6 +258,7 @@ def _run(
                 if admin is not None:
                     admin.socket.close()
                 log.setup(settings.log_level, settings.log_format, "watcher")
+                set_title("watcher", job.title)
                 changes.watch(changes.folders(settings, job.folder), job.lifeline)
 
             return Child.start("watcher", run)

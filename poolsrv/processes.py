@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolsrv import forks
+from poolsrv import _core, forks
 
 # Has a worker write the stacks of its threads, at once and without the GIL.
 WRITE_STACKS = signal.SIGRTMIN + 4
@@ -27,9 +27,17 @@ def start(name: str, life: Callable[[], None]) -> forks.Process:
 
 
 def entitle(name: str) -> None:
-    """Give this process a name for ps and top: 15 bytes at most are shown."""
+    """Give this process a name for top and `ps -e`: 15 bytes at most are shown."""
     with contextlib.suppress(OSError):
         Path("/proc/self/comm").write_text(name)
+
+
+def set_title(role: str, application: str) -> None:
+    """What `ps -f` and `pgrep -f` show instead of the supervisor's command line.
+
+    That has room for it: it has the application, too, and a path or two.
+    """
+    _core.set_title(f"poolsrv: {role} {application}".encode(errors="backslashreplace"))
 
 
 def _live(name: str, life: Callable[[], None]) -> None:

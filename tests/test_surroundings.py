@@ -476,6 +476,33 @@ def test_each_process_says_in_ps_what_it_is(server: Start) -> None:
     assert names == {"pool:supervisor", "pool:exporter", "pool:tmpl-1", "pool:worker-0"}
     pid = running.workers()[0]
     assert f"worker is ready slot=0 worker_pid={pid}" in running.log()
+    lines = {process.pid: command_line(process.pid) for process in running.living()}
+    assert lines.pop(running.pid).startswith(f"{sys.executable} -m poolsrv serve {APP} ")
+    titles = ("exporter", "template 1", "worker 0")
+    assert sorted(lines.values()) == [f"poolsrv: {title} {APP}" for title in titles]
+
+
+def command_line(pid: int) -> str:
+    """As ps shows it."""
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return raw.rstrip(b"\0").replace(b"\0", b" ").decode()
+
+
+def test_a_title_longer_than_the_command_line_is_cut(tmp_path: Path) -> None:
+    code = "from poolsrv import _core; print(_core.set_title(b'x' * 9999), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"SECRET": "y" * 100},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"True\n"
+        before = len(" ".join([sys.executable, "-c", code]))
+        assert command_line(process.pid) == "x" * before
+        environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+        assert b"SECRET=" + b"y" * 100 in environment
+        process.communicate(b"\n")
 
 
 def test_a_log_is_one_descriptor_in_each_process(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import at_service_start, attach
 from poolsrv.errors import ApplicationError, PoolsrvError
-from poolsrv.processes import WRITE_STACKS
+from poolsrv.processes import WRITE_STACKS, set_title
 from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import Settings
@@ -66,6 +66,7 @@ class Job:
     once: int  # the file of poolsrv.once
     folder: str  # where the server was started
     release: str | None  # the folder of --chdir when this generation began
+    title: str  # what people call the application
 
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
@@ -78,6 +79,7 @@ def run(job: Job, slot: int) -> None:
     """The whole life of a worker."""
     settings = job.settings
     log.setup(settings.log_level, settings.log_format, f"worker {slot}")
+    set_title(f"worker {slot}", job.title)
     forks.begin()
     faulthandler.enable()
     faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True)

@@ -7,6 +7,7 @@
 #include "common/channel.h"
 #include "common/forks.h"
 #include "common/privileges.h"
+#include "common/title.h"
 
 int
 core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place)
@@ -184,7 +185,20 @@ core_forbid_new_privileges(PyObject *Py_UNUSED(module),
     Py_RETURN_NONE;
 }
 
+static PyObject *
+core_set_title(PyObject *Py_UNUSED(module), PyObject *value)
+{
+    const char *text = PyBytes_AsString(value);
+    if (text == NULL) {
+        return NULL;
+    }
+    return PyBool_FromLong(title_write(text));
+}
+
 static PyMethodDef core_methods[] = {
+    {"set_title", core_set_title, METH_O,
+     "set_title(text): what ps shows instead of this process's command line, "
+     "cut to its length. False: the kernel does not say where that is."},
     {"keep_capabilities", core_keep_capabilities, METH_O,
      "keep_capabilities(mask): give up all others (capabilities(7))."},
     {"forbid_new_privileges", core_forbid_new_privileges, METH_NOARGS,
