@@ -1,4 +1,4 @@
-/* Mounts and networks, as Python gives them to a worker. */
+/* Mounts, as Python gives them to a worker. */
 #ifndef POOLSRV_MOUNT_TABLE_H
 #define POOLSRV_MOUNT_TABLE_H
 
@@ -19,10 +19,5 @@ typedef struct {
 int mount_table_read(PyObject *tuple, Py_ssize_t applications,
                      Py_ssize_t folders, MountTable *t);
 void mount_table_clear(MountTable *t);
-
-/* A tuple of (family, bits, bytes). 0, or -1 and exception; clear them in
- * either case. */
-int networks_read(PyObject *tuple, Networks *networks);
-void networks_clear(Networks *networks);
 
 #endif

@@ -1,6 +1,8 @@
 /* Binding: the applications and what the requests of all threads share. */
 #include "python/wsgi/wsgi.h"
 
+#include "python/networks.h"
+
 int
 app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
          PyObject *folders, PyObject *mounts)
