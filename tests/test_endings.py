@@ -355,6 +355,35 @@ def test_bodies_of_all_clients_together_are_limited(server: Start) -> None:
     probe.wait_for_metric(0, "poolsrv_worker_buffered_bytes")
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_bodies_in_files_are_limited_together(server: Start, chunked: bool) -> None:
+    """Who needs more is refused; the others go on, and what they took is given back."""
+    probe = server(
+        PROBE, processes=1, threads=2, worker_spool="2MB", body_buffer="1KB", body_min_rate=0
+    )
+    framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 900000"
+    start = b"DBBA0\r\n" if chunked else b""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(probe.address)) for _ in range(3)]
+        for number, client in enumerate(clients[:2], 1):
+            client.send(head("POST", "/echo", framing) + start + b"x" * 899_999)
+            probe.wait_until(
+                lambda taken=number * 850_000: probe.metric("poolsrv_worker_spooled_bytes") > taken
+            )
+        clients[2].send(head("POST", "/echo", framing) + start + b"x" * 899_999)
+        refused = clients[2].receive()
+        assert refused.status == 503
+        assert b"too much is kept" in refused.body
+        for client in clients[:2]:
+            client.send(b"x\r\n0\r\n\r\n" if chunked else b"x")
+            assert client.receive().body == b"x" * 900_000
+        probe.wait_for_metric(0, "poolsrv_worker_spooled_bytes")
+        with Client(probe.address) as again:
+            again.send(head("POST", "/echo", "Content-Length: 900000") + b"x" * 900_000)
+            assert again.receive().status == 200
+        probe.wait_for_metric(0, "poolsrv_worker_spooled_bytes")
+
+
 def test_a_request_in_parts_is_refused_when_too_much_is_kept(server: Start) -> None:
     probe = server(PROBE, processes=1, threads=2, worker_buffer=3000, allow_errors=".")
     with ExitStack() as stack:

@@ -581,10 +581,19 @@ class Settings:
             "How much memory request heads, bodies and responses of all clients of a worker may "
             "take together. Beyond it bodies are spooled, a thread waits until the client has "
             "taken its response, and a request that comes in parts is answered 503; 0 for no "
-            "limit. Spooled bodies are bounded each by limit-request-body, not in sum: give the "
-            "temporary folder a file system of the size that they may take.",
+            "limit.",
         ),
     ] = 2**28
+    worker_spool: Annotated[
+        int,
+        Row(
+            size(0, 2**60),
+            MESSAGES,
+            "How much of the temporary folder the spooled bodies of all clients of a worker may "
+            "take together (poolsrv_worker_spooled_bytes); a request that needs more is answered "
+            "503. All workers together may take as many times that. 0 for no limit.",
+        ),
+    ] = 2**32
     server_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Server header field.")] = True
     date_header: Annotated[bool, Row(flag(), MESSAGES, "Send the Date header field.")] = True
 

@@ -95,6 +95,7 @@ enum { LOG_FORMATS(OPTION_ENUM) };
     O(SWITCH, request_buffering, "")                           \
     O(BYTES, response_buffer, "")                              \
     O(BOUND, worker_buffer, "")                                \
+    O(BOUND, worker_spool, "")                                 \
     O(COUNT, keep_alive_requests, "")                          \
     O(SECONDS, header_timeout, "")                             \
     O(SECONDS, body_timeout, "")                               \

@@ -159,6 +159,7 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
     word_set(&board->workers[slot].waiting[0], 0);
     word_set(&board->workers[slot].waiting_since[0], 0);
     word_set(&board->workers[slot].buffered[0], 0);
+    word_set(&board->workers[slot].spooled[0], 0);
     word_set(&board->workers[slot].waiting_rank[0], 0);
     atomic_store(&board->loads[slot].load, 0);
     atomic_store(&board->loads[slot].limit, 0);

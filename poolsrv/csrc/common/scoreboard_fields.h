@@ -184,22 +184,24 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "reason" RESTART_REASONS(SCOREBOARD_TEXT),                   \
       "Workers that ended and were replaced, by reason")
 
-#define SCOREBOARD_WORKER_FIELDS(F)                                          \
-    F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker") \
-    F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                       \
-      "Times the main thread looked after busy threads")                     \
-    F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                      \
-      "Times the main thread polled because all threads were busy")          \
-    F(waiting, GAUGE, 1, "", "", "",                                         \
-      "Connections with an unread request that wait in it for a thread")     \
-    F(waiting_since, GAUGE, 1, "seconds", "", "",                            \
-      "Monotonic time since which the first of those waits, 0 if none")      \
-    F(waiting_rank, GAUGE, 1, "seconds", "", "",                             \
-      "Lowest rank of those on kept connections (choice.h), 0 if none")      \
-    F(lines_lost, COUNTER, LOG_COUNT, "", "log_lines_lost",                  \
-      "log" LOGS(SCOREBOARD_TEXT), LINES_LOST_HELP)                          \
-    F(buffered, GAUGE, 1, "bytes", "worker_buffered_bytes", "",              \
-      "Memory that requests and responses of clients take: see worker-buffer")
+#define SCOREBOARD_WORKER_FIELDS(F)                                            \
+    F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker")   \
+    F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                         \
+      "Times the main thread looked after busy threads")                       \
+    F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                        \
+      "Times the main thread polled because all threads were busy")            \
+    F(waiting, GAUGE, 1, "", "", "",                                           \
+      "Connections with an unread request that wait in it for a thread")       \
+    F(waiting_since, GAUGE, 1, "seconds", "", "",                              \
+      "Monotonic time since which the first of those waits, 0 if none")        \
+    F(waiting_rank, GAUGE, 1, "seconds", "", "",                               \
+      "Lowest rank of those on kept connections (choice.h), 0 if none")        \
+    F(lines_lost, COUNTER, LOG_COUNT, "", "log_lines_lost",                    \
+      "log" LOGS(SCOREBOARD_TEXT), LINES_LOST_HELP)                            \
+    F(buffered, GAUGE, 1, "bytes", "worker_buffered_bytes", "",                \
+      "Memory that requests and responses of clients take: see worker-buffer") \
+    F(spooled, GAUGE, 1, "bytes", "worker_spooled_bytes", "",                  \
+      "Request bodies in temporary files: see worker-spool")
 
 #define SCOREBOARD_THREAD_FIELDS(F)                                           \
     F(requests, COUNTER, STATUS_CLASS_COUNT, "", "requests",                  \

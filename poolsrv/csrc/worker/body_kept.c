@@ -84,15 +84,16 @@ spool_open(const char *folder)
     return fd;
 }
 
-/* Keep `size` bytes of body. 0, or the status to refuse with. */
+/* Keep `size` bytes of body. 0, or the status to refuse with, *words why. */
 static int
-add(Worker *w, Request *r, const char *data, size_t size)
+add(Worker *w, Request *r, const char *data, size_t size, const char **words)
 {
     const uint64_t total = r->body_size + size;
     if (size == 0) { /* and perhaps no memory yet, which memcpy must not see */
         return 0;
     }
     if (total > w->o.limits.limit_request_body) {
+        *words = request_too_large;
         return 413;
     }
     if (r->spool < 0 &&
@@ -107,6 +108,11 @@ add(Worker *w, Request *r, const char *data, size_t size)
         r->body_capacity = 0;
     }
     if (r->spool >= 0) {
+        if (word_get(w->o.board->workers[w->o.slot].spooled) + size >
+            w->o.limits.worker_spool) {
+            *words = request_too_much_kept;
+            return 503;
+        }
         if (write_all(r->spool, data, size) < 0) {
             goto failed;
         }
@@ -144,10 +150,7 @@ decode(Worker *w, Request *r, const char *data, size_t size, size_t *used,
         *used += n;
         switch (result) {
         case HTTP1_DATA:
-            status = add(w, r, piece, span.len);
-            if (status == 413) {
-                *words = request_too_large;
-            }
+            status = add(w, r, piece, span.len, words);
             if (status) {
                 return status;
             }
@@ -201,7 +204,7 @@ body_kept_start(Worker *w, Thread *t, Conn *c, Request *r)
     if (r->head.chunked) {
         status = decode(w, r, rest, behind, &used, &words);
     } else {
-        status = add(w, r, rest, behind);
+        status = add(w, r, rest, behind, &words);
     }
     if (status > 1) {
         return refuse_request(w, t, c, status, words);
@@ -269,7 +272,7 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
             status = decode(w, r, to, (size_t)n, &used, &words);
         } else {
             if (to == t->request.buffer) {
-                status = add(w, r, to, (size_t)n);
+                status = add(w, r, to, (size_t)n, &words);
             } else {
                 r->body_size += (uint64_t)n;
             }
@@ -280,6 +283,9 @@ body_kept_read(Worker *w, Thread *t, Conn *c)
         }
         if (status > 1) {
             return refuse_request(w, t, c, status, words);
+        }
+        if (r->spool >= 0) {
+            conn_count_kept(w, c);
         }
         if (status == 1) {
             if (put_back(r, to + used, (uint32_t)((size_t)n - used)) < 0) {

@@ -23,19 +23,25 @@ conn_request_free(Conn *c)
     }
 }
 
-void
-conn_count_memory(Worker *w, Conn *c)
+/* Of a sum of the worker's, so many bytes are for this connection now. */
+static void
+account(Word *sum, uint64_t *own, uint64_t bytes)
 {
-    uint64_t bytes = c->out_size;
-    if (c->request) {
-        bytes += c->request->capacity + c->request->body_capacity;
-    }
-    if (bytes != c->buffered) {
+    if (bytes != *own) {
         /* Not word_add(): all threads do. May wrap. */
-        atomic_fetch_add(w->o.board->workers[w->o.slot].buffered,
-                         bytes - c->buffered);
-        c->buffered = bytes;
+        atomic_fetch_add(sum, bytes - *own);
+        *own = bytes;
     }
+}
+
+void
+conn_count_kept(Worker *w, Conn *c)
+{
+    WorkerRow *row = &w->o.board->workers[w->o.slot];
+    const Request *r = c->request;
+    account(row->buffered, &c->buffered,
+            c->out_size + (r ? r->capacity + r->body_capacity : 0));
+    account(row->spooled, &c->spooled, r && r->spool >= 0 ? r->body_size : 0);
 }
 
 bool
@@ -162,7 +168,7 @@ conn_leave(Worker *w, Thread *t, Conn *c)
     const uint64_t word = atomic_load(&c->word);
     conn_request_free(c);
     output_discard(w, c);
-    conn_count_memory(w, c);
+    conn_count_kept(w, c);
     conn_set_state(w, t, c, CONN_FREE);
     conn_uncount(w, c);
     if (atomic_fetch_sub(&w->line->connections, 1) >=

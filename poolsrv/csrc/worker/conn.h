@@ -103,6 +103,7 @@ struct Conn {
     uint64_t patience; /* how long we may still wait for its reader */
     uint64_t judged;   /* when that was last found out */
     uint64_t buffered; /* of the worker's, so many bytes are for this one */
+    uint64_t spooled;  /* likewise, in a temporary file */
     uint64_t wasted;   /* bytes thrown away since our side has ended */
     uint8_t state;     /* ConnState; by conn_set_state() */
     uint8_t ending;    /* Ending, of the answer on its way */
@@ -156,7 +157,7 @@ void conn_uncount(Worker *w, Conn *c);
  * if it waits for the end. */
 void conn_unload(Worker *w, uint32_t count);
 void conn_request_free(Conn *c);
-/* What it keeps in memory has changed: count it anew. */
-void conn_count_memory(Worker *w, Conn *c);
+/* What it keeps in memory or in a file has changed: count it anew. */
+void conn_count_kept(Worker *w, Conn *c);
 
 #endif

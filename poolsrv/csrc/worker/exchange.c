@@ -270,8 +270,7 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
         return act_on_head(w, t, c, r);
     }
     if (result == HTTP1_PARTIAL && c->request == NULL && worker_is_full(w)) {
-        return refuse_request(w, t, c, 503,
-                              "too much is kept for slow clients");
+        return refuse_request(w, t, c, 503, request_too_much_kept);
     }
     if (result != HTTP1_PARTIAL) {
         return refuse_request(w, t, c, http1_status(result),
@@ -402,8 +401,8 @@ exchange_run(Worker *w, Thread *t, Conn *c)
         }
         if (step == STEP_WAIT) {
             watch_attend(w);
-            if (c->request || c->out || c->buffered) {
-                conn_count_memory(w, c);
+            if (c->request || c->out || c->buffered || c->spooled) {
+                conn_count_kept(w, c);
             }
             if (conn_release(w, c)) {
                 return;

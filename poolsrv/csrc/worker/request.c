@@ -12,6 +12,7 @@
 #define LONGEST_BODY (UINT64_C(365) * 86400)
 
 const char request_go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+const char request_too_much_kept[] = "too much is kept for slow clients";
 const char request_too_large[] = "the body is larger than is allowed here";
 
 int

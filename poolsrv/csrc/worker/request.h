@@ -42,6 +42,7 @@ struct Request {
 
 extern const char request_go_on[];
 extern const char request_too_large[];
+extern const char request_too_much_kept[];
 
 int request_init(Request *r, const Http1Limits *limits, uint32_t capacity);
 /* Forget the body; the buffer stays. */

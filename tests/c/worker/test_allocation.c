@@ -205,6 +205,7 @@ stage_start(Stage *stage, bool streamed)
                    .body_timeout = PATIENCE * CLOCK_SECOND,
                    .send_timeout = PATIENCE * CLOCK_SECOND,
                    .worker_buffer = UINT64_MAX,
+                   .worker_spool = UINT64_MAX,
                    .keep_alive_timeout = PATIENCE * CLOCK_SECOND,
                    .limit_request_body = 100000,
                    .body_buffer = 3000,

@@ -160,6 +160,7 @@ start_worker(Place *place)
                    .body_timeout = PATIENCE * CLOCK_SECOND,
                    .send_timeout = PATIENCE * CLOCK_SECOND,
                    .worker_buffer = UINT64_MAX,
+                   .worker_spool = UINT64_MAX,
                    .keep_alive_timeout = PATIENCE * CLOCK_SECOND,
                    .response_buffer = 1 << 20},
         .handler = &handler,
