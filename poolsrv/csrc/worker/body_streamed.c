@@ -15,13 +15,17 @@ wait_readable(Thread *t, Conn *c, const Request *r)
 {
     const uint64_t now = clock_now();
     const uint64_t deadline = request_body_deadline(t->worker, r, now);
-    const uint64_t left = deadline > now ? deadline - now : 0;
-    const uint64_t milliseconds = left / CLOCK_MILLISECOND + 1;
+    uint64_t at = now;
     int n;
     atomic_store(&t->row->current.state, THREAD_READING);
-    n = stream_wait_readable(c, milliseconds < INT_MAX ? (int)milliseconds
-                                                       : INT_MAX);
-    t->waited += clock_now() - now;
+    do { /* an int has 25 days of milliseconds */
+        const uint64_t left = deadline > at ? deadline - at : 0;
+        const uint64_t milliseconds = left / CLOCK_MILLISECOND + 1;
+        n = stream_wait_readable(c, milliseconds < INT_MAX ? (int)milliseconds
+                                                           : INT_MAX);
+        at = clock_now();
+    } while (n == 0 && at < deadline);
+    t->waited += at - now;
     atomic_store(&t->row->current.state, THREAD_APPLICATION);
     if (n == 0) {
         word_add(&t->row->limited[LIMIT_BODY], 1);

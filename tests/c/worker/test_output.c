@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "check.h"
+#include "worker/body_streamed.h"
 #include "worker/handler.h"
 #include "worker/exchange.h"
 #include "worker/output.h"
@@ -29,6 +30,8 @@
 #define SEND_BUFFER 100000
 #define ANSWER 2000000
 #define TIMEOUT (10 * CLOCK_SECOND)
+/* More milliseconds than an int has. */
+#define BODY_TIMEOUT (25 * UINT64_C(86400) * CLOCK_SECOND)
 
 /* ------------------------------------------------------------------------
  * The reader and its time */
@@ -77,8 +80,13 @@ __wrap_poll(struct pollfd *fds, nfds_t count, int timeout)
 {
     const uint64_t end = now + (uint64_t)timeout * CLOCK_MILLISECOND;
     int n;
+    CHECK(timeout >= 0); /* nobody waits for ever */
     while ((n = __real_poll(fds, count, 0)) == 0 && now < end) {
-        pass();
+        if (reader.rate) {
+            pass();
+        } else {
+            now = end;
+        }
     }
     return n;
 }
@@ -170,6 +178,19 @@ pieces_of_a_slow_reader(Thread *t, Conn *c)
     CHECK(!pieces_put_off(t, c, piece, 1)); /* it would overtake them */
 }
 
+/* It never comes, and the wait ends neither early nor never. */
+static void
+read_body(Thread *t, Conn *c, Request *r)
+{
+    const uint64_t began = now;
+    const char *words;
+    char byte;
+    CHECK(body_streamed_read(t, c, r, &byte, 1, &words) == -1);
+    CHECK(r->refusal == 408);
+    CHECK(now >= began + BODY_TIMEOUT &&
+          now < began + BODY_TIMEOUT + CLOCK_SECOND);
+}
+
 static void
 application(void *argument, Thread *t, Conn *c, Request *r)
 {
@@ -187,6 +208,10 @@ application(void *argument, Thread *t, Conn *c, Request *r)
         fd = memfd_create("file", MFD_CLOEXEC);
         CHECK(fd >= 0 && ftruncate(fd, ANSWER) == 0);
         output_send_file(t, c, fd, 0, ANSWER);
+        break;
+    case 'u':
+        body_streamed_want(t, c, r);
+        read_body(t, c, r);
         break;
     case 'p':
         pieces(t, c);
@@ -244,6 +269,8 @@ stage_open(Stage *stage, char kind, uint64_t least, uint64_t buffer,
         .limits = {.limit_request_line = 8190,
                    .limit_request_field_size = 8190,
                    .limit_request_fields = 100,
+                   .limit_request_body = UINT64_MAX,
+                   .body_timeout = BODY_TIMEOUT,
                    .send_timeout = TIMEOUT,
                    .send_min_rate = least,
                    .worker_buffer = UINT64_MAX,
@@ -255,9 +282,11 @@ stage_open(Stage *stage, char kind, uint64_t least, uint64_t buffer,
     };
     const ChannelItem item = {.since = now};
     const int size = SEND_BUFFER;
-    char request[] = "GET /. HTTP/1.1\r\nHost: a\r\n\r\n";
+    const char *length = kind == 'u' ? "Content-Length: 5\r\n" : "";
+    char request[80];
     int fd;
-    request[5] = kind;
+    snprintf(request, sizeof request, "GET /%c HTTP/1.1\r\nHost: a\r\n%s\r\n",
+             kind, length);
     stage->memory = scoreboard_create(1, 1);
     CHECK(stage->memory >= 0 &&
           scoreboard_attach(&stage->board, stage->memory) == 0);
@@ -437,6 +466,16 @@ play_pieces(char kind, size_t rest)
     CHECK(stage_close(&stage) == 0);
 }
 
+static void
+play_body(void)
+{
+    Stage stage;
+    reader.rate = 0;
+    stage_open(&stage, 'u', 4096, 65536, connect_by_unix);
+    CHECK(word_get(&stage.thread->row->limited[LIMIT_BODY]) == 1);
+    CHECK(stage_close(&stage) == 0);
+}
+
 int
 main(void)
 {
@@ -446,6 +485,7 @@ main(void)
         play(&cases[i]);
     }
     play_tcp();
+    play_body();
     play_pieces('p', 100 + 30 + PIECES_MOST + 1 + 1005 + 10 + 9);
     play_pieces('s', SIZE_MAX);
     play_pieces('b', 0);
