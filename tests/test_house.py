@@ -27,6 +27,7 @@ PREFIXES = {
     "protocol/lex.c": ("http1_", "the lexer of that protocol"),
     "protocol/tls_names.c": ("tls_", "names of versions and of ciphers: two subjects, one table"),
     "python/dispatcher_object.c": ("core_", "its part of module.c, declared in core.h"),
+    "python/events.c": ("core_", "its part of module.c, declared in core.h"),
     "python/fields.c": ("core_", "its part of module.c, declared in core.h"),
     "python/module.c": ("core_", "what core.h declares for all bindings"),
     "python/options.c": ("core_", "its part of module.c, declared in core.h"),

@@ -29,6 +29,7 @@ extern struct PyModuleDef core_module;
 CoreState *core_state_of(PyTypeObject *type);
 
 /* Each adds its type (and constants) to the module: 0, or -1 and exception. */
+int core_add_events(PyObject *module);
 int core_add_fields(PyObject *module);
 int core_add_scoreboard(PyObject *module, CoreState *state);
 int core_add_dispatcher(PyObject *module, CoreState *state);

@@ -2,8 +2,8 @@
 #include "python/core.h"
 
 #include "common/clock.h"
+#include "python/events.h"
 #include "python/options.h"
-#include "supervisor/dispatch.h"
 
 #define EVENT_ROOM 32
 
@@ -241,41 +241,6 @@ dispatcher_stop(DispatcherObject *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
-/* As _core.pyi's Event: the kind first, then what there is to say of it. */
-static PyObject *
-event_object(const DispatchEvent *event)
-{
-    if (event->kind == DISPATCH_FOREIGN) {
-        return Py_BuildValue("(iI)", (int)DISPATCH_FOREIGN, event->token);
-    }
-    if (event->kind == DISPATCH_DRAINED) {
-        return Py_BuildValue("(i)", (int)DISPATCH_DRAINED);
-    }
-    if (event->kind == DISPATCH_REFUSED) {
-        return Py_BuildValue("(is)", (int)DISPATCH_REFUSED, event->text);
-    }
-    return Py_BuildValue(
-        "(iIiN)", (int)DISPATCH_WORD, event->slot, (int)event->word,
-        PyUnicode_DecodeUTF8(event->text, (Py_ssize_t)strlen(event->text),
-                             "backslashreplace"));
-}
-
-static PyObject *
-event_list(const DispatchEvent *events, int count)
-{
-    PyObject *list = PyList_New(count);
-    int i;
-    for (i = 0; list && i < count; i++) {
-        PyObject *item = event_object(&events[i]);
-        if (item == NULL) {
-            Py_CLEAR(list);
-        } else {
-            PyList_SET_ITEM(list, i, item);
-        }
-    }
-    return list;
-}
-
 static PyObject *
 dispatcher_hear(DispatcherObject *self, PyObject *value)
 {
@@ -284,9 +249,9 @@ dispatcher_hear(DispatcherObject *self, PyObject *value)
         check_slot(self, (unsigned)slot) < 0) {
         return NULL;
     }
-    return event_list(self->events,
-                      (int)dispatch_hear(self->dispatch, (uint32_t)slot,
-                                         self->events, EVENT_ROOM));
+    return events_list(self->events,
+                       (int)dispatch_hear(self->dispatch, (uint32_t)slot,
+                                          self->events, EVENT_ROOM));
 }
 
 static PyObject *
@@ -311,7 +276,7 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
     if (n < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    return event_list(self->events, n);
+    return events_list(self->events, n);
 }
 
 static PyObject *
@@ -386,18 +351,5 @@ static PyType_Spec dispatcher_spec = {
 int
 core_add_dispatcher(PyObject *module, CoreState *state)
 {
-    if (PyModule_AddIntConstant(module, "NEWS_READY", CHANNEL_READY) < 0 ||
-        PyModule_AddIntConstant(module, "NEWS_FAILED", CHANNEL_FAILED) < 0 ||
-        PyModule_AddIntConstant(module, "EVENT_READABLE", DISPATCH_FOREIGN) <
-            0 ||
-        PyModule_AddIntConstant(module, "EVENT_NEWS", DISPATCH_WORD) < 0 ||
-        PyModule_AddIntConstant(module, "EVENT_DRAINED", DISPATCH_DRAINED) <
-            0 ||
-        PyModule_AddIntConstant(module, "EVENT_REFUSED", DISPATCH_REFUSED) <
-            0 ||
-        PyModule_AddIntConstant(module, "NEWS_HUNG", CHANNEL_HUNG) < 0 ||
-        PyModule_AddIntConstant(module, "NEWS_REPLACE", CHANNEL_REPLACE) < 0) {
-        return -1;
-    }
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

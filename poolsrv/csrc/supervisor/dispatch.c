@@ -131,7 +131,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         for (i = 0; i < n && count < room; i++) {
             if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN) {
                 events[count++] =
-                    (DispatchEvent){.kind = DISPATCH_FOREIGN,
+                    (DispatchEvent){.kind = DISPATCH_READABLE,
                                     .token = (uint32_t)got[i].data.u64};
             }
         }

@@ -21,17 +21,17 @@ typedef struct {
 } DispatchLimits;
 
 typedef enum {
-    DISPATCH_FOREIGN, /* a watched descriptor is readable: `token` */
-    DISPATCH_WORD,    /* a worker said something: `slot`, `word`, `text` */
-    DISPATCH_DRAINED, /* stopped, and all that came has a thread: said once */
-    DISPATCH_REFUSED, /* requests were refused: `text`, for the log */
+    DISPATCH_READABLE, /* a watched descriptor is readable: `token` */
+    DISPATCH_NEWS,     /* a worker said something: `slot`, `news`, `text` */
+    DISPATCH_DRAINED,  /* stopped, and all that came has a thread: said once */
+    DISPATCH_REFUSED,  /* requests were refused: `text`, for the log */
 } DispatchEventKind;
 
 typedef struct {
     DispatchEventKind kind;
     uint32_t token;
     uint32_t slot;
-    ChannelKind word;
+    ChannelKind news;
     char text[CHANNEL_TEXT + 1];
 } DispatchEvent;
 

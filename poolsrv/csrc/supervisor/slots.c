@@ -86,9 +86,9 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
             take_back(d, &m, now);
         } else {
             DispatchEvent *e = &events[(*count)++];
-            e->kind = DISPATCH_WORD;
+            e->kind = DISPATCH_NEWS;
             e->slot = slot;
-            e->word = (ChannelKind)m.header.kind;
+            e->news = (ChannelKind)m.header.kind;
             memcpy(e->text, m.text, m.header.count + 1);
         }
     }

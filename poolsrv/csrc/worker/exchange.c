@@ -5,6 +5,8 @@
  * connection. A head that comes in one piece is parsed where recv put it, in
  * the thread's buffer, and costs no allocation; only what is incomplete moves
  * into a Request of its own, so an idle connection has no buffer at all.
+ *
+ * Long, because each state of a connection leads to another of them.
  */
 #define _GNU_SOURCE
 #include "worker/exchange.h"

@@ -891,8 +891,8 @@ test_words_become_events_however_many(void)
     UNTIL(s, s->event_count == WORDS);
     for (int i = 0; i < WORDS; i++) {
         const DispatchEvent *e = &s->events[i];
-        CHECK(e->kind == DISPATCH_WORD && e->slot == 1);
-        CHECK(e->word == CHANNEL_FAILED);
+        CHECK(e->kind == DISPATCH_NEWS && e->slot == 1);
+        CHECK(e->news == CHANNEL_FAILED);
         CHECK(e->text[0] == 'a' + i && e->text[1] == '\0');
     }
     server_close(s);
@@ -909,7 +909,7 @@ test_a_watched_descriptor_is_an_event_while_it_is_readable(void)
     CHECK(s->event_count == 0);
     CHECK(write(ends[1], "x", 1) == 1);
     UNTIL(s, s->event_count == 1);
-    CHECK(s->events[0].kind == DISPATCH_FOREIGN && s->events[0].token == 42);
+    CHECK(s->events[0].kind == DISPATCH_READABLE && s->events[0].token == 42);
     UNTIL(s, s->event_count == 2); /* nobody has read it */
     CHECK(dispatch_unwatch(s->dispatch, ends[0]) == 0);
     turn(s);
@@ -931,8 +931,8 @@ test_words_come_before_the_news_that_a_process_has_ended(void)
     CHECK(write(ends[1], "x", 1) == 1);
     CHECK(channel_say(s->theirs[1], CHANNEL_FAILED, "why", 3) == 0);
     UNTIL(s, s->event_count == 2);
-    CHECK(s->events[0].kind == DISPATCH_WORD);
-    CHECK(s->events[1].kind == DISPATCH_FOREIGN);
+    CHECK(s->events[0].kind == DISPATCH_NEWS);
+    CHECK(s->events[1].kind == DISPATCH_READABLE);
     close(ends[0]);
     close(ends[1]);
     server_close(s);

@@ -213,7 +213,7 @@ supervise(void *argument)
         const int n = dispatch_wait(s->dispatch, 0, events, 16);
         CHECK(n >= 0 || errno == EINTR);
         for (int i = 0; i < n; i++) {
-            if (events[i].kind == DISPATCH_FOREIGN) {
+            if (events[i].kind == DISPATCH_READABLE) {
                 CHECK(obey(s));
             } else if (events[i].kind == DISPATCH_DRAINED) {
                 return NULL;
