@@ -24,7 +24,7 @@ from poolsrv import _core, access_log, changes, exporter, log, privileges, proce
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
-from poolsrv.errors import ApplicationError, MachineError, PoolsrvError
+from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
 from poolsrv.listeners import (
     describe_reach,
     open_admin,
@@ -40,6 +40,7 @@ from poolsrv.outlets import Outlet
 from poolsrv.pid_file import pid_file
 from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
+from poolsrv.settings.mounts import applications
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.sockets import channel_pair
@@ -127,6 +128,7 @@ def _run(
     passed = take_passed(os.environ)
     settings = use_passed(settings, passed)
     folder = started_in()
+    touched = _touched(settings, folder)
     with ExitStack() as stack:
         stack.callback(notify.close)
         stack.enter_context(pid_file(settings.pid_file))
@@ -307,6 +309,7 @@ def _run(
             reopen_logs,
             control=(control, served) if control is not None and served is not None else None,
             limits=Limits.of(settings),
+            reload_on_touch=touched,
             notify=notify,
             others=others,
         )
@@ -354,6 +357,25 @@ def _owned(stack: ExitStack, fd: int) -> int:
     if fd > 2:
         stack.callback(os.close, fd)
     return fd
+
+
+def _touched(settings: Settings, folder: str) -> list[Path]:
+    """The files whose change is a reload. Raises ConfigError."""
+    found = []
+    for name in settings.reload_on_touch:
+        if name != "auto":
+            found.append(Path(folder, name))
+            continue
+        base = Path(folder, settings.chdir or "")
+        specs = applications(settings.all_mounts())
+        scripts = [base / spec.partition(":")[0] for spec in specs if spec]
+        if not any(script.is_file() for script in scripts):
+            raise ConfigError(
+                "reload-on-touch auto: no application is a file",
+                "name the file to touch: --reload-on-touch FILE",
+            )
+        found += [script for script in scripts if script.is_file()]
+    return found
 
 
 def _title(settings: Settings, called: Callable[..., Any] | None) -> str:

@@ -317,7 +317,7 @@ WORKER_NOTE = Message(
 RELOADS = Message(
     401,
     "%s: loading the application anew",
-    "The signal came in.",
+    "The signal came in, or a file that `--reload-on-touch` names has changed.",
     "The new code is loaded beside the old one, which serves until all its workers are ready.",
     _NOTHING,
 )

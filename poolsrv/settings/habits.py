@@ -41,6 +41,7 @@ _OURS: Mapping[str, str] = {
     "limit_request_body": "max-request-body-size limit-post",
     "body_buffer": "inbuf-overflow post-buffering",
     "response_buffer": "outbuf-high-watermark outbuf-overflow response-buffer-size",
+    "reload_on_touch": "touch-reload touch-workers-reload touch-chain-reload",
     "max_requests": "limit-max-requests maximum-requests",
     "max_age": "max-worker-lifetime workers-lifetime",
     "max_rss": "reload-on-rss workers-max-rss",
@@ -69,7 +70,7 @@ _OTHERS = (
         "TLS is the work of a proxy in front (nginx, Caddy, HAProxy): see --trust-proxy",
     ),
     (
-        "reload touch-reload py-autoreload reload-dir reload-engine reload-extra-file "
+        "reload py-autoreload reload-dir reload-engine reload-extra-file "
         "reload-on-changes reload-include reload-exclude reload-delay reload-paths reload-tick",
         "SIGHUP loads code anew without losing a request; in development --reload-on-change does",
     ),

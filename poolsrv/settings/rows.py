@@ -265,6 +265,16 @@ class Settings:
             reloadable=False,
         ),
     ] = False
+    reload_on_touch: Annotated[
+        tuple[str, ...],
+        Row(
+            path("the path of a file, or auto", "FILE", separator=":"),
+            PROCESSES,
+            "Reload when this file is written, replaced or touched: a deploy that ends with touch "
+            "needs no command. auto: the scripts that are served. Repeatable.",
+            reloadable=False,
+        ),
+    ] = ()
     max_requests: Annotated[
         int,
         Row(

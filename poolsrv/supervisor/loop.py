@@ -18,9 +18,11 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
+from functools import partial
+from pathlib import Path
 
 from poolsrv import _core, forks, log, messages, processes
 from poolsrv import operator_messages as say
@@ -37,6 +39,7 @@ from poolsrv.supervisor.pool import LAST_WORDS, Pool
 from poolsrv.supervisor.postmortem import postmortem, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.stacks import Stacks
+from poolsrv.supervisor.touch import SETTLES, Touch
 from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
@@ -55,6 +58,7 @@ class Watched(IntEnum):
     WORKER = 4  # the pidfd of a slot's worker
     COMMANDS = 5  # the listener of the control socket
     CLIENT = 6  # a connection to it
+    FILES = 7  # the descriptor that tells of files
 
 
 _KINDS = 8
@@ -83,6 +87,7 @@ class Supervisor:
         limits: Limits | None = None,
         notify: Notify | None = None,
         others: frozenset[int] = frozenset(),
+        reload_on_touch: Sequence[Path] = (),
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -102,6 +107,11 @@ class Supervisor:
         if control is not None:
             listener, served = control
             self._control = Control(listener, pool, served, self._do, self._ask_stacks)
+        self._touch = Touch(
+            lambda fd: dispatcher.watch(fd, _token(Watched.FILES)), dispatcher.unwatch
+        )
+        for path in reload_on_touch:
+            self._touch.add(path, SETTLES, partial(self._touched, path))
         self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
         self._workers: dict[int, Worker] = {}  # by slot
@@ -121,6 +131,7 @@ class Supervisor:
         for end in self._wakeup:
             end.close()
         self._notify.close()
+        self._touch.close_in_child()
         if self._control is not None:
             self._control.close_all()
         if self._exporter is not None:
@@ -141,6 +152,7 @@ class Supervisor:
                 listener = self._control.listener.fileno()
                 self._dispatcher.watch(listener, _token(Watched.COMMANDS))
                 _log.addHandler(self._control.events)
+            self._touch.begin(time.monotonic())
             try:
                 self._do(self._pool.start(time.monotonic()))
                 while self._finish is None:
@@ -156,7 +168,8 @@ class Supervisor:
     # One round
 
     def _step(self) -> None:
-        times = (self._pool.deadline(), self._watch.deadline(), self._notify.deadline())
+        watched = (self._watch.deadline(), self._touch.deadline())
+        times = (self._pool.deadline(), *watched, self._notify.deadline())
         deadline = min((at for at in times if at is not None), default=None)
         for event in self._dispatcher.wait(deadline):
             self._now = time.monotonic()
@@ -209,11 +222,14 @@ class Supervisor:
                 self._client_came()
             case Watched.CLIENT:
                 self._client_said(number)
+            case Watched.FILES:
+                self._touch.changed(self._now)
 
     def _tick(self) -> None:
         self._do(self._pool.tick(self._now))
         if actions := self._watch.look(self._workers, self._now):
             self._do(actions)
+        self._touch.tick(self._now)
         self._notify.tick(self._now, self._progress.made, self._progress.describe)
         if self._zombies:
             self._reap_orphans()
@@ -243,6 +259,10 @@ class Supervisor:
             return
         _log.info(say.RELOADS, why)
         self._do(self._pool.reload(self._now))
+
+    def _touched(self, path: Path) -> None:
+        if path.exists():  # one that is gone will come again
+            self._reload(f"{path} has changed")
 
     def _reopen(self) -> None:
         self._reopen_logs()
@@ -583,6 +603,7 @@ class Supervisor:
         self._dispatcher.watch(self._exporter.pidfd, _token(Watched.EXPORTER))
 
     def _end(self) -> None:
+        self._touch.close()
         if self._control is not None:
             self._control.stopping()
             _log.removeHandler(self._control.events)

@@ -2,7 +2,9 @@
 #include "python/options.h"
 
 #include <errno.h>
+#include <sys/inotify.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 #include "common/channel.h"
 #include "common/forks.h"
@@ -162,6 +164,43 @@ core_adopt_orphans(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+/* Names that come, go or change in a folder, or that are touched. */
+#define FOLDER_EVENTS                                                       \
+    (IN_CREATE | IN_DELETE | IN_MOVED_FROM | IN_MOVED_TO | IN_CLOSE_WRITE | \
+     IN_ATTRIB | IN_DELETE_SELF | IN_MOVE_SELF | IN_ONLYDIR)
+
+static PyObject *
+core_watch_folders(PyObject *Py_UNUSED(module), PyObject *list)
+{
+    PyObject *fast = PySequence_Fast(list, "a sequence of bytes");
+    if (fast == NULL) {
+        return NULL;
+    }
+    const int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+    if (fd < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto failed;
+    }
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast); i++) {
+        const char *path = PyBytes_AsString(PySequence_Fast_GET_ITEM(fast, i));
+        if (path == NULL) {
+            goto failed;
+        }
+        if (inotify_add_watch(fd, path, FOLDER_EVENTS) < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+            goto failed;
+        }
+    }
+    Py_DECREF(fast);
+    return PyLong_FromLong(fd);
+failed:
+    if (fd >= 0) {
+        close(fd);
+    }
+    Py_DECREF(fast);
+    return NULL;
+}
+
 static PyObject *
 core_keep_capabilities(PyObject *Py_UNUSED(module), PyObject *value)
 {
@@ -199,6 +238,11 @@ static PyMethodDef core_methods[] = {
     {"set_title", core_set_title, METH_O,
      "set_title(text): what ps shows instead of this process's command line, "
      "cut to its length. False: the kernel does not say where that is."},
+    {"watch_folders", core_watch_folders, METH_O,
+     "watch_folders(paths): a descriptor that is readable when a name in one "
+     "of "
+     "these folders comes, goes, is written or is touched (inotify(7)); paths "
+     "are bytes.\n\nThe caller owns it."},
     {"keep_capabilities", core_keep_capabilities, METH_O,
      "keep_capabilities(mask): give up all others (capabilities(7))."},
     {"forbid_new_privileges", core_forbid_new_privileges, METH_NOARGS,
