@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from poolsrv.claims import once
     from poolsrv.errors import RequestTimeout
     from poolsrv.launcher import serve
+    from poolsrv.testing import running
 
-__all__ = ["RequestTimeout", "__version__", "once", "serve"]
+__all__ = ["RequestTimeout", "__version__", "once", "running", "serve"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +25,10 @@ def __getattr__(name: str) -> Any:
         from poolsrv.launcher import serve
 
         return serve
+    if name == "running":
+        from poolsrv.testing import running
+
+        return running
     if name == "once":
         from poolsrv.claims import once
 

@@ -23,8 +23,16 @@ _SERVICE_START = "poolsrv: service start"
 _threads = threading.Lock()
 
 
-class _Place:
-    fd = -1  # of this process's server
+# The files of the servers of this process, the newest last: a process of a server has one,
+# a program may run several in itself (poolsrv.running).
+_servers: list[int] = []
+
+
+class _Thread(threading.local):
+    fd = -1  # of the server whose requests this thread serves, where there may be several
+
+
+_thread = _Thread()
 
 
 def make() -> int:
@@ -33,8 +41,24 @@ def make() -> int:
 
 
 def attach(fd: int) -> None:
-    """In a worker or a template: this is the server's."""
-    _Place.fd = fd
+    """In a worker or a template: this is the server's. In a program: that of one more server."""
+    _servers.append(fd)
+
+
+def attach_thread(fd: int) -> None:
+    """The calling thread serves the requests of this server."""
+    _thread.fd = fd
+
+
+def detach(fd: int) -> None:
+    """The server is gone."""
+    _servers.remove(fd)
+
+
+def _file() -> int:
+    if _thread.fd >= 0:
+        return _thread.fd
+    return _servers[-1] if _servers else -1
 
 
 def once(name: str) -> bool:
@@ -65,27 +89,29 @@ def _has(name: str) -> bool:
 
 
 def _names() -> bytes:
-    return os.pread(_Place.fd, MOST_BYTES, 0)
+    return os.pread(_file(), MOST_BYTES, 0)
 
 
 def _add(name: str) -> bool:
     if _has(name):
         return False
-    end, line = os.fstat(_Place.fd).st_size, name.encode() + b"\n"
+    fd, line = _file(), name.encode() + b"\n"
+    end = os.fstat(fd).st_size
     if end + len(line) > MOST_BYTES:
         raise ValueError("there are too many names; once() is not for names that never end")
-    os.pwrite(_Place.fd, line, end)
+    os.pwrite(fd, line, end)
     return True
 
 
 @contextmanager
 def _locked(start: int) -> Iterator[None]:
-    if _Place.fd < 0:
+    fd = _file()
+    if fd < 0:
         raise RuntimeError("once() is for workers of poolsrv; this process is none")
     guard = _threads if start == 0 else threading.Lock()
     with guard:
-        fcntl.lockf(_Place.fd, fcntl.LOCK_EX, 1, start)
+        fcntl.lockf(fd, fcntl.LOCK_EX, 1, start)
         try:
             yield
         finally:
-            fcntl.lockf(_Place.fd, fcntl.LOCK_UN, 1, start)
+            fcntl.lockf(fd, fcntl.LOCK_UN, 1, start)

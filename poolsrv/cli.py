@@ -50,7 +50,7 @@ def _serve(line: CommandLine, reading: Reading) -> int:
             raise now.faults[0]
         return now.settings
 
-    entitle("pool:supervisor")
+    entitle("pool:supervisor" if reading.settings.processes else "poolsrv")
     return launch(reading.settings, read_again=again)
 
 

@@ -6,27 +6,25 @@ is made here before the first fork; every child closes what is not its own.
 
 import contextlib
 import dataclasses
-import json
 import logging
 import os
 import platform
 import resource
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from poolsrv import _core, access_log, changes, exporter, log, privileges, processes
+from poolsrv import _core, access_log, changes, exporter, log, one_process, privileges, processes
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
 from poolsrv.listeners import (
-    describe_reach,
+    announce,
     open_admin,
     open_bound,
     open_control,
@@ -36,7 +34,6 @@ from poolsrv.listeners import (
     use_passed,
 )
 from poolsrv.messages import END_EXPORTER
-from poolsrv.outlets import Outlet
 from poolsrv.pid_file import pid_file
 from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
@@ -98,9 +95,13 @@ def launch(
     has ended. `others` are children that the caller waits for itself. Raises PoolsrvError
     if the server cannot start.
     """
-    log.setup(settings.log_level, settings.log_format, "supervisor")
+    role = "supervisor" if settings.processes else "server"
+    log.setup(settings.log_level, settings.log_format, role)
     try:
-        status = _run(settings, application, read_again, others)
+        if settings.processes == 0:
+            status = one_process.serve(settings, application)
+        else:
+            status = _run(settings, application, read_again, others)
     except PoolsrvError as error:
         if settings.log_format != "json":
             raise
@@ -269,22 +270,6 @@ def _run(
             with privileges.acting_as(whom):  # who may have put anything in its place
                 access_log.reopen(job.access_log, job.access_log_place)
 
-        def announce() -> None:
-            places = [("application", url_of(listener)) for listener in listeners]
-            if admin is not None:
-                places += [("metrics", f"{url_of(admin)}/metrics"), ("status", f"{url_of(admin)}/")]
-            if settings.log_format == "json":
-                lines = [json.dumps({name: place}) for name, place in places]
-            else:
-                lines = [f"{name} {place}" for name, place in places]
-            text = "".join(f"{line}\n" for line in lines)
-            output = Outlet(1)
-            if not output.put(os.fsencode(text)):
-                _log.warning(say.STDOUT_FULL, ", ".join(lines))
-            output.close()
-            if sys.stderr.isatty():
-                _log.info(say.CTRL_C, describe_reach(listeners))
-
         def stop_listening() -> None:
             for listener in listeners:
                 listener.close()
@@ -303,7 +288,7 @@ def _run(
             channels,
             start_template,
             start_exporter if admin is not None else None,
-            announce,
+            lambda: announce(settings, listeners, admin),
             stop_listening,
             Stacks(job.stacks),
             reopen_logs,

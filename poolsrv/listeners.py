@@ -7,15 +7,18 @@ caller's stack.
 import contextlib
 import dataclasses
 import ipaddress
+import json
 import logging
 import os
 import socket
+import sys
 from collections.abc import MutableMapping
 from contextlib import ExitStack
 
 from poolsrv import operator_messages as say
 from poolsrv.control import listen, place
 from poolsrv.errors import ListenError
+from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.rows import Settings
 from poolsrv.sockets import Listener, open_listener
@@ -80,6 +83,24 @@ def describe_reach(listeners: list[Listener]) -> str:
     if not all(local):
         return ""
     return "; it is reached from this machine only (--bind 0.0.0.0:8000 opens it to others)"
+
+
+def announce(settings: Settings, listeners: list[Listener], admin: Listener | None) -> None:
+    """Print the addresses of a server that serves, for people and programs."""
+    places = [("application", url_of(listener)) for listener in listeners]
+    if admin is not None:
+        places += [("metrics", f"{url_of(admin)}/metrics"), ("status", f"{url_of(admin)}/")]
+    if settings.log_format == "json":
+        lines = [json.dumps({name: place}) for name, place in places]
+    else:
+        lines = [f"{name} {place}" for name, place in places]
+    text = "".join(f"{line}\n" for line in lines)
+    output = Outlet(1)
+    if not output.put(os.fsencode(text)):
+        _log.warning(say.STDOUT_FULL, ", ".join(lines))
+    output.close()
+    if sys.stderr.isatty():
+        _log.info(say.CTRL_C, describe_reach(listeners))
 
 
 def takes_both(address: Address, bind: tuple[Address, ...]) -> bool:

@@ -462,6 +462,53 @@ LINES_DROPPED = Message(
     "Look at the reader of the log.",
 )
 
+# 6xx: a server in one process (--processes 0, poolsrv.running).
+
+ONE_PROCESS_STARTS = Message(
+    601,
+    "poolsrv %s on Python %s starts: one process x %d threads",
+    "The server was started with `--processes 0`.",
+    "It opens its addresses, and has loaded the application.",
+    _NOTHING,
+)
+IDLE_OPTIONS = Message(
+    602,
+    "%s: needs a supervisor, and does nothing with --processes 0",
+    "An option was given that is about workers, and there are none.",
+    "None.",
+    "Give `--processes 1` if it matters.",
+)
+NOT_IN_ONE_PROCESS = Message(
+    603,
+    "%s: a server of one process cannot load code anew; stop it and start it again",
+    "The signal came in, which reloads a server that has a supervisor.",
+    "None.",
+    "Give `--processes 1` to have reloads.",
+)
+THREAD_LOST_HERE = Message(
+    604,
+    "a thread does not come back from its request: its client is told, and nobody replaces it",
+    "It waits in C, and was not interrupted within `--interrupt-timeout`, or half a second at "
+    "the end of the server; the stack says where.",
+    "The client gets 504 or the cut. One thread fewer serves, in a server of one process.",
+    "Give the call that waits a time limit of its own.",
+)
+LEFT_BEHIND = Message(
+    605,
+    "the server ends, and leaves threads behind: %s",
+    "They have not come back from the application within `--graceful-timeout` and a second.",
+    "They go on in this process until they come back; what they hold is released then.",
+    "POOL604 says where they wait.",
+)
+ONE_PROCESS_FAILED = Message(
+    606,
+    "the server in this process has failed, and ends",
+    "Descriptors of the server were closed by other code of the process, as a rule; the traceback "
+    "says where.",
+    "It serves no more.",
+    "Close only what you have opened. Else report it with the traceback.",
+)
+
 
 def messages() -> list[Message]:
     """All of them, by code."""

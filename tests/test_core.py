@@ -346,6 +346,7 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "access_log": -1,
         "folders": (),
         "sendfile": (),
+        "guest": False,
     } | others
 
 

@@ -73,7 +73,7 @@ def test_once_is_for_names(monkeypatch: pytest.MonkeyPatch) -> None:
         poolsrv.once("job")
     fd = claims.make()
     try:
-        monkeypatch.setattr(claims._Place, "fd", fd)
+        monkeypatch.setattr(claims, "_servers", [fd])
         assert [poolsrv.once(name) for name in ("job", "jo", "job", "obj", "jo")] == [
             True,
             True,

@@ -349,7 +349,9 @@ def test_the_application_is_told_what_runs_it(
 ) -> None:
     with Client(server(PROBE, processes=processes, threads=threads).address) as client:
         shown = environ(client, "/x")
-    assert (shown["wsgi.multiprocess"], shown["wsgi.multithread"]) == (processes > 1, threads > 1)
+    # A worker that is replaced serves on beside the next one.
+    assert (shown["wsgi.multiprocess"], shown["wsgi.multithread"]) == (True, threads > 1)
+    assert shown["wsgi.run_once"] is False
 
 
 # Responses

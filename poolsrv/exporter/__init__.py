@@ -5,6 +5,7 @@ orchestrators. It writes nothing and can be killed at any time.
 """
 
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 
 
@@ -38,3 +39,21 @@ def run(
     from poolsrv.exporter.main import serve
 
     serve(listener, board_fd, supervisor_pidfd, bell, about)
+
+
+def run_within(
+    listener: socket.socket,
+    board_fd: int,
+    end: int,
+    bell: int,
+    about: About,
+    begun: Callable[[], None],
+) -> None:
+    """The same as a thread of another process: it ends when the descriptor `end` is readable.
+
+    It calls `begun` when it has all that it needs. `listener` is closed at the end; no signal
+    is touched.
+    """
+    from poolsrv.exporter.main import serve_within
+
+    serve_within(listener, board_fd, end, bell, about, begun)

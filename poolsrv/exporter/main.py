@@ -6,6 +6,7 @@ import json
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -33,21 +34,43 @@ def serve(
         signal.signal(number, signal.SIG_IGN)
     # What the supervisor reads from a descriptor it has blocked, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    routes = Routes(Source(Reader(board_fd), about), bell, Hosts.of(listener))
-    asyncio.run(_serve(listener, supervisor_pidfd, Server(routes.table())))
+    asyncio.run(_serve(listener, board_fd, supervisor_pidfd, bell, about, END_EXPORTER))
 
 
-async def _serve(listener: socket.socket, supervisor_pidfd: int, server: Server) -> None:
+def serve_within(
+    listener: socket.socket,
+    board_fd: int,
+    end: int,
+    bell: int,
+    about: About,
+    begun: Callable[[], None],
+) -> None:
+    """See poolsrv.exporter.run_within."""
+    asyncio.run(_serve(listener, board_fd, end, bell, about, None, begun))
+
+
+async def _serve(
+    listener: socket.socket,
+    board_fd: int,
+    end: int,
+    bell: int,
+    about: About,
+    end_signal: signal.Signals | None,
+    begun: Callable[[], None] = lambda: None,
+) -> None:
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(END_EXPORTER, over.set)
-    loop.add_reader(supervisor_pidfd, _ended, loop, supervisor_pidfd, over)
-    await server.serve(listener, over)
+    if end_signal is not None:
+        loop.add_signal_handler(end_signal, over.set)
+    loop.add_reader(end, _ended, loop, end, over)
+    routes = Routes(Source(Reader(board_fd), about), bell, Hosts.of(listener))
+    begun()
+    await Server(routes.table()).serve(listener, over)
 
 
-def _ended(loop: asyncio.AbstractEventLoop, supervisor_pidfd: int, over: asyncio.Event) -> None:
+def _ended(loop: asyncio.AbstractEventLoop, end: int, over: asyncio.Event) -> None:
     # It stays readable.
-    loop.remove_reader(supervisor_pidfd)
+    loop.remove_reader(end)
     over.set()
 
 

@@ -89,6 +89,7 @@ class Server:
         try:
             async with asyncio.timeout(DEADLINE):
                 writer.write(await self._answer(reader))
+                writer.write_eof()  # a child that is forked meanwhile may hold the connection
                 writer.close()
                 await writer.wait_closed()
         except (TimeoutError, ConnectionError, asyncio.IncompleteReadError) as error:

@@ -63,6 +63,7 @@ class Row:
     `default` describes a default that depends on the machine. `reloadable`: a
     reload may give it another value. The others are in what is made once, before
     the first fork (listeners, scoreboard, dispatcher, logs): they need a new start.
+    `supervised`: it means nothing where a server is one process.
     """
 
     kind: Kind
@@ -70,6 +71,7 @@ class Row:
     help: str
     default: str = ""
     reloadable: bool = True
+    supervised: bool = False
 
 
 # Long enough for anyone, and nanoseconds of it fit 64 bits with room for sums.
@@ -211,9 +213,10 @@ class Settings:
     processes: Annotated[
         int,
         Row(
-            integer(1, _MAX_PROCESSES),
+            integer(0, _MAX_PROCESSES),
             PROCESSES,
-            "Worker processes.",
+            "Worker processes; 0: serve in this process, which nobody replaces or reloads, for "
+            "debuggers, profilers and small containers.",
             default="the CPUs this process may use",
             reloadable=False,
         ),
@@ -225,6 +228,7 @@ class Settings:
             PROCESSES,
             "The most workers that poolsrv scale may ask for; 0: as many as --processes.",
             reloadable=False,
+            supervised=True,
         ),
     ] = 0
     threads: Annotated[
@@ -253,6 +257,7 @@ class Settings:
             PROCESSES,
             "Load the application once and fork the workers from it: quicker and smaller, but "
             "what it opens while loading is shared.",
+            supervised=True,
         ),
     ] = False
     reload_on_change: Annotated[
@@ -263,6 +268,7 @@ class Settings:
             "For development: reload when a Python file changes in a folder that the application "
             "is imported from. Needs poolsrv[watch].",
             reloadable=False,
+            supervised=True,
         ),
     ] = False
     reload_on_touch: Annotated[
@@ -281,6 +287,7 @@ class Settings:
             integer(0, _MAX_COUNT),
             PROCESSES,
             "Replace a worker after about so many requests, looked at once a second; 0: never.",
+            supervised=True,
         ),
     ] = 0
     max_age: Annotated[
@@ -289,6 +296,7 @@ class Settings:
             seconds(0.0, _YEAR),
             PROCESSES,
             "Replace a worker after this time; 0: never.",
+            supervised=True,
         ),
     ] = 0.0
     max_rss: Annotated[
@@ -297,6 +305,7 @@ class Settings:
             size(0, 2**50),
             PROCESSES,
             "Replace a worker whose own resident memory is more; 0: never.",
+            supervised=True,
         ),
     ] = 0
     max_rss_kill: Annotated[
@@ -306,6 +315,7 @@ class Settings:
             PROCESSES,
             "Kill a worker whose own resident memory is more, with what runs in it; 0: twice "
             "--max-rss.",
+            supervised=True,
         ),
     ] = 0
     jitter: Annotated[
@@ -315,6 +325,7 @@ class Settings:
             PROCESSES,
             "Percent by which each worker's --max-requests, --max-age and --max-rss are drawn "
             "lower, so that they are not replaced in a row.",
+            supervised=True,
         ),
     ] = 10
     on_template_ready: Annotated[
@@ -324,6 +335,7 @@ class Settings:
             PROCESSES,
             "Call this function in the template, once the application is loaded there and "
             "before workers are forked; needs preload.",
+            supervised=True,
         ),
     ] = None
     on_worker_start: Annotated[
@@ -381,6 +393,7 @@ class Settings:
             "Load and run the application, and the exporter, as this user, with all its groups. "
             "The supervisor stays who it is, and keeps only the rights that it needs.",
             reloadable=False,
+            supervised=True,
         ),
     ] = None
     group: Annotated[
@@ -390,11 +403,17 @@ class Settings:
             PRIVILEGES,
             "The group of these processes, instead of the user's own.",
             reloadable=False,
+            supervised=True,
         ),
     ] = None
     umask: Annotated[
         Mode | None,
-        Row(mode(), PRIVILEGES, "Permissions that files of the application do not get."),
+        Row(
+            mode(),
+            PRIVILEGES,
+            "Permissions that files of the application do not get.",
+            supervised=True,
+        ),
     ] = None
     new_privs: Annotated[
         bool,
@@ -403,6 +422,7 @@ class Settings:
             PRIVILEGES,
             "Programs that the application starts may gain rights, as sudo does; "
             "--no-new-privs forbids that.",
+            supervised=True,
         ),
     ] = True
     pid_file: Annotated[
@@ -418,7 +438,12 @@ class Settings:
 
     startup_timeout: Annotated[
         float,
-        Row(seconds(_MOMENT, _YEAR), TIMES, "How long a worker may take to load the application."),
+        Row(
+            seconds(_MOMENT, _YEAR),
+            TIMES,
+            "How long a worker may take to load the application.",
+            supervised=True,
+        ),
     ] = 60.0
     graceful_timeout: Annotated[
         float,
@@ -453,6 +478,7 @@ class Settings:
             "How long a worker may be without the interpreter, which a call in C may keep while "
             "requests run. Then its stacks are logged, its clients answered 504 or cut off, and it "
             "is killed and replaced; 0 for any time.",
+            supervised=True,
         ),
     ] = 60.0
     queue_timeout: Annotated[
@@ -687,6 +713,7 @@ class Settings:
             "for its own user and root: a path, or off. For commands, a path or the server's pid.",
             default="$RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or a folder of its user in /tmp",
             reloadable=False,
+            supervised=True,
         ),
     ] = ""
     log_level: Annotated[
@@ -734,6 +761,13 @@ class Settings:
                 f"mount: there are two applications at {again.host}{again.path}",
                 "leave one of them out; APP alone is at /",
             )
+        if names := [name for name in self.idle if ROWS[name].group == PRIVILEGES]:
+            raise ConfigError(
+                f"{key(names[0])}: with processes 0 nobody stays who keeps the rights that this "
+                "gives up",
+                "let whoever starts the server do it (User= and UMask= of systemd, USER of a "
+                "Dockerfile), or give --processes 1",
+            )
         if self.on_template_ready is not None and not self.preload:
             raise ConfigError(
                 "on-template-ready: the template loads nothing without preload",
@@ -749,6 +783,17 @@ class Settings:
                 "proxy-protocol is on, but no proxy is trusted: each connection would be refused",
                 "name the network of the proxy: --trust-proxy 10.0.0.0/8",
             )
+
+    @property
+    def idle(self) -> list[str]:
+        """The options, by field name, that were given and need a supervisor, if there is none."""
+        if self.processes:
+            return []
+        return [
+            name
+            for name, row in ROWS.items()
+            if row.supervised and getattr(self, name) != getattr(DEFAULTS, name)
+        ]
 
 
 DEFAULTS = Settings()

@@ -26,11 +26,13 @@ class Deadlines:
         board: _core.Scoreboard,
         slot: int,
         threads: Sequence[threading.Thread],
+        lost_message: str = say.THREAD_LOST,
     ) -> None:
         self._worker = worker
         self._board = board
         self._slot = slot
         self._threads = threads
+        self._lost_message = lost_message
         self._lost: set[int] = set()
 
     def act(self, index: int, sequence: int, lost: bool) -> None:
@@ -39,9 +41,13 @@ class Deadlines:
         fields, stack = self._fields(index), self._stack(index)
         if lost:
             self._lost.add(index)
-            log.with_stack(logging.ERROR, say.THREAD_LOST, fields, stack)
+            log.with_stack(logging.ERROR, self._lost_message, fields, stack)
         elif self._worker.interrupt(index, sequence, RequestTimeout):
             log.with_stack(logging.ERROR, say.REQUEST_INTERRUPTED, fields, stack)
+
+    def lost_threads(self) -> list[threading.Thread]:
+        """Those that nobody should wait for."""
+        return [self._threads[index] for index in list(self._lost)]
 
     def join(self) -> bool:
         """Wait for the ends of the threads; false: not all of them will end."""

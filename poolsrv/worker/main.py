@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import threading
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from poolsrv import _core, access_log, forks, log
@@ -23,6 +24,7 @@ from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.processes import WRITE_STACKS, set_title
 from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
+from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import Deadlines
@@ -116,14 +118,10 @@ def run(job: Job, slot: int) -> None:
                 _log.warning(say.SIGNALS_TAKEN_BACK, changed)
             forks.keep(own)
         refuse_patched_threads()
-        if settings.on_service_start is not None:
-            at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
-        run_hook("on-worker-start", settings.on_worker_start)
         mounts = settings.all_mounts(job.application is not None)
-        templates = tuple(_template(settings, site) for site in job.sites)
-        if settings.warm_up:
-            warm_up(settings.warm_up, mounts, loaded, templates[0])
-            forks.stay(born)
+        templates = templates_of(settings, job.sites)
+        begin_work(settings, mounts, loaded, templates)
+        forks.stay(born)
     except PoolsrvError as error:
         forks.stay(born, error.__cause__)
         _say(channel, _core.NEWS_FAILED, str(error))
@@ -132,26 +130,20 @@ def run(job: Job, slot: int) -> None:
     gc.freeze()
     board = _core.Scoreboard(job.board)
     log.count_lost(lambda: board.add(_LINES_LOST, slot, 1))
-    worker = _core.Worker(
+    worker = make_worker(
+        settings,
+        loaded,
+        mounts,
+        templates,
         board,
         slot,
         channel=channel.fileno(),
         bell=job.bell,
         lifeline=job.lifeline,
         signals=receiver.fileno(),
+        access_log=job.access_log,
         stacks_signal=WRITE_STACKS,
         stacks=job.stacks[slot],
-        applications=loaded,
-        mounts=core_mounts(mounts),
-        templates=templates,
-        on_error=_log_error,
-        on_left=forks.end,
-        offer=offer,
-        options=core_options(settings),
-        trusted=tuple(map(network, settings.trust_proxy)),
-        access_log=job.access_log,
-        folders=(),
-        sendfile=tuple(Folder(root).for_core() for root in settings.sendfile_root),
     )
     threads = [
         threading.Thread(
@@ -200,14 +192,74 @@ def run(job: Job, slot: int) -> None:
         os._exit(0)
 
 
+def begin_work(
+    settings: Settings,
+    mounts: Sequence[Mount],
+    loaded: tuple[Application, ...],
+    templates: tuple[dict[str, object], ...],
+) -> None:
+    """What the settings ask for before the first request. Raises ApplicationError."""
+    if settings.on_service_start is not None:
+        at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
+    run_hook("on-worker-start", settings.on_worker_start)
+    if settings.warm_up:
+        warm_up(settings.warm_up, mounts, loaded, templates[0])
+
+
+def make_worker(
+    settings: Settings,
+    loaded: tuple[Application, ...],
+    mounts: Sequence[Mount],
+    templates: tuple[dict[str, object], ...],
+    board: _core.Scoreboard,
+    slot: int,
+    *,
+    channel: int,
+    bell: int,
+    lifeline: int,
+    signals: int,
+    access_log: int,
+    stacks_signal: int = 0,
+    stacks: int = -1,
+    guest: bool = False,
+) -> _core.Worker:
+    """The core of a worker: the settings as it takes them, and what it calls back."""
+    return _core.Worker(
+        board,
+        slot,
+        channel=channel,
+        bell=bell,
+        lifeline=lifeline,
+        signals=signals,
+        stacks_signal=stacks_signal,
+        stacks=stacks,
+        applications=loaded,
+        mounts=core_mounts(mounts),
+        templates=templates,
+        on_error=_log_error,
+        on_left=forks.end,
+        offer=offer,
+        options=core_options(settings),
+        trusted=tuple(map(network, settings.trust_proxy)),
+        access_log=access_log,
+        folders=(),
+        sendfile=tuple(Folder(root).for_core() for root in settings.sendfile_root),
+        guest=guest,
+    )
+
+
+def attend(worker: _core.Worker, deadlines: Deadlines) -> bool:
+    """Wait once, and do what the core asks for; true: it is drained."""
+    drained, notes, overdue = worker.watch()
+    for index, sequence, lost in overdue:
+        deadlines.act(index, sequence, lost)
+    for level, text in notes:
+        _log.log(level, say.WORKER_NOTE, text)
+    return drained
+
+
 def _watch(worker: _core.Worker, signals: socket.socket, deadlines: Deadlines) -> None:
-    drained = False
-    while not drained:
-        drained, notes, overdue = worker.watch()
-        for index, sequence, lost in overdue:
-            deadlines.act(index, sequence, lost)
-        for level, text in notes:
-            _log.log(level, say.WORKER_NOTE, text)
+    while not attend(worker, deadlines):
         try:
             signals.recv(64)
         except BlockingIOError:
@@ -237,6 +289,11 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
     return job.channels[slot][1]
 
 
+def templates_of(settings: Settings, sites: Iterable[Site]) -> tuple[dict[str, object], ...]:
+    """environ for each listener, but for what a request sets."""
+    return tuple(_template(settings, site) for site in sites)
+
+
 def _template(settings: Settings, site: Site) -> dict[str, object]:
     """environ as it is for a bare `GET /` on one listener (PEP 3333, RFC 3875)."""
     # With wsgi.errors, poolsrv.set_timeout and what every request sets, 23 keys:
@@ -256,7 +313,9 @@ def _template(settings: Settings, site: Site) -> dict[str, object]:
         "wsgi.version": (1, 0),
         "wsgi.url_scheme": "http",
         "wsgi.multithread": settings.threads > 1,
-        "wsgi.multiprocess": settings.processes > 1,
+        # A worker that is replaced serves on beside the next one: so there may be
+        # two even of one, and only without a supervisor there are never (PEP 3333).
+        "wsgi.multiprocess": settings.processes > 0,
         "wsgi.run_once": False,
         "wsgi.input_terminated": True,
         "wsgi.file_wrapper": _core.FileWrapper,

@@ -1,6 +1,7 @@
 /* Binding: _core.Worker, a worker's threads and its application.
  *
- * A worker reaches the application by the handler of wsgi/call.c. */
+ * A worker reaches the application by the handler of wsgi/call.c.
+ * Long, because it is all that Python may tell and ask a worker. */
 #include "python/core.h"
 
 #include <sys/random.h>
@@ -26,6 +27,16 @@ typedef struct {
     uint32_t serving; /* threads inside serve() */
 } WorkerObject;
 
+static int
+check_open(const WorkerObject *self)
+{
+    if (self->worker) {
+        return 0;
+    }
+    PyErr_SetString(PyExc_ValueError, "the worker is closed");
+    return -1;
+}
+
 static PyObject *
 worker_object_serve(WorkerObject *self, PyObject *args)
 {
@@ -33,7 +44,8 @@ worker_object_serve(WorkerObject *self, PyObject *args)
     PyObject *errors;
     Context *x;
 
-    if (!PyArg_ParseTuple(args, "IO:serve", &index, &errors)) {
+    if (!PyArg_ParseTuple(args, "IO:serve", &index, &errors) ||
+        check_open(self) < 0) {
         return NULL;
     }
     if (index >= self->thread_count || self->contexts[index]) {
@@ -105,6 +117,9 @@ worker_object_watch(WorkerObject *self, PyObject *Py_UNUSED(none))
     PyObject *notes, *overdue;
     void *garbage;
 
+    if (check_open(self) < 0) {
+        return NULL;
+    }
     if (worker_left(self->worker)) {
         context_end_process(&self->app);
     }
@@ -157,11 +172,43 @@ worker_object_interrupt(WorkerObject *self, PyObject *args)
 }
 
 static PyObject *
-worker_object_drain(WorkerObject *self, PyObject *Py_UNUSED(none))
+worker_object_drain(WorkerObject *self, PyObject *args)
 {
-    if (!worker_left(self->worker)) {
-        drain_start(self->worker);
+    int step = DRAIN_ALL;
+    if (!PyArg_ParseTuple(args, "|i:drain", &step) || check_open(self) < 0) {
+        return NULL;
     }
+    if (step < DRAIN_ALL || step > DRAIN_NOTHING) {
+        PyErr_SetString(PyExc_ValueError, "no such step");
+        return NULL;
+    }
+    if (!worker_left(self->worker)) {
+        drain_start(self->worker, (DrainStep)step);
+    }
+    Py_RETURN_NONE;
+}
+
+static void
+free_worker(WorkerObject *self)
+{
+    void *garbage;
+    if (self->worker) {
+        while ((garbage = output_garbage_pop(self->worker)) != NULL) {
+            Py_DECREF((PyObject *)garbage);
+        }
+        worker_free(self->worker);
+        self->worker = NULL;
+    }
+}
+
+static PyObject *
+worker_object_close(WorkerObject *self, PyObject *Py_UNUSED(none))
+{
+    if (self->serving) {
+        PyErr_SetString(PyExc_RuntimeError, "a thread still serves");
+        return NULL;
+    }
+    free_worker(self);
     Py_RETURN_NONE;
 }
 
@@ -202,27 +249,29 @@ static const Option worker_rows[] = {WORKER_OPTIONS(WORKER_ROW)};
 static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {
-        "board",         "slot",         "channel", "bell",      "lifeline",
-        "signals",       "applications", "mounts",  "templates", "on_error",
-        "on_left",       "offer",        "options", "trusted",   "access_log",
-        "stacks_signal", "stacks",       "folders", "sendfile",  NULL};
+    static char *names[] = {"board",         "slot",     "channel",
+                            "bell",          "lifeline", "signals",
+                            "applications",  "mounts",   "templates",
+                            "on_error",      "on_left",  "offer",
+                            "options",       "trusted",  "access_log",
+                            "stacks_signal", "stacks",   "folders",
+                            "sendfile",      "guest",    NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
         *offer, *given, *trusted, *folders, *sendfile;
-    int access_log_fd;
+    int access_log_fd, guest;
     WorkerObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!O!O!OOOOO!iiiO!O!:Worker", names, &board,
+            args, keywords, "OI$iiiiO!O!O!OOOOO!iiiO!O!p:Worker", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &PyTuple_Type, &applications, &PyTuple_Type,
             &mounts, &PyTuple_Type, &templates, &on_error, &on_left, &offer,
             &given, &PyTuple_Type, &trusted, &access_log_fd,
             &options.stacks_signal, &options.stacks, &PyTuple_Type, &folders,
-            &PyTuple_Type, &sendfile)) {
+            &PyTuple_Type, &sendfile, &guest)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -238,6 +287,7 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         return NULL;
     }
     options.thread_count = options.board->thread_count;
+    options.guest = guest;
     options.handler = &call_handler;
     options.access_log = log_file_of(access_log_fd);
     self->thread_count = options.thread_count;
@@ -302,9 +352,7 @@ worker_object_dealloc(WorkerObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     worker_object_clear(self);
-    if (self->worker) {
-        worker_free(self->worker);
-    }
+    free_worker(self);
     app_free(&self->app);
     PyMem_Free(self->contexts);
     Py_XDECREF(self->board);
@@ -325,8 +373,14 @@ static PyMethodDef worker_object_methods[] = {
     {"interrupt", (PyCFunction)worker_object_interrupt, METH_VARARGS,
      "interrupt(thread, sequence, type): raise in the thread, if it is in that "
      "request's application. Was it?"},
-    {"drain", (PyCFunction)worker_object_drain, METH_NOARGS,
-     "Hand idle connections back, finish what runs, take nothing new."},
+    {"drain", (PyCFunction)worker_object_drain, METH_VARARGS,
+     "drain(step=DRAIN_ALL): hand idle connections back, finish what runs, "
+     "take nothing new. A later step of the same: DRAIN_REQUESTS does not wait "
+     "for connections without a request, DRAIN_INTERRUPTS takes those that run "
+     "for overdue, DRAIN_NOTHING leaves them behind. For whoever calls "
+     "watch()."},
+    {"close", (PyCFunction)worker_object_close, METH_NOARGS,
+     "Close all it holds, once no thread is inside serve() or watch()."},
     {"request_id", (PyCFunction)worker_object_request_id, METH_O,
      "The id of the request that thread `index` serves or served last."},
     {"line_open", (PyCFunction)worker_object_line_open, METH_O,
@@ -336,15 +390,18 @@ static PyMethodDef worker_object_methods[] = {
 };
 
 static PyType_Slot worker_object_slots[] = {
-    {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
-                "applications, mounts, templates, on_error, on_left, offer, "
-                "options, trusted, "
-                "access_log, stacks_signal, stacks, folders, sendfile)\n\n"
-                "A worker: reads requests, calls the application on threads, "
-                "writes answers. `options` maps the names in OPTIONS to "
-                "values; `folders` are those of mounts, `sendfile` "
-                "are the folders of files that X-Sendfile "
-                "may name. Descriptors stay the caller's."},
+    {Py_tp_doc,
+     "Worker(board, slot, *, channel, bell, lifeline, signals, "
+     "applications, mounts, templates, on_error, on_left, offer, "
+     "options, trusted, "
+     "access_log, stacks_signal, stacks, folders, sendfile, guest)\n\n"
+     "A worker: reads requests, calls the application on threads, "
+     "writes answers. `options` maps the names in OPTIONS to "
+     "values; `folders` are those of mounts, `sendfile` "
+     "are the folders of files that X-Sendfile "
+     "may name. Descriptors stay the caller's. A `guest` is in a "
+     "process that has other work, and leaves its limit of open "
+     "files alone."},
     {Py_tp_new, worker_object_new},
     {Py_tp_traverse, worker_object_traverse},
     {Py_tp_clear, worker_object_clear},
@@ -363,5 +420,11 @@ static PyType_Spec worker_object_spec = {
 int
 core_add_worker(PyObject *module, CoreState *state)
 {
+    if (PyModule_AddIntMacro(module, DRAIN_ALL) < 0 ||
+        PyModule_AddIntMacro(module, DRAIN_REQUESTS) < 0 ||
+        PyModule_AddIntMacro(module, DRAIN_INTERRUPTS) < 0 ||
+        PyModule_AddIntMacro(module, DRAIN_NOTHING) < 0) {
+        return -1;
+    }
     return core_add_type(module, &worker_object_spec, &state->worker_type);
 }

@@ -4,6 +4,9 @@
 static uint64_t
 limit_of(const Deadline *d, uint64_t request, uint32_t sequence)
 {
+    if (request == DEADLINE_OVER) {
+        return 1;
+    }
     return atomic_load_explicit(&d->own_for, memory_order_acquire) == sequence
                ? word_get(&d->own_limit)
                : request;

@@ -52,8 +52,12 @@ typedef enum {
     DEADLINE_STUCK, /* and raising has not helped: take the connection away */
 } DeadlineVerdict;
 
+/* As `request`: the time of each is over, also of one with its own limit. */
+#define DEADLINE_OVER UINT64_MAX
+
 /* `request` and `interrupt` are the limits, in nanoseconds; the first may be 0
- * for none. `since` is when the thread took the request `sequence`, or 0. */
+ * for none, or DEADLINE_OVER. `since` is when the thread took the request
+ * `sequence`, or 0. */
 DeadlineVerdict deadline_judge(const Deadline *d, uint64_t request,
                                uint64_t interrupt, uint64_t since,
                                uint32_t sequence, uint64_t now);

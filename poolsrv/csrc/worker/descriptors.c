@@ -25,13 +25,17 @@ beyond(const Descriptors *d)
 }
 
 void
-descriptors_init(Descriptors *d)
+descriptors_init(Descriptors *d, bool fixed)
 {
     struct rlimit limit;
-    *d = (Descriptors){.usual = RLIM_INFINITY, .most = RLIM_INFINITY};
+    *d = (Descriptors){
+        .usual = RLIM_INFINITY, .most = RLIM_INFINITY, .fixed = fixed};
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         d->usual = limit.rlim_cur;
         d->most = limit.rlim_max;
+    }
+    if (fixed) {
+        d->most = d->usual;
     }
     d->stay = (uint32_t)beyond(d) / SHARE;
     d->scarce = (uint64_t)descriptor_room_lowest() + MARGIN > d->usual;
@@ -44,7 +48,7 @@ static void
 raise_limit(Descriptors *d)
 {
     struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
+    if (d->fixed || getrlimit(RLIMIT_NOFILE, &limit) < 0 ||
         limit.rlim_cur == limit.rlim_max) {
         return;
     }

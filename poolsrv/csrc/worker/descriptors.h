@@ -24,9 +24,11 @@ typedef struct {
         stay;    /* so many connections keep the numbers that they come with */
     bool scarce; /* a message may find no numbers below the usual limit */
     bool raised;
+    bool fixed;
 } Descriptors;
 
-void descriptors_init(Descriptors *d);
+/* `fixed`: the limit and the numbers stay as they are. */
+void descriptors_init(Descriptors *d, bool fixed);
 
 /* Receive a message of connections, which get the numbers that they keep. As
  * channel_receive(). For one thread at a time. */

@@ -26,8 +26,12 @@ drain_hands_back(const Worker *w)
 }
 
 void
-drain_start(Worker *w)
+drain_start(Worker *w, DrainStep step)
 {
+    if (step > w->drain_step) {
+        w->drain_step = step;
+        watch_arm(w); /* the next tick may be the last */
+    }
     if (atomic_exchange(&w->draining, true)) {
         return;
     }
@@ -49,13 +53,22 @@ drain_is_done(Worker *w)
     const int32_t load = atomic_load(&w->line->load);
     const uint32_t live = atomic_load(&w->live);
     const uint32_t lost = atomic_load(&w->lost);
-    return load <= (int32_t)lost && live <= lost;
+    return w->drain_step == DRAIN_NOTHING ||
+           (load <= (int32_t)lost &&
+            (live <= lost || w->drain_step >= DRAIN_REQUESTS));
 }
 
 void
 drain_quit(Worker *w)
 {
+    Conn *c;
     pthread_mutex_lock(&w->lock);
+    /* Who waits for a thread would still get one. */
+    while (w->drain_step == DRAIN_NOTHING && (c = ready_take(w)) != NULL) {
+        pthread_mutex_unlock(&w->lock);
+        conn_close(w, &w->main, c);
+        pthread_mutex_lock(&w->lock);
+    }
     w->quitting = true;
     while (w->parked) {
         Thread *t = threads_unpark(w);
@@ -63,6 +76,9 @@ drain_quit(Worker *w)
     }
     pthread_mutex_unlock(&w->lock);
     worker_ring(w->nudge);
+    if (w->drain_step != DRAIN_ALL) {
+        sweep_close(w);
+    }
 }
 
 void
@@ -74,5 +90,5 @@ drain_orphan(Worker *w)
     /* Nobody will send or take back anything more. */
     epoll_ctl(w->epoll, EPOLL_CTL_DEL, w->o.channel, NULL);
     atomic_store(&w->line->load, 0);
-    drain_start(w);
+    drain_start(w, DRAIN_ALL);
 }

@@ -6,10 +6,21 @@
 
 #include "worker/worker.h"
 
-/* Finish what is there, hand the idle connections back, take nothing new. On
- * the thread that calls watch_wait: what it does for connections has one owner,
- * and of two that look for events one takes what was to wake the other. */
-void drain_start(Worker *w);
+/* What the end waits for. A worker that ends with its process waits for all,
+ * until it is killed; what ends within a process that goes on has no such end,
+ * and goes down these steps. */
+typedef enum {
+    DRAIN_ALL,        /* until the last connection has ended */
+    DRAIN_REQUESTS,   /* those that idle, or linger, are closed */
+    DRAIN_INTERRUPTS, /* the same, and requests that run are overdue by now */
+    DRAIN_NOTHING,    /* threads that do not come back are left behind */
+} DrainStep;
+
+/* Finish what is there, hand the idle connections back, take nothing new; or go
+ * on to a later step. On the thread that calls watch_wait: what it does for
+ * connections has one owner, and of two that look for events one takes what was
+ * to wake the other. */
+void drain_start(Worker *w, DrainStep step);
 /* The supervisor is gone: so is the worker, soon. */
 void drain_orphan(Worker *w);
 /* Does all of the server end, or is nobody left to send anything to? */

@@ -8,6 +8,9 @@
 
 #include "worker/worker_internal.h"
 
+/* What they have to come back in when the end waits for them. */
+#define INTERRUPT_AT_END (500 * CLOCK_MILLISECOND)
+
 static const char answer[] = "HTTP/1.1 504 Gateway Timeout\r\n"
                              "Content-Type: text/plain\r\n"
                              "Content-Length: 20\r\n"
@@ -68,6 +71,10 @@ bool
 overdue_tick(Worker *w)
 {
     const WorkerLimits *limits = &w->o.limits;
+    const bool ends = w->drain_step >= DRAIN_INTERRUPTS;
+    const uint64_t request = ends ? DEADLINE_OVER : limits->request_timeout;
+    const uint64_t interrupt =
+        ends ? INTERRUPT_AT_END : limits->interrupt_timeout;
     const uint64_t now = w->main.now;
     bool news = false;
 
@@ -75,9 +82,9 @@ overdue_tick(Worker *w)
         Thread *t = &w->threads[i];
         Deadline *d = &t->deadline;
         const uint32_t sequence = atomic_load(&t->row->current.sequence);
-        const DeadlineVerdict verdict = deadline_judge(
-            d, limits->request_timeout, limits->interrupt_timeout,
-            word_get(&t->row->current.since), sequence, now);
+        const DeadlineVerdict verdict =
+            deadline_judge(d, request, interrupt,
+                           word_get(&t->row->current.since), sequence, now);
         if (verdict == DEADLINE_LATE) {
             d->told = sequence;
             d->told_at = now;

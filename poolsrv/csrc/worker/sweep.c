@@ -60,3 +60,17 @@ sweep_run(Worker *w, uint64_t now, bool all_idle)
     }
     conn_hand_back(w, &w->main, idle, n, now - LADDER_IDLE);
 }
+
+void
+sweep_close(Worker *w)
+{
+    const uint32_t places = atomic_load(&w->conn_count);
+    for (uint32_t i = 0; i < places; i++) {
+        Conn *c = conn_at(w, i);
+        uint64_t word = atomic_load(&c->word);
+        if (!(word & CONN_OWNED) && atomic_compare_exchange_strong(
+                                        &c->word, &word, word | CONN_OWNED)) {
+            conn_close(w, &w->main, c);
+        }
+    }
+}

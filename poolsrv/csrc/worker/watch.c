@@ -275,13 +275,13 @@ wait_for_news(Worker *w)
         int i, n, timeout = -1;
 
         /* Before the wait: what told us may have told us of notes as well. */
-        if (atomic_load(&w->broken)) {
-            errno = atomic_load(&w->broken);
-            return WATCH_BROKEN;
-        }
         if (atomic_load(&w->draining) && drain_is_done(w)) {
             drain_quit(w);
             return WATCH_DRAINED;
+        }
+        if (atomic_load(&w->broken)) {
+            errno = atomic_load(&w->broken);
+            return WATCH_BROKEN;
         }
         if (w->orphan) {
             now = clock_now();

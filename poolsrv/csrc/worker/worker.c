@@ -139,7 +139,7 @@ worker_new(const WorkerOptions *options)
     /* Now, while no application can change the environment under us. */
     const char *folder = getenv("TMPDIR");
     w->spool_folder = strdup(folder && *folder ? folder : "/tmp");
-    descriptors_init(&w->descriptors);
+    descriptors_init(&w->descriptors, options->guest);
     pthread_mutex_init(&w->lock, NULL);
     pthread_mutex_init(&w->side, NULL);
     schedule_init(&w->schedule, (int32_t)threads, options->parallel);

@@ -45,6 +45,7 @@ typedef struct {
     uint32_t slot;
     uint32_t thread_count;
     bool parallel;
+    bool guest;        /* of a process that is not ours: its limits stay */
     int channel;       /* the worker's end */
     int bell;          /* the supervisor's eventfd */
     int lifeline;      /* a pidfd of the supervisor */

@@ -7,6 +7,7 @@
 #include "common/refusals.h"
 #include "worker/conn.h"
 #include "worker/descriptors.h"
+#include "worker/drain.h"
 #include "worker/stream.h"
 #include "worker/notes.h"
 #include "worker/ready.h"
@@ -58,6 +59,7 @@ struct Worker {
     _Atomic uint32_t live;       /* of those, in use */
     _Atomic uint32_t pace;
     _Atomic bool draining;
+    DrainStep drain_step;
     char *spool_folder;
     Descriptors descriptors;
     bool left; /* this process is a child that the application has forked */

@@ -152,7 +152,7 @@ main_thread(void *argument)
         result = watch_wait(stage->worker);
         if (result == WATCH_SIGNAL) {
             CHECK(read(stage->signals, &byte, 1) == 1);
-            drain_start(stage->worker);
+            drain_start(stage->worker, DRAIN_ALL);
         }
         while (notes_pop(stage->worker, &note)) {
             CHECK(note.level == NOTE_DEBUG || note.level == NOTE_WARNING);

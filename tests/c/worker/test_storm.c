@@ -133,7 +133,7 @@ main_thread(void *argument)
         CHECK(result != WATCH_BROKEN);
         if (result == WATCH_SIGNAL) {
             CHECK(read(place->signals, &byte, 1) == 1);
-            drain_start(place->worker);
+            drain_start(place->worker, DRAIN_ALL);
         }
         while (notes_pop(place->worker, &note)) {
         }

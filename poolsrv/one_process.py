@@ -1,0 +1,110 @@
+"""`--processes 0`: the process that was started serves, until a signal ends it.
+
+Main thread only; the server itself is poolsrv.embedded.
+"""
+
+import faulthandler
+import logging
+import os
+import platform
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from poolsrv import _core, forks
+from poolsrv import operator_messages as say
+from poolsrv._version import __version__
+from poolsrv.embedded import Embedded
+from poolsrv.errors import ConfigError
+from poolsrv.listeners import announce, take_passed, use_passed
+from poolsrv.pid_file import pid_file
+from poolsrv.processes import signal_name
+from poolsrv.settings.rows import Settings, key
+from poolsrv.supervisor.notify import Notify
+from poolsrv.worker.applications import Application, load_all
+from poolsrv.worker.loader import release, started_in
+
+_log = logging.getLogger("poolsrv")
+
+# Their meaning is the same as for a supervisor; others are the application's.
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+
+
+def serve(settings: Settings, application: Application | None) -> int:
+    """Serve in this process until a signal ends it; the exit status.
+
+    `application` takes the place of the one that the settings name. Raises PoolsrvError.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigError(
+            "serve() waits for signals, which only the main thread of a program gets",
+            "with poolsrv.running(app): serves on any thread",
+        )
+    notify = Notify(os.environ, os.getpid())
+    settings = use_passed(settings, take_passed(os.environ))
+    faults_are_shown = faulthandler.is_enabled()
+    with ExitStack() as stack:
+        stack.callback(notify.close)
+        stack.enter_context(pid_file(settings.pid_file))
+        born = os.getpid()
+        loaded = load_all(settings, application, started_in(), release(settings))
+        forks.stay(born)
+        mounts = settings.all_mounts(application is not None)
+        embedded = Embedded(settings, loaded, mounts, _core.DRAIN_ALL, notify)
+        if settings.idle:
+            _log.warning(say.IDLE_OPTIONS, ", ".join(f"--{key(name)}" for name in settings.idle))
+        _log.info(say.ONE_PROCESS_STARTS, __version__, platform.python_version(), settings.threads)
+        if not faults_are_shown:
+            faulthandler.enable()
+            stack.callback(faulthandler.disable)
+        stack.enter_context(_signals(embedded))
+        embedded.start(dispatches=False)
+        announce(settings, embedded.listeners, embedded.admin)
+        notify.ready()
+        embedded.dispatch()
+        embedded.join()
+    return 0
+
+
+@contextmanager
+def _signals(embedded: Embedded) -> Iterator[None]:
+    """The server hears the signals that are its own meanwhile, whatever the application has set.
+
+    They are blocked at the end, as those of a supervisor are: see launcher.serve.
+    """
+    receiver, sender = socket.socketpair()
+    for end in receiver, sender:
+        end.setblocking(False)
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    previous = forks.handle(dict.fromkeys(_SIGNALS, forks.nothing), sender.fileno())
+    forks.keep([receiver.fileno(), sender.fileno()])
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    embedded.hear(receiver, lambda number: _heard(embedded, number))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        signal.set_wakeup_fd(previous)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        forks.keep([])
+        receiver.close()
+        sender.close()
+
+
+def _heard(embedded: Embedded, number: int) -> None:
+    name = signal_name(number)
+    match number:
+        case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
+            if not embedded.is_told:
+                _log.info(say.STOPS, name)
+            embedded.stop(at_once=embedded.is_told)
+        case signal.SIGHUP:
+            _log.warning(say.NOT_IN_ONE_PROCESS, name)
+        case signal.SIGUSR1:
+            _log.info(say.LOGS_REOPENED, name)
+            embedded.reopen_log()
+        case _:
+            pass  # the application's
