@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NoReturn
@@ -27,7 +28,8 @@ from multiprocess import util
 from multiprocess.context import ForkProcess
 from multiprocess.popen_fork import Popen
 
-from poolsrv import _core
+from poolsrv import _core, log
+from poolsrv import operator_messages as say
 
 # What the supervisor handles. Operators and tools send these by habit, often to a
 # whole group; by default most of them end a process.
@@ -141,8 +143,13 @@ class Process(ForkProcess):  # type: ignore[misc]
     _Popen = _Fork
 
 
-# What the application may take to come to its end in a process that is done.
+# What the application may take to come to its end in a process that is done: its threads,
+# if the time that all of it has is not short, and then what it does at exit.
 _LAST_WORDS = 5.0
+
+
+class _TooLate(BaseException):
+    """In the main thread: the threads have not ended in time."""
 
 
 def begin() -> None:
@@ -159,20 +166,47 @@ def begin() -> None:
     atexit.register(util._exit_function)
 
 
-def finish() -> NoReturn:
+def finish(time_limit: float) -> NoReturn:
     """End this process as a program ends, within some seconds.
 
     Forked children of multiprocess do not: threads are not waited for, functions of atexit do
     not run, and files that the application has open are not written out. The caller must hold
-    nothing of the application any more. One that hangs says where, and ends.
+    nothing of the application any more. Threads that do not end are named and left behind; an
+    end that hangs says where. `time_limit` is for all of it, and known to whoever kills.
     """
     gc.unfreeze()  # what is in a cycle is released as well
+    _end_threads(min(_LAST_WORDS, time_limit / 4))
     # Not faulthandler's own timer: a child forked meanwhile would wait for its thread.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, chain=True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
     signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
     _core.exit(0)
+
+
+def _end_threads(patience: float) -> None:
+    """Wait for those that are no daemons, as the interpreter does, but not for ever."""
+
+    def give_up(_number: int, _frame: object) -> NoReturn:
+        raise _TooLate
+
+    signal.signal(signal.SIGALRM, give_up)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
+    try:
+        signal.setitimer(signal.ITIMER_REAL, patience)
+        # And never again: the interpreter sees that it was done.
+        threading._shutdown()  # type: ignore[attr-defined]
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except _TooLate:
+        here = threading.main_thread()
+        left = [one for one in threading.enumerate() if not one.daemon and one is not here]
+        frames = sys._current_frames()
+        stacks = [
+            "".join(traceback.format_stack(frame))
+            for one in left
+            if (frame := frames.get(one.ident or 0)) is not None
+        ]
+        names = ", ".join(one.name for one in left)
+        log.with_stack(logging.WARNING, say.THREADS_LEFT, {"threads": names}, "".join(stacks))
 
 
 def keep(descriptors: Iterable[int]) -> None:

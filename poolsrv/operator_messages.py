@@ -209,6 +209,15 @@ STOP_HOOK_FAILED = Message(
     "Mend the function.",
     "on-worker-stop …",
 )
+THREADS_LEFT = Message(
+    213,
+    "threads of the application do not end, and are left behind",
+    "A worker has ended, but not the threads that the application has started; the stack says "
+    "where they are.",
+    "The worker ends 5 s (or a quarter of `--graceful-timeout`) later than it could. What is "
+    "registered with `atexit` runs.",
+    "Make them daemons (`daemon=True`), or end them by `atexit` or `--on-worker-stop`.",
+)
 SIGNALS_TAKEN_BACK = Message(
     212,
     "%s",

@@ -101,6 +101,20 @@ def test_a_child_takes_nothing_of_a_streamed_body(server: Start, tmp_path: Path)
         assert json.loads(client.receive().body) == [5, "body"]
 
 
+def test_a_child_does_not_wait_for_a_thread_that_it_has_not(server: Start, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    running = server(APP, processes=1, request_buffering=False)
+    with Client(running.address) as client:
+        client.send(head("POST", "/reads-beside", "Content-Length: 4"))
+        running.wait_until(
+            lambda: [row["state"] for row in running.status()["running"]] == ["reading"]
+        )
+        os.close(os.open(tmp_path / "go", os.O_WRONLY))
+        running.wait_until((tmp_path / "tried").exists)
+        client.send(b"body")
+        assert json.loads(client.receive().body) == [5, "body"]
+
+
 def test_a_child_has_default_signals_and_nothing_of_the_servers(server: Start) -> None:
     running = server(APP, processes=2, access_log="-")
     kept = [Client(running.address) for _ in range(8)]

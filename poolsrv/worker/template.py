@@ -64,7 +64,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
     messages.send(control, messages.Loaded(generation))
     _Template(control, job, generation).serve()
     job.application = job.loaded = None
-    forks.finish()
+    forks.finish(job.settings.graceful_timeout)
 
 
 class _Template:
@@ -189,7 +189,7 @@ class _Template:
         if told:
             run(self._job, slot)
             self._job.application = self._job.loaded = None
-            forks.finish()
+            forks.finish(self._job.settings.graceful_timeout)
 
     def _ended(self, pidfd: int) -> None:
         self._workers.remove(pidfd)

@@ -165,6 +165,26 @@ def reads(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
     return _text(start, [status, environ["wsgi.input"].read().decode()])
 
 
+def reads_beside(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+    """The same while a thread of the worker waits for the body; which the child has not."""
+    found: list[bytes] = []
+    body = environ["wsgi.input"]
+    thread = threading.Thread(target=lambda: found.append(body.read()))
+    thread.start()
+    _wait("go")
+    pid = os.fork()
+    if pid == 0:
+        try:
+            body.read()
+        except OSError:
+            os._exit(5)
+        os._exit(0)
+    status = _status(pid)
+    _file("tried").touch()
+    thread.join()
+    return _text(start, [status, found[0].decode()])
+
+
 def helped(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
     """Start a child that stays until the test lets it go."""
     pid = os.fork()
@@ -270,6 +290,7 @@ _VIEWS: list[View] = [
     closes,
     writes,
     reads,
+    reads_beside,
     helped,
     daemon,
     threaded,
@@ -279,7 +300,7 @@ _VIEWS: list[View] = [
     lowest,
     limit,
 ]
-_PATHS = {f"/{view.__name__}": view for view in _VIEWS}
+_PATHS = {f"/{view.__name__}".replace("_", "-"): view for view in _VIEWS}
 
 
 def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:

@@ -1,6 +1,7 @@
 """An application with habits of its own: what it does at import stands in HABIT."""
 
 import asyncio
+import atexit
 import logging
 import logging.config
 import os
@@ -62,7 +63,11 @@ def start_no_threads() -> None:
 
 
 def leave_a_thread() -> None:
-    threading.Thread(target=time.sleep, args=(3600,)).start()
+    def idle() -> None:
+        time.sleep(3600)
+
+    atexit.register((Path(os.environ["PROBE_DIR"]) / "at_exit").write_text, "done")
+    threading.Thread(target=idle, name="idler").start()
 
 
 _kept = (Path(os.environ["PROBE_DIR"]) / "written").open("a") if HABIT == "keep_open" else None

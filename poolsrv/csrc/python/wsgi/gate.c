@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "common/forks.h"
+
 Gate *
 gate_new(void)
 {
@@ -45,6 +47,12 @@ gate_enter(Gate *gate, Context *const *place)
             PyErr_SetString(PyExc_RuntimeError,
                             "wsgi.input or write() was called from within "
                             "itself");
+            return GATE_FAILED;
+        }
+        if (forks_left()) { /* who was inside has stayed in the worker */
+            PyErr_SetString(PyExc_OSError,
+                            "wsgi.input or write(): a thread of the worker was "
+                            "inside when this process was forked");
             return GATE_FAILED;
         }
         PyThreadState *own = PyEval_SaveThread();
