@@ -11,6 +11,8 @@
 #                 instructions
 #   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
 #   make docs     write the generated reference pages
+#   make wheel    a wheel for this machine and the source archive, tried: build/release
+#   make release  check version, changelog and tag, then the same; uploads nothing
 #   make clean    remove everything that was made
 #
 # PYTHON is the interpreter to build on, VENV the virtual environment to make.
@@ -32,7 +34,7 @@ C_FILES := $(shell find poolsrv/csrc tests/c -name "*.[ch]")
 BUILT_FROM := pyproject.toml setup.py $(C_FILES)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: serve test coverage check bench load docs clean
+.PHONY: serve test coverage check bench load docs wheel release clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
@@ -73,6 +75,18 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
 	$(BIN)/python -m poolsrv.operator_messages > ERRORS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
+
+wheel: $(VENV)/.release
+	@$(BIN)/python dist/release.py build
+
+release: $(VENV)/.release
+	@$(BIN)/python dist/release.py check
+	@$(BIN)/python dist/release.py build
+	@echo "To upload: $(BIN)/twine upload build/release/*, and the wheels of cibuildwheel"
+
+$(VENV)/.release: $(BIN)/python pyproject.toml
+	@$(PIP) install --editable '.[release]'
+	@touch $@
 
 clean:
 	rm -rf .venv* build *.egg-info poolsrv/_core.*.so

@@ -7,9 +7,13 @@ parallel (threads are scheduled as if there were no GIL).
 """
 
 import os
+import shutil
+import sys
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
 
 SANITIZERS = "-fsanitize=address,undefined"
 RELEASE = ["-O3", "-fno-semantic-interposition", "-fno-plt"]
@@ -26,7 +30,23 @@ LINK = {"sanitized": [SANITIZERS], "coverage": ["--coverage"]}
 SOURCES = Path("poolsrv/csrc")
 build = os.environ.get("POOLSRV_BUILD", "release")
 
+
+class BuildCore(build_ext):
+    """Says what is missing before a compiler says it in a hundred lines."""
+
+    def build_extensions(self):
+        compiler = self.compiler.compiler_so[0]
+        if shutil.which(compiler) is None:
+            sys.exit(
+                f"poolsrv: the C compiler {compiler} is missing: apt-get install gcc libc6-dev"
+            )
+        if not Path(sysconfig.get_path("include"), "Python.h").exists():
+            sys.exit("poolsrv: Python.h is missing: apt-get install python3-dev")
+        super().build_extensions()
+
+
 setup(
+    cmdclass={"build_ext": BuildCore},
     ext_modules=[
         Extension(
             "poolsrv._core",
@@ -36,5 +56,5 @@ setup(
             extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread", *FLAGS[build]],
             extra_link_args=LINK.get(build, []),
         )
-    ]
+    ],
 )

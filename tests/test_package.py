@@ -1,5 +1,6 @@
 """What is distributed: a source archive that can be built and tested, a wheel without sources."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,23 @@ MADE = shutil.ignore_patterns("__pycache__", "*.so", "build", ".*", "*.egg-info"
 
 def run(folder: Path, *command: str) -> None:
     subprocess.run([sys.executable, "setup.py", "--quiet", *command], cwd=folder, check=True)
+
+
+def test_without_a_compiler_one_sentence_says_what_to_install(tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    shutil.copytree(ROOT, tree, ignore=MADE)
+    done = subprocess.run(
+        [sys.executable, "setup.py", "--quiet", "build_ext"],
+        cwd=tree,
+        env={"CC": "none-such -pthread", "PATH": os.environ["PATH"]},
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == (
+        "poolsrv: the C compiler none-such is missing: apt-get install gcc libc6-dev\n"
+    )
 
 
 def test_the_archive_has_all_and_the_wheel_no_sources(tmp_path: Path) -> None:

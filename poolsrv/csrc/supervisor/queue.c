@@ -1,5 +1,6 @@
 /* The requests that wait for a thread in the supervisor: does what choice.h
  * says. Pure C; see dispatch.h. */
+#define _GNU_SOURCE
 #include <unistd.h>
 
 #include "common/choice.h"

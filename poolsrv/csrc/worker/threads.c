@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <sys/epoll.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "worker/exchange.h"
@@ -265,7 +266,7 @@ threads_serve(Worker *w, uint32_t index, void *context)
     Thread *t = &w->threads[index];
     Conn *c;
     t->context = context;
-    t->tid = gettid();
+    t->tid = (pid_t)syscall(SYS_gettid); /* glibc has gettid() since 2.30 */
     t->now = clock_now();
     while ((c = take(w, t)) != NULL) {
         exchange_run(w, t, c);
