@@ -16,6 +16,7 @@ from pathlib import Path
 from poolsrv import access_log, privileges
 from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvError
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
+from poolsrv.settings.files import Files
 from poolsrv.settings.rows import ROWS, Settings
 
 # A pipe takes that much at once, whoever reads it.
@@ -35,8 +36,12 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
                 yield from _host(address, option)
             case UnixAddress():
                 yield from _folder(address, option)
+    base = settings.chdir or ""
     for root in settings.sendfile_root:
-        yield from _files(root, "--sendfile-root")
+        yield from _files(Files(root), "--sendfile-root", base)
+    for mount in settings.mount:
+        if mount.files:
+            yield from _files(mount.files, f"mount {mount.host}{mount.path}:", base)
     if settings.all_mounts():
         yield from _application(settings)
 
@@ -69,22 +74,23 @@ def _folder(address: UnixAddress, option: str) -> Iterator[PoolsrvError]:
         )
 
 
-def _files(path: str, option: str) -> Iterator[PoolsrvError]:
-    folder = Path(path).absolute()
-    if not folder.is_dir():
+def _files(files: Files, option: str, base: str) -> Iterator[PoolsrvError]:
+    place = Path(base, files.path).absolute()
+    kind = "file" if files.is_file else "folder"
+    if not (place.is_file() if files.is_file else place.is_dir()):
         yield ConfigError(
-            f"{option} {path}: there is no such folder",
-            f"make {folder}, or give the path of a folder that is there",
+            f"{option} {files.path}: there is no such {kind}",
+            f"make {place}, or give the path of a {kind} that is there",
         )
-    elif folder == folder.parent:
+    elif place == place.parent:
         yield ConfigError(
-            f"{option} {path}: this is the whole file system",
+            f"{option} {files.path}: this is the whole file system",
             "name the folder in which the files are",
         )
-    elif not os.access(folder, os.R_OK | os.X_OK):
+    elif not os.access(place, os.R_OK if files.is_file else os.R_OK | os.X_OK):
         yield ConfigError(
-            f"{option} {path}: the folder cannot be read",
-            f"let this user, or that of --user, read {folder} and what is in it",
+            f"{option} {files.path}: the {kind} cannot be read",
+            f"let this user, or that of --user, read {place}",
         )
 
 

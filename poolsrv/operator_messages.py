@@ -321,6 +321,14 @@ WORKER_NOTE = Message(
     "a note of a worker",
 )
 
+FILES_MISSING = Message(
+    306,
+    "nothing to serve at %s: there is no such folder or file",
+    "A mount or `--sendfile-root` names it, and a worker that starts does not find it.",
+    "Requests for it are answered 404. A folder that is made later is found within a second.",
+    "Make it, or correct the path; `poolsrv check APP` names it, too.",
+)
+
 # 4xx: orders of operators.
 
 RELOADS = Message(

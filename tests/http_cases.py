@@ -16,8 +16,11 @@ tests.http_cases` prints HTTP.md.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.file_cases import sections
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "tests" / "http"
@@ -179,7 +182,28 @@ def document() -> str:
         for case in by_section[name]:
             cells = [cell(case.input), case.decision, case.rule, cell(case.why), f"`{case.name}`"]
             parts.append(f"| {' | '.join(cells)} |\n")
-    return "".join(parts)
+    return "".join([*parts, *files()])
+
+
+FILES = """
+# What poolsrv answers to requests for files
+
+Of mounts with a folder (`docs/files.md`). Each line is a test: the requests and the answers are in
+`tests/file_cases.txt`.
+"""
+
+
+def files() -> Iterator[str]:
+    """The part on files."""
+    yield FILES
+    for section in sections():
+        yield f"\n## {section.title}\n\n"
+        if section.words:
+            yield f"{section.words}\n\n"
+        yield "| Input | Answer | Rule | Reason | Case |\n|---|---|---|---|---|\n"
+        for case in section.cases:
+            cells = [cell(case.input), str(case.status), case.rule, cell(case.why)]
+            yield f"| {' | '.join([*cells, f'`{case.name}`'])} |\n"
 
 
 if __name__ == "__main__":

@@ -8,34 +8,45 @@ few requests that a worker makes itself.
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from poolsrv.settings import files
 from poolsrv.settings.addresses import BadValue
+from poolsrv.settings.files import Files
 from poolsrv.settings.kinds import Kind, Peers, parse_peers
 
 # What a mount can answer by itself.
 STATUSES = (403, 404, 503)
 
-_FORM = 'write /path=module:callable, or host/path=module:callable, as in "/api=shop.api:app"'
+_FORM = (
+    'write /path=module:callable, or host/path=module:callable, as in "/api=shop.api:app"; a path '
+    'of a folder ends with a slash, as in "/static=/srv/static/"'
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Mount:
     """`path` is decoded and begins with a slash; `host` is lower case, "" for any, `*.x` for all
-    hosts below x. What answers is an application, or the server with `status`."""
+    hosts below x. What answers is an application, or the server with files or `status`."""
 
     path: str
     host: str = ""
     application: str = ""
     status: int = 0
+    files: Files | None = None  # with an application: that answers what is no file
     allow: tuple[Peers, ...] = ()
     group: str = "default"
+    called: bool = False  # the application is the callable of a program, whatever it is named
 
     @property
     def kind(self) -> str:
         """As the core calls it: MOUNT_KINDS of csrc/common/mounts.h."""
-        return "status" if self.status else "application"
+        return "status" if self.status else "folder" if self.files else "application"
+
+    @property
+    def has_application(self) -> bool:
+        return bool(self.application) or self.called
 
     @property
     def prefix(self) -> bytes:
@@ -44,11 +55,14 @@ class Mount:
 
     def __str__(self) -> str:
         allowed = f" (allow {' '.join(map(str, self.allow))})" if self.allow else ""
-        return f"{self.host}{self.path}={self.application or self.status}{allowed}"
+        answers = [self.files.path] if self.files else []
+        answers += [self.application] if self.application else []
+        what = ", then ".join(answers) or self.status
+        return f"{self.host}{self.path}={what}{allowed}"
 
 
 def mounts() -> Kind:
-    """Texts `PATH=APP` or `HOST/PATH=APP`, or tables."""
+    """Texts `PATH=APP`, `HOST/PATH=APP` or `PATH=FOLDER/`, or tables."""
     return Kind(
         _parse,
         "/path=module:callable or host/path=module:callable",
@@ -65,7 +79,10 @@ def _parse(text: str) -> Mount:
     host, slash, path = place.partition("/")
     if not equals or not slash or not application.strip():
         raise BadValue(_FORM)
-    return Mount(parse_path(f"/{path}"), parse_host(host), _application(application))
+    at = parse_path(f"/{path}"), parse_host(host)
+    if application.endswith("/"):
+        return Mount(*at, files=Files(application))
+    return Mount(*at, _application(application))
 
 
 def _application(value: Any) -> str:
@@ -118,8 +135,11 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
     if status not in (0, *STATUSES) or isinstance(status, bool):
         raise BadValue(f"status is one of {', '.join(map(str, STATUSES))}")
     application = _application(given.pop("application")) if "application" in given else ""
-    if bool(application) == bool(status):
-        raise BadValue(f"{host}{path}: give it an application, or a status that is the answer")
+    found = files.take(given)
+    if bool(application or found) == bool(status):
+        raise BadValue(
+            f"{host}{path}: give it an application, a folder, a file, or a status as its answer"
+        )
     if given.pop("group", "default") != "default":
         raise BadValue('there is one group of processes: leave group out, or write "default"')
     networks = given.pop("allow", [])
@@ -129,9 +149,10 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
     allow = tuple(_network(text) for text in networks)
     if given:
         raise BadValue(
-            f"a mount has no {', '.join(given)}: it has path, host, application, status, allow"
+            f"a mount has no {', '.join(given)}: it has path, host, application, status, allow; "
+            f"{files.KEYS}"
         )
-    return Mount(path, host, application, status, allow)
+    return Mount(path, host, application, status, found, allow)
 
 
 def _network(text: Any) -> Peers:
@@ -146,9 +167,17 @@ def _network(text: Any) -> Peers:
 
 
 def table(application: str, mounts: Sequence[Mount], called: bool = False) -> tuple[Mount, ...]:
-    """All mounts, with that of APP (or of a callable, `called`), which is at /."""
-    root = (Mount("/", application=application),) if application or called else ()
-    return (*root, *mounts)
+    """All mounts, with that of APP (or of a callable, `called`), which is at /.
+
+    A folder at / goes before it: the application answers what is no file there.
+    """
+    if not application and not called:
+        return tuple(mounts)
+    for i, mount in enumerate(mounts):
+        if (mount.host, mount.path) == ("", "/") and mount.files and not mount.application:
+            both = replace(mount, application=application, called=called)
+            return (both, *mounts[:i], *mounts[i + 1 :])
+    return (Mount("/", application=application, called=called), *mounts)
 
 
 def twice(mounts: Sequence[Mount]) -> Mount | None:
@@ -162,7 +191,7 @@ def twice(mounts: Sequence[Mount]) -> Mount | None:
 
 def applications(mounts: Sequence[Mount]) -> list[str]:
     """Each once, in order; "" is the callable of a program."""
-    return list(dict.fromkeys(mount.application for mount in mounts if not mount.status))
+    return list(dict.fromkeys(mount.application for mount in mounts if mount.has_application))
 
 
 def find(mounts: Sequence[Mount], host: str, path: bytes) -> Mount | None:

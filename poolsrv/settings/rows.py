@@ -110,9 +110,10 @@ class Settings:
             mounts(),
             APPLICATION,
             "Serve one more application below a path, or at a host: /api=shop.api:app, "
-            "admin.example.org/=shop.admin:app. Repeatable. APP, if it is given, is at /. In the "
-            "file each is a section [[mount]], with path, host, application or status, and allow "
-            "(networks of clients).",
+            "admin.example.org/=shop.admin:app; or the files of a folder, whose path ends with a "
+            "slash: /static=/srv/static/. Repeatable. APP, if it is given, is at /. In the file "
+            "each is a section [[mount]], with path, host, allow (networks of clients), and "
+            "application, folder, file or status.",
         ),
     ] = ()
     wrap: Annotated[

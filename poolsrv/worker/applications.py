@@ -92,18 +92,24 @@ def _handlers() -> int:
     return sum(type(found) is kind for found in gc.get_objects())
 
 
+def _everywhere(mount: Mount) -> Mount:
+    """Its application, at every path and for everybody."""
+    return Mount("/", application=mount.application, called=mount.called)
+
+
 def core_mounts(mounts: Sequence[Mount]) -> tuple[tuple[Any, ...], ...]:
     """What the core takes as `mounts`; () for one application that is everywhere."""
-    if len(mounts) == 1 and mounts[0] == Mount("/", application=mounts[0].application):
+    if len(mounts) == 1 and mounts[0] == _everywhere(mounts[0]):
         return ()
     places = applications(mounts)
+    folders = [mount for mount in mounts if mount.files]
     return tuple(
         (
             mount.host.encode(),
             mount.prefix,
             mount.kind,
-            -1 if mount.status else places.index(mount.application),
-            -1,
+            places.index(mount.application) if mount.has_application else -1,
+            folders.index(mount) if mount.files else -1,
             0,
             mount.status,
             tuple(map(network, mount.allow)),

@@ -1,40 +1,43 @@
 """Folders of files, as the core takes them.
 
-Worker. Where they may be named is the settings' business (mounts, sendfile-root);
-what is served of them is csrc/worker/found.c's.
+Worker. What is served of them is csrc/worker/found.c's business.
 """
 
+import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+from poolsrv import operator_messages as say
+from poolsrv.settings.files import Files
+
+_log = logging.getLogger("poolsrv")
+
+CoreFolder: TypeAlias = tuple[
+    bytes, bool, str, bytes, bytes, bool, bool, bytes, tuple[tuple[bytes, bytes], ...]
+]
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A folder, or a single file, whose path is relative to the working directory."""
+def core_folders(found: Sequence[Files]) -> tuple[CoreFolder, ...]:
+    """What the core takes as `folders`. One that is not there is said to the log."""
+    return tuple(map(_folder, found))
 
-    path: str
-    is_file: bool = False
-    links: str = "inside"  # which symbolic links are followed: folders.h
-    index: str = ""
-    cache_control: str = ""
-    immutable: bool = False
-    precompressed: bool = False
-    fields: tuple[tuple[str, str], ...] = ()
-    types: tuple[tuple[str, str], ...] = ()  # (suffix, type)
 
-    def for_core(
-        self,
-    ) -> tuple[bytes, bool, str, bytes, bytes, bool, bool, bytes, tuple[tuple[bytes, bytes], ...]]:
-        # Not Path.resolve(): where a link leads to may change.
-        lines = "".join(f"{name}: {value}\r\n" for name, value in self.fields)
-        return (
-            os.fsencode(os.path.abspath(self.path)),  # noqa: PTH100
-            self.is_file,
-            self.links,
-            os.fsencode(self.index),
-            self.cache_control.encode(),
-            self.immutable,
-            self.precompressed,
-            lines.encode(),
-            tuple((suffix.encode(), kind.encode()) for suffix, kind in self.types),
-        )
+def _folder(files: Files) -> CoreFolder:
+    # Not Path.resolve(): where a link leads to may change.
+    path = Path(os.path.abspath(files.path))  # noqa: PTH100
+    if not (path.is_file() if files.is_file else path.is_dir()):
+        _log.warning(say.FILES_MISSING, path)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in files.headers)
+    return (
+        os.fsencode(path),
+        files.is_file,
+        files.links,
+        os.fsencode(files.index),
+        files.cache_control.encode(),
+        files.immutable,
+        files.precompressed,
+        lines.encode(),
+        tuple((suffix.encode(), kind.encode()) for suffix, kind in files.types),
+    )

@@ -24,12 +24,13 @@ from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.processes import WRITE_STACKS, set_title
 from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
+from poolsrv.settings.files import Files
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.errors import ErrorStream
-from poolsrv.worker.files import Folder
+from poolsrv.worker.files import core_folders
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
 from poolsrv.worker.networks import network
@@ -242,8 +243,8 @@ def make_worker(
         options=core_options(settings),
         trusted=tuple(map(network, settings.trust_proxy)),
         access_log=access_log,
-        folders=(),
-        sendfile=tuple(Folder(root).for_core() for root in settings.sendfile_root),
+        folders=core_folders([mount.files for mount in mounts if mount.files]),
+        sendfile=core_folders([Files(root) for root in settings.sendfile_root]),
         guest=guest,
     )
 

@@ -32,7 +32,7 @@ def warm_up(
         target, _, query = f"/{path}".partition("?")
         plain = unquote_to_bytes(target).decode("latin-1")
         mount = find(mounts, host.partition(":")[0], plain.encode("latin-1"))
-        if mount is None or mount.status:
+        if mount is None or not mount.has_application:
             raise ApplicationError(
                 f"--warm-up {text}: no application is mounted there",
                 "poolsrv config shows the mounts; a host stands in front: --warm-up a.org/path",

@@ -250,10 +250,14 @@ send_segment(Thread *t, Conn *c, Segment *segment, StreamFollow follow)
                                                     : FILE_PIECE);
     if (n > 0) {
         count_sent(t, c, n);
-    } else if (n != STREAM_AGAIN) {
-        return lose_client(c);
+        return n;
     }
-    return n > 0 ? n : 0;
+    if (n == 0) {
+        notes_add(
+            t->worker, NOTE_WARNING,
+            "a file got shorter while it was sent; the connection is cut");
+    }
+    return n == STREAM_AGAIN ? 0 : lose_client(c);
 }
 
 int
