@@ -379,9 +379,8 @@ class Settings:
         Row(
             integer(0, 1000),
             PROCESSES,
-            "While all threads are busy, a request that waits may be overtaken by shorter ones, "
-            "for so many times as long as requests of its path usually take; 0: first come, "
-            "first served.",
+            "How long shorter requests may overtake a request that waits for a thread, as a "
+            "multiple of the usual time of its path; 0: first come, first served.",
             reloadable=False,
         ),
     ] = 10
@@ -513,7 +512,7 @@ class Settings:
         Row(
             size(0, 2**30),
             TIMES,
-            "Bytes a second that a request body must come at, once the time of body-timeout is "
+            "The least average rate of a request body, in bytes a second, once body-timeout is "
             "over; 0 for any.",
         ),
     ] = 240
@@ -530,8 +529,8 @@ class Settings:
         Row(
             size(0, 2**30),
             TIMES,
-            "Bytes a second that a client must take of a response, on average: the connection is "
-            "closed once it is behind by the time of send-timeout; 0 for any.",
+            "The least average rate at which a client must take a response, in bytes a second; it "
+            "may fall behind by send-timeout before the connection is closed. 0 for any.",
         ),
         # An honest reader may be as slow as 10 KB a second, and pause.
     ] = 4096

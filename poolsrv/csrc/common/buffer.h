@@ -1,4 +1,4 @@
-/* A growing buffer. Any process; the memory is libc's, so that whoever has no
+/* A growing buffer. Any process; the memory is libc's, so that code without an
  * interpreter can use it. */
 #ifndef POOLSRV_BUFFER_H
 #define POOLSRV_BUFFER_H
@@ -29,7 +29,7 @@ buffer_add(Buffer *b, const char *data, size_t size)
     if (buffer_reserve(b, size) < 0) {
         return -1;
     }
-    if (size) { /* else there may be no memory yet, which memcpy must not see */
+    if (size) { /* else `data` may be NULL, which memcpy must not get */
         memcpy(b->data + b->size, data, size);
     }
     b->size += size;

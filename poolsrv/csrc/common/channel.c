@@ -22,7 +22,8 @@ send_message(int fd, const struct msghdr *m)
         if (errno == EINTR) {
             continue;
         }
-        /* Too many descriptors in flight passes as the others receive. */
+        /* Too many descriptors are in flight: that ends as other processes
+         * receive theirs. */
         if (errno == ETOOMANYREFS || errno == ENOBUFS || errno == ENOMEM) {
             errno = EAGAIN;
         }

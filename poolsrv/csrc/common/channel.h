@@ -14,10 +14,11 @@
 #include "common/address.h"
 #include "common/tls_note.h"
 
-/* Connections a message. The kernel allows 253; 64 fill 2.5 KiB. */
+/* Connections per message. The kernel allows 253; 64 fill 2.5 KiB. */
 #define CHANNEL_BATCH 64
 
-/* Bytes of text in a word: room for the traceback of an application. */
+/* Bytes of text in a worker's news: room for the traceback of an application.
+ */
 #define CHANNEL_TEXT 16000
 
 typedef enum {
@@ -26,14 +27,14 @@ typedef enum {
     CHANNEL_READY,        /* worker: the application is loaded */
     CHANNEL_FAILED,       /* worker: it could not be loaded; text says why */
     CHANNEL_REPLACE,      /* worker: start another in my place, then drain me */
-    CHANNEL_HUNG,         /* worker: the interpreter is not to be had */
+    CHANNEL_HUNG,         /* worker: the interpreter does not come free */
 } ChannelKind;
 
 /* What the PROXY header of a connection has said of its client. */
 typedef enum {
     PREFACE_NONE,    /* it has not been read, or there is none */
     PREFACE_NAMED,   /* who it is */
-    PREFACE_UNNAMED, /* nothing: behind the peer is some stranger */
+    PREFACE_UNNAMED, /* no client: only the peer is known */
 } ChannelPreface;
 
 /* A connection on its way. */
@@ -44,15 +45,15 @@ typedef struct {
     uint8_t request_waits : 1; /* unread bytes of a request are there */
     uint8_t preface : 2;       /* a ChannelPreface */
     uint8_t group;             /* of workers that serve it; there is one, 0 */
-    Address client;            /* the peer, or who the PROXY header says */
-    uint16_t port;             /* that it asked, by the header; 0: not said */
-    TlsNote tls;               /* what that header says of its TLS */
+    Address client; /* the peer, or the client that the PROXY header names */
+    uint16_t port;  /* the port that it asked, by the header; 0: not known */
+    TlsNote tls;    /* what that header says of its TLS */
 } ChannelItem;
 
 typedef struct {
     uint16_t kind;
     uint16_t reserved;
-    uint32_t count; /* of items; bytes of text in a word */
+    uint32_t count; /* of items, or bytes of text */
 } ChannelHeader;
 
 typedef struct {
@@ -60,7 +61,7 @@ typedef struct {
     ChannelItem items[CHANNEL_BATCH];
     int fds[CHANNEL_BATCH];
     uint32_t lost; /* connections that came too, but found no descriptor */
-    char text[CHANNEL_TEXT + 1]; /* of a word, NUL-terminated */
+    char text[CHANNEL_TEXT + 1]; /* of news, NUL-terminated */
 } ChannelMessage;
 
 /* Send message->header.count connections; the descriptors stay the caller's,
@@ -68,7 +69,7 @@ typedef struct {
  * descriptors are in flight (back-pressure: try later), else it is broken. */
 int channel_send(int fd, const ChannelMessage *message);
 
-/* Send a word without connections. */
+/* Send news, which carry no connections. */
 int channel_say(int fd, ChannelKind kind, const char *text, size_t size);
 
 /* Receive one message; its descriptors are the caller's, CLOEXEC. A process

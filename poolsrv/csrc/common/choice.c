@@ -61,7 +61,7 @@ choice_surplus(uint32_t waiting, uint32_t begun, uint32_t room)
 uint32_t
 choice_excess(int32_t connections, int32_t fewest, uint32_t waiting)
 {
-    /* The difference of one is nobody's to mend. */
+    /* A difference of one cannot be made smaller. */
     const uint32_t more =
         connections > fewest ? (uint32_t)(connections - fewest) / 2 : 0;
     return more < waiting ? more : waiting;

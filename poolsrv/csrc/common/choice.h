@@ -2,8 +2,8 @@
  *
  * Pure C: facts in, decisions out; no system call, no clock, no state. A
  * request waits in the supervisor or, on a connection that a worker kept, in
- * that worker; both sides decide by these rules, so that all that wait are one
- * queue to those who look. The simulation and the tests call them as well.
+ * that worker; both sides decide by these rules, so that all waiting requests
+ * are one queue. The simulation and the tests call them as well.
  */
 #ifndef POOLSRV_CHOICE_H
 #define POOLSRV_CHOICE_H
@@ -15,7 +15,7 @@
 
 #define CHOICE_NONE UINT32_MAX
 
-/* A request goes in one of two lanes. In each the order is that of arrival. */
+/* A request goes in one of two lanes. Each lane is in order of arrival. */
 typedef enum { LANE_FAST, LANE_SLOW, LANE_COUNT } Lane;
 
 /* By how much a request of the slow lane may be overtaken: as if it had come
@@ -25,10 +25,11 @@ typedef struct {
     uint64_t most;  /* nanoseconds */
 } ChoicePatience;
 
-/* By how many nanoseconds a request may be overtaken that usually takes
- * `usual`; `mean` is what all take. 0: it is not slow. It is if it takes more
- * than twice the mean: with one kind of requests none is, and their order is
- * that of arrival, whatever they take. */
+/* For how many nanoseconds a request that usually takes `usual` may be
+ * overtaken; `mean` is the mean of all requests. 0: it is not slow. A request
+ * is slow if it takes more than twice the mean. So if all requests are of one
+ * kind none is slow, and all are served in order of arrival, whatever they
+ * take. */
 uint64_t choice_delay(uint64_t usual, uint64_t mean, ChoicePatience patience);
 
 /* The mean after one more request. From 0 it rises slowly, so what comes first
@@ -45,8 +46,9 @@ choice_lane(uint64_t delay)
     return delay ? LANE_SLOW : LANE_FAST;
 }
 
-/* Of the firsts of both lanes, wherever they wait, the one with the lower rank
- * is served first. A rank is a time in nanoseconds. */
+/* The first requests of both lanes are compared by rank, wherever they wait:
+ * the one with the lower rank is served first. A rank is a time in
+ * nanoseconds. */
 static inline uint64_t
 choice_rank(uint64_t since, uint64_t delay)
 {
@@ -56,7 +58,7 @@ choice_rank(uint64_t since, uint64_t delay)
 /* A worker as the others see it. */
 typedef struct {
     int32_t load;        /* requests that were sent to it or run in it */
-    int32_t limit;       /* of the load, up to which it is sent more */
+    int32_t limit;       /* load up to which it is sent more */
     int32_t width;       /* requests that it serves at a time */
     int32_t waiting;     /* unread requests in it that wait for a thread */
     int32_t connections; /* in it, busy or not */

@@ -13,9 +13,9 @@
 #define CLOCK_MILLISECOND UINT64_C(1000000)
 
 /* How long a client may take to read its last answer and close, and how many
- * bytes it may send meanwhile. A client that does not look for an answer before
- * it has sent all gets it behind a body of that size; one that sends on without
- * an end has no more of our time than that. */
+ * bytes it may send meanwhile. A client that reads no answer before it has
+ * sent everything gets the answer after a body of up to that size; one that
+ * sends without end takes no more of our time. */
 #define LINGER_TIMEOUT (2 * CLOCK_SECOND)
 #define LINGER_BYTES (UINT64_C(64) << 20)
 

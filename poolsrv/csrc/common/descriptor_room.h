@@ -5,8 +5,8 @@
 
 #include <stdint.h>
 
-/* What is left to others of those that are free: a share, so that the rule
- * holds for any limit, and no more than processes that start and files of the
+/* Free descriptors that are left for other uses: a share of them, so that the
+ * rule holds for any limit, but no more than new processes and files of the
  * application are likely to take. */
 #define DESCRIPTOR_SHARE 4
 #define DESCRIPTOR_RESERVE 128

@@ -60,7 +60,7 @@ in_child(void)
         for (i = 0; i < forks.fd_count; i++) {
             close(forks.fds[i]);
         }
-        /* In its own children these numbers are of other things. */
+        /* In its own children these numbers mean other things. */
         forks.guards = NULL;
         forks.fd_count = forks.signal_count = 0;
     }

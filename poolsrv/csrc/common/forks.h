@@ -13,7 +13,7 @@
 #include <stddef.h>
 
 /* Called in the child, where only async-signal-safe calls are allowed: other
- * threads' locks may be held, and what they were at is half done. */
+ * threads' locks may be held, and their work may be half done. */
 typedef void ForkLeave(void *argument);
 
 typedef struct ForkGuard {

@@ -31,8 +31,8 @@ histogram_upper(uint64_t bucket)
     if (bucket >= HISTOGRAM_BUCKETS - 1) {
         return UINT64_MAX;
     }
-    /* By halving, for the order is the times': the last time whose bucket this
-     * is. Asked once for each bucket, so it need not be quick. */
+    /* The last time in this bucket, found by halving. It is asked once for
+     * each bucket, so it need not be quick. */
     uint64_t low = 0, high = UINT64_C(1) << HISTOGRAM_END;
     while (low < high) {
         const uint64_t middle = low + (high - low) / 2;

@@ -1,5 +1,6 @@
-/* The durations that scheduling decides by, from short to long, in nanoseconds:
- * all of them, with what each is known by. SCHEDULING.md shows them in use. */
+/* The durations that scheduling decides by, from short to long, in
+ * nanoseconds: all of them, each with its reason. SCHEDULING.md shows them in
+ * use. */
 #ifndef POOLSRV_LADDER_H
 #define POOLSRV_LADDER_H
 
@@ -16,8 +17,8 @@
  * fight for the GIL take some 10 to 30 us. */
 #define LADDER_BLOCKED (50 * LADDER_MICROSECOND)
 
-/* Shorter calls are not measured, which takes two getrusage of 0.3 us, and
- * would not be worth a second thread. */
+/* Shorter calls are not measured: that takes two getrusage of 0.3 us each, and
+ * such calls would not be worth a second thread. */
 #define LADDER_MEASURED (100 * LADDER_MICROSECOND)
 
 /* Paths that take less are never slow: looking into the queue for them (a recv
@@ -25,32 +26,33 @@
  */
 #define LADDER_SLOW (250 * LADDER_MICROSECOND)
 
-/* A connection whose bytes come without a pause has a thread for so long, and
- * while connections are ready no thread looks for events more often. Half a
+/* How long a thread stays with a connection whose bytes come without a pause,
+ * and how often a thread looks for events while connections are ready. Half a
  * tick, so that what comes is seen within one. */
 #define LADDER_SLICE LADDER_MILLISECOND
 
-/* The grain of all waiting: the main thread looks after busy threads and
- * waiting requests this often, nobody waits beside a free thread for longer,
- * and who came within one of another came with it. It costs 6 us, 0.3 % of a
- * core. */
+/* The unit of waiting: the main thread looks after busy threads and waiting
+ * requests this often, no request waits beside a free thread for longer, and
+ * requests that come within one tick count as having come together. It costs 6
+ * us, 0.3 % of a core. */
 #define LADDER_TICK (2 * LADDER_MILLISECOND)
 
 /* A computing thread keeps the GIL, which Python gives to another after 5 ms at
  * the earliest: after two such turns the others get their share. */
 #define LADDER_COMPUTING (10 * LADDER_MILLISECOND)
 
-/* Connections whose time is over are looked for so often, and numbers of
- * connections even out. Time limits are whole seconds as a rule. */
+/* How often the main thread looks for connections whose time is over, and
+ * evens out the numbers of connections. Time limits are whole seconds as a
+ * rule. */
 #define LADDER_SWEEP (200 * LADDER_MILLISECOND)
 
-/* A kept connection that was silent for so long goes back to the supervisor:
- * its next request may find a better worker. Shorter would pass clients to and
- * fro that think for a moment. */
+/* A kept connection that was silent for this long goes back to the supervisor:
+ * its next request may find a better worker. If this were shorter, clients
+ * that pause for a moment would be passed to and fro. */
 #define LADDER_IDLE (1000 * LADDER_MILLISECOND)
 
-/* With several threads awake, waiting for the GIL looks like blocking: so often
- * the mode MANY is judged anew, and if it was wrong that costs a tick. */
+/* How often the mode MANY is judged anew, because with several threads awake
+ * waiting for the GIL looks like blocking. A wrong judgement costs a tick. */
 #define LADDER_LEASE (1000 * LADDER_MILLISECOND)
 
 #endif

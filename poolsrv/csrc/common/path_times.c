@@ -60,9 +60,10 @@ path_times_learn(PathTimes *f, const char *method, size_t method_size,
         &f->mean,
         choice_mean(atomic_load_explicit(&f->mean, memory_order_relaxed), took),
         memory_order_relaxed);
-    /* Steps towards the sample, each of the same size: that ends at the median.
-     * A mean would believe one request of many that found the processor taken.
-     * Near it nothing is written, so the cache line stays with its readers. */
+    /* Steps towards the sample, each of the same size: that ends at the
+     * median. A mean would be moved by the one request of many that found the
+     * processor taken. Near the median nothing is written, so the cache line
+     * stays with its readers. */
     if (old == 0) {
         new = took < LADDER_SLOW ? 0 : now;
     } else if (now > old + old / 4) {

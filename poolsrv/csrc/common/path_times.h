@@ -1,11 +1,11 @@
 /* How long a request will hold its thread, judged by its path.
  *
- * Pure C. While all threads are busy, who waits is not served strictly in order
- * of arrival: behind requests that take long, those that take a moment may
- * overtake. The workers learn in a table in shared memory what requests of a
- * method and path usually take; the supervisor looks it up for a connection
- * that has to wait. A path part that holds a digit counts as any other such
- * part, so /users/7 and /users/8 are one.
+ * Pure C. While all threads are busy, waiting requests are not served strictly
+ * in order of arrival: short ones may overtake those that take long. The
+ * workers learn in a table in shared memory what requests of a method and path
+ * usually take; the supervisor looks it up for a connection that has to wait.
+ * A path part that holds a digit counts as any other such part, so /users/7
+ * and /users/8 are one.
  *
  * A wrong time harms little: it decides how far others may overtake, and that
  * is bounded by the time itself.
@@ -25,9 +25,10 @@
 #define PATH_TIMES_METHOD 16
 #define PATH_TIMES_PATH 128
 
-/* In shared memory. Many write, none waits: a lost sample is no harm. */
+/* In shared memory. Many threads write and none waits: a lost sample does no
+ * harm. */
 typedef struct {
-    uint64_t seed; /* so that nobody can aim at another's place */
+    uint64_t seed; /* so that no client can aim at another path's place */
     /* By how many times its own usual time a waiting request may be overtaken;
      * 0: by nobody, and nothing is learned. */
     _Atomic uint32_t factor;
@@ -51,8 +52,8 @@ path_times_known(const PathTimes *f)
     return atomic_load_explicit(&f->known, memory_order_relaxed) != 0;
 }
 
-/* Is there something to learn from a request that took so long? Of a path that
- * is always fast there is not. */
+/* Is there something to learn from a request that took so long? There is not
+ * if the path is always fast. */
 static inline bool
 path_times_learns(const PathTimes *f, uint64_t took)
 {
@@ -65,7 +66,7 @@ path_times_learns(const PathTimes *f, uint64_t took)
  * 0 if it is short, or nothing is known of it. One system call. */
 uint64_t path_times_usual(const PathTimes *f, int fd);
 
-/* By how much the request which waits on this socket, unread, may be overtaken
+/* For how long the unread request on this socket may be overtaken
  * (choice_delay); 0 if it is not slow, or nothing is known of it. One system
  * call, if anything is known. */
 uint64_t path_times_delay(const PathTimes *f, int fd);

@@ -72,8 +72,9 @@ scoreboard_create(uint32_t slots, uint32_t threads)
         errno = error;
         return -1;
     }
-    /* A mapping of what somebody has cut short is a SIGBUS in every process.
-     * Where the kernel knows no seals, nobody who should can cut it anyway. */
+    /* If somebody cut the file short, the next access would be a SIGBUS in
+     * every process. Where the kernel knows no seals, only our own processes
+     * have the file. */
     fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     return fd;
 }

@@ -31,7 +31,7 @@
 
 #define SCOREBOARD_LINE 64
 
-/* What is only added to is only looked at: the server acts on atomics and on
+/* What is only added to is for observers: the server acts on atomics and on
  * words that are set. So a build without the additions serves alike, and the
  * difference is what observation costs (POOLSRV_BUILD=unobserved). */
 #ifndef SCOREBOARD_OBSERVED
@@ -65,14 +65,15 @@ typedef struct {
     _Atomic uint64_t queue_timeout; /* nanoseconds */
 } SCOREBOARD_ROW NoticeLine;
 
-/* Two writers, hence a line of its own. The supervisor adds one to `load`
- * when it passes a connection, so that the place is taken at once; the worker
- * adds one for a request on a connection that it kept, and takes one off when
- * a request ends or turns out to be incomplete. `width` is how many requests
- * the worker serves at a time, `limit` how far the supervisor may go: as much
- * more as the worker does within a tick (schedule_limit). `connections` counts
- * those in the worker, busy or not: added to and taken off likewise; `most` is
- * for how many of them it has descriptors, 0 if it has not said. */
+/* Two writers, hence a line of its own. The supervisor adds one to `load` when
+ * it passes a connection, so that the place is taken at once; the worker adds
+ * one for a request on a connection that it kept, and takes one off when a
+ * request ends or turns out to be incomplete. `width` is how many requests the
+ * worker serves at a time, `limit` is the load up to which the supervisor
+ * sends: `width`, and as many more as the worker serves within a tick
+ * (schedule_limit). `connections` counts those in the worker, busy or not:
+ * added to and taken off likewise; `most` is for how many of them it has
+ * descriptors, 0 if it has not said. */
 typedef struct {
     _Atomic int32_t load;
     _Atomic int32_t limit;
@@ -121,7 +122,7 @@ typedef struct {
     void *base;
     size_t size;
     uint32_t slot_count;
-    uint32_t thread_count; /* request threads a slot; one more row follows */
+    uint32_t thread_count; /* request threads per slot; one more row follows */
     SupervisorRow *supervisor;
     NoticeLine *notice;
     LoadLine *loads; /* [slot_count] */

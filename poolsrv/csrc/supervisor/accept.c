@@ -39,8 +39,9 @@ accept_room(const Dispatch *d)
     return (int32_t)(d->most - held);
 }
 
-/* No descriptors: those who have been idle longest make room, but for who has
- * come just now and is about to ask. The others wait in the kernel. */
+/* No descriptor is free: the connections that have been idle longest are
+ * closed, but none that has just come and is about to send a request. New ones
+ * wait in the kernel. */
 static bool
 make_room(Dispatch *d, uint64_t now)
 {

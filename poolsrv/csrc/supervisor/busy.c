@@ -1,6 +1,6 @@
-/* The answer of the supervisor's own, and its line in the access log. Nothing
- * is received of the request: its first bytes are looked at where they lie.
- * Pure C; see dispatch.h. */
+/* The supervisor's own answer, and its line in the access log. Nothing is
+ * received of the request: its first bytes are looked at where they lie. Pure
+ * C; see dispatch.h. */
 #define _GNU_SOURCE
 #include <string.h>
 #include <sys/socket.h>
@@ -9,7 +9,7 @@
 #include "protocol/http1_answer.h"
 #include "supervisor/dispatch_internal.h"
 
-/* Of a request line, so many bytes are looked at. */
+/* Bytes of a request line that are looked at. */
 #define LOOK 1024
 
 static const char words[] = "All threads are busy. Please try again soon.";

@@ -1,5 +1,5 @@
-/* The supervisor's loop: one wait, and who is called for what. Pure C; see
- * dispatch.h. */
+/* The supervisor's loop: one wait, and what is called for each event. Pure C;
+ * see dispatch.h. */
 #define _GNU_SOURCE
 #include "supervisor/dispatch.h"
 
@@ -19,7 +19,8 @@
 /* Descriptors that are opened later: by the exporter and a template. */
 #define PROCESSES 4
 
-/* Until then, in milliseconds rounded up, for epoll_wait: -1 is for ever. */
+/* The time until then in milliseconds, rounded up, for epoll_wait. -1: for
+ * ever. */
 static int
 milliseconds(uint64_t at, uint64_t now)
 {
@@ -45,9 +46,9 @@ record_round(Dispatch *d, uint64_t now)
     }
 }
 
-/* Stopped, and each request has a thread? What a worker has none for may still
- * come back, and it takes that off its load when it has sent it: so this is
- * asked before we listen a last time. */
+/* Is the loop stopped, and has each request a thread? A worker may still give
+ * back a request for which it has no thread, and takes it off its load after
+ * that. So this is asked before we listen a last time. */
 static bool
 is_draining_done(const Dispatch *d)
 {
@@ -126,8 +127,8 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                 break;
             }
         }
-        /* After the words: that a worker has ended is heard this way, and why
-         * it did may be the last thing that it said. */
+        /* After the news: the end of a worker is heard this way, and its last
+         * news may say why it ended. */
         for (i = 0; i < n && count < room; i++) {
             if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN) {
                 events[count++] =

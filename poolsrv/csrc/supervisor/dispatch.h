@@ -47,8 +47,9 @@ void dispatch_free(Dispatch *d);
 /* Both ends of a slot's channel; they stay the caller's. 0, or -1 and errno. */
 int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
 
-/* When all is open that the caller opens for itself: for how many connections
- * there are descriptors. More are not accepted; before, any number is. */
+/* For how many connections there are descriptors. To be called when the caller
+ * has opened all that it needs: before, any number of connections is accepted,
+ * afterwards no more than these. */
 int32_t dispatch_measure(Dispatch *d);
 
 /* Where it writes of the requests that it refuses; it stays the caller's. */
@@ -60,9 +61,10 @@ void dispatch_enable(Dispatch *d, uint32_t slot, bool on);
 /* Queue again what was sent to the slot and never received. How many. */
 uint32_t dispatch_reclaim(Dispatch *d, uint32_t slot);
 
-/* What the slot has said and nobody has heard yet: words are written to
- * `events`, how many is returned; what it handed back is taken. Before a slot
- * is buried, so that its last words are not lost. */
+/* Receive what the worker in the slot has sent and nobody has received yet:
+ * its connections are taken back, its news are written to `events`. How many.
+ * To be called before the slot is buried, so that the last news are not lost.
+ */
 uint32_t dispatch_hear(Dispatch *d, uint32_t slot, DispatchEvent *events,
                        uint32_t room);
 

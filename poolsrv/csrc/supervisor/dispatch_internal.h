@@ -34,8 +34,8 @@ typedef struct {
     ChannelMessage *out; /* the batch that grows in this round */
 } Slot;
 
-/* What is one for each group of workers. There is one group; those that wait
- * for it are in the lists HELD_FAST and HELD_SLOW. */
+/* What each group of workers has one of. There is one group; the connections
+ * that wait for it are in the lists HELD_FAST and HELD_SLOW. */
 typedef struct {
     DispatchLimits limits;
     NoticeLine *notice;
@@ -74,13 +74,13 @@ bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 void parked_add(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
-/* Close so many that have been idle since `since` or longer, to make room: how
- * many there were. */
+/* Close up to so many connections that have been idle since `since` or longer,
+ * to make room. How many. */
 uint32_t parked_evict(Dispatch *d, uint32_t count, uint64_t since);
 void parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now);
 /* A request that has just arrived is still served; the idle ones go. */
 void parked_stop(Dispatch *d, HeldState state, uint64_t now);
-/* When something that is held, or waited for, runs out of time; 0: nothing. */
+/* When the next thing that is held or waited for runs out of time; 0: never. */
 uint64_t parked_deadline(const Dispatch *d);
 void parked_expire(Dispatch *d, uint64_t now);
 

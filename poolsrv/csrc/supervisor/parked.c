@@ -38,9 +38,9 @@ parked_watch(Dispatch *d, uint32_t index)
 }
 
 /* Answer 503 and wait, a little, until the client has read it: closing over
- * its unread request would send a reset that may overtake the answer. Who has
- * sent nothing, or was reset, gets no answer: a proxy would take it for that to
- * the next request. */
+ * its unread request would send a reset that may overtake the answer. A client
+ * that has sent nothing, or was reset, gets no answer: a proxy would take it
+ * for the answer to its next request. */
 void
 parked_refuse(Dispatch *d, uint32_t index, Closed why)
 {
@@ -64,9 +64,9 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }
 
-/* End an idle connection, unless a request has come of which no event has told
- * yet. Looking and ending follow each other at once, and our side ends first: a
- * client that sends between the two finds an end, and no reset. */
+/* End an idle connection, unless it has a request that no event has announced
+ * yet. Looking and ending follow each other at once, and our side ends first:
+ * a client that sends between the two finds an end, and no reset. */
 static void
 parked_end(Dispatch *d, uint32_t index, Closed why, uint64_t now)
 {
@@ -102,7 +102,7 @@ parked_add(Dispatch *d, int fd, const ChannelItem *item)
 uint32_t
 parked_evict(Dispatch *d, uint32_t count, uint64_t since)
 {
-    /* Those who have had an answer first: they will come again. */
+    /* First those that have had an answer: their clients will come again. */
     static const HeldState idle[] = {HELD_KEPT, HELD_NEW};
     uint32_t done = 0;
     for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {

@@ -26,8 +26,8 @@ wait_in_workers(const Dispatch *d)
     return waiting;
 }
 
-/* By how much the request that came with `fd` may be overtaken. Where nobody
- * waits nobody is overtaken, so nobody is judged. */
+/* By how much the request that came with `fd` may be overtaken. While no
+ * request waits none can be overtaken, so none is judged. */
 static uint64_t
 judge(const Dispatch *d, int fd)
 {
@@ -70,7 +70,7 @@ rank_of(const Dispatch *d, uint32_t index)
     return choice_rank(h->item.since, h->delay);
 }
 
-/* The first to be served; HELD_NONE: nobody waits. */
+/* The first to be served; HELD_NONE: none waits. */
 static uint32_t
 first_of(const Dispatch *d)
 {
@@ -82,7 +82,7 @@ first_of(const Dispatch *d)
     return rank_of(d, fast) <= rank_of(d, slow) ? fast : slow;
 }
 
-/* Since when the one that has waited longest waits; 0: nobody does. */
+/* Since when the oldest has waited; 0: none waits. */
 static uint64_t
 oldest(const Dispatch *d)
 {
@@ -96,7 +96,7 @@ oldest(const Dispatch *d)
     return since;
 }
 
-/* The last that came; somebody must wait. */
+/* The last that came; there must be one. */
 static uint32_t
 newest(const Dispatch *d)
 {
@@ -158,7 +158,8 @@ send_to(Dispatch *d, uint32_t slot, uint32_t index, uint64_t now)
     }
 }
 
-/* The queue is one with what waits in the workers, and has one end. */
+/* Requests that wait in workers belong to the queue, too, and its limit is for
+ * both. */
 static void
 refuse_surplus(Dispatch *d)
 {

@@ -8,7 +8,8 @@
 
 #include "supervisor/dispatch_internal.h"
 
-/* When too many descriptors are in flight, nothing tells us of the end. */
+/* How long to wait if too many descriptors are in flight: no event tells when
+ * they have arrived. */
 #define SEND_PAUSE (5 * CLOCK_MILLISECOND)
 
 /* Send a slot's batch. What the channel does not take is queued again: it
@@ -45,9 +46,9 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
     out->header.count = 0;
 }
 
-/* Who accepts has left room for all of them, unless other things have taken it
- * since: then what has been idle longest goes. What the kernel had no
- * descriptor for is lost. */
+/* accept.c has left room for all of them, unless other things have taken it
+ * since: then the connections that have been idle longest are closed. One for
+ * which the kernel had no descriptor is lost. */
 static void
 take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
 {

@@ -30,7 +30,7 @@ reserve(Request *r, uint64_t more, uint64_t expected)
     if (need <= capacity) {
         return 0;
     }
-    /* Grown as bytes come, never for what was only announced. */
+    /* It grows as bytes come, never for a length that was only announced. */
     capacity = capacity * 2 > need ? capacity * 2 : need;
     if (expected && capacity > expected) {
         capacity = expected > need ? expected : need;
@@ -89,7 +89,7 @@ static int
 add(Worker *w, Request *r, const char *data, size_t size, const char **words)
 {
     const uint64_t total = r->body_size + size;
-    if (size == 0) { /* and perhaps no memory yet, which memcpy must not see */
+    if (size == 0) { /* there may be no memory yet: memcpy must not get NULL */
         return 0;
     }
     if (total > w->o.limits.limit_request_body) {

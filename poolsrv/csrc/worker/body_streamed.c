@@ -92,7 +92,7 @@ body_streamed_want(Thread *t, Conn *c, Request *r)
     }
     r->wanted = true;
     r->body_began = clock_now();
-    /* Once the answer has begun, this would stand in its middle. */
+    /* Not once the answer has begun: this would stand in its middle. */
     if (r->head.expect_continue && r->next == r->size && c->status == 0 &&
         output_send(t, c, request_go_on, strlen(request_go_on), NULL, 0, NULL,
                     NULL, STREAM_PUSH) < 0) {
@@ -126,7 +126,7 @@ body_streamed_abandon(Conn *c, Request *r)
 {
     if (r->streaming) {
         r->abandoned = true;
-        stream_deafen(c); /* wakes who waits, and nobody else */
+        stream_deafen(c); /* wakes the thread that waits, and no other */
     }
 }
 

@@ -23,12 +23,12 @@ conn_request_free(Conn *c)
     }
 }
 
-/* Of a sum of the worker's, so many bytes are for this connection now. */
+/* Bytes of the worker's sum that are counted for this connection. */
 static void
 account(Word *sum, uint64_t *own, uint64_t bytes)
 {
     if (bytes != *own) {
-        /* Not word_add(): all threads do. May wrap. */
+        /* Not word_add(), because all threads add. It may wrap. */
         atomic_fetch_add(sum, bytes - *own);
         *own = bytes;
     }
@@ -176,8 +176,8 @@ conn_leave(Worker *w, Thread *t, Conn *c)
         atomic_load(&w->o.board->notice->turn)) {
         worker_ring(w->o.bell); /* it may wait for just this place */
     }
-    /* First: a child that is forked meanwhile must not close what has got the
-     * number since. */
+    /* This comes first: a child that is forked meanwhile must not close
+     * another descriptor that has got the number. */
     const int fd = c->fd;
     c->fd = -1;
     if (close(fd) < 0 && errno == EBADF) {
@@ -230,14 +230,16 @@ conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
         Conn *c = conns[i];
         m.fds[i] = c->fd;
         m.items[i] = c->item;
-        /* An event is not always a byte, and who has sent none must never be
-         * answered: a proxy would take that for the next answer. */
+        /* An event is not always a byte, and a client that has sent none must
+         * never be answered: a proxy would take that for the answer to its
+         * next request. */
         m.items[i].request_waits = c->ready != 0 && stream_has_bytes(c);
         m.items[i].since = m.items[i].request_waits ? c->ready : now;
     }
     if (!w->orphan && channel_send(w->o.channel, &m) < 0) {
-        /* The channel is full: the sweep tries again a little later. Edges
-         * that we forget meanwhile the supervisor will see for itself. */
+        /* The channel is full: the sweep tries again a little later. We may
+         * drop an edge-triggered event here. That is safe: the supervisor's
+         * epoll set is level-triggered. */
         for (i = 0; i < n; i++) {
             conn_uncount(w, conns[i]);
             word_set(&conns[i]->deadline, now + LADDER_IDLE / 16);

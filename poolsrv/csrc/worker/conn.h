@@ -99,7 +99,7 @@ struct Conn {
     Segment *out, *out_last;
     uint64_t out_size; /* bytes in these segments, files aside */
     uint64_t sent;     /* bytes that the socket accepted, in total */
-    uint64_t taken;    /* bytes that the client had, when last asked */
+    uint64_t taken; /* bytes that the client had acknowledged when last asked */
     uint64_t patience; /* how long we may still wait for its reader */
     uint64_t judged;   /* when that was last found out */
     uint64_t buffered; /* of the worker's, so many bytes are for this one */

@@ -119,8 +119,9 @@ Step
 exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 {
     Current *current = &t->row->current;
-    /* It has looked at the clock since it polled, woke or ended the last one;
-     * between lie a recv and a parse, some 2 us that are no waiting. */
+    /* The thread has looked at the clock since it polled, woke or ended the
+     * last request. A recv and a parse lie between, some 2 us, which are no
+     * waiting. */
     const uint64_t start = t->now;
     const Handler *handler = r->route.found ? r->route.handler : w->o.handler;
     uint64_t returned;
@@ -147,7 +148,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
         output_wait(t, c);
     }
 
-    /* The figures alone must know the very end. */
+    /* Only the figures need the exact end. */
     if (SCOREBOARD_OBSERVED) {
         t->now = clock_now();
     }
@@ -194,7 +195,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 static Step
 write_on(Worker *w, Thread *t, Conn *c)
 {
-    /* Nothing is known of one that is gone, so it was not the last. */
+    /* Nothing is known of a request that is gone, so it was not the last. */
     Request none = {.head.keep_alive = true, .spool = -1};
     const uint64_t before = c->sent;
     const uint64_t start = clock_now();

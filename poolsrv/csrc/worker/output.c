@@ -67,8 +67,9 @@ append_owned(Conn *c, const char *data, size_t size, void *owner)
     return 0;
 }
 
-/* The first segment is done with. An owner needs the interpreter to be let
- * go: it becomes garbage, for a thread that has it. */
+/* The first segment is sent. Its owner can only be released with the
+ * interpreter: it becomes garbage, which a thread that has the interpreter
+ * releases. */
 static void
 drop_first(Worker *w, Conn *c)
 {
@@ -312,10 +313,10 @@ output_look(Thread *t, Conn *c)
     }
 }
 
-/* The time that a client has left, of what it `had`: waiting spends it, and
- * what the client has taken earns it back, up to the send timeout. So it
- * matters neither in how many waits it is spent, nor in what portions the
- * client takes: over loopback they are 95 KB for one of 10 KB a second. */
+/* The time that a client has left of what it `had`. Waiting spends it, and
+ * bytes that the client takes earn it back, up to the send timeout. So neither
+ * the number of waits matters nor the size of the portions: over loopback, a
+ * client of 10 KB a second takes 95 KB at a time. */
 static uint64_t
 patience(const WorkerLimits *limits, uint64_t had, uint64_t waited,
          uint64_t taken)
@@ -332,7 +333,7 @@ patience(const WorkerLimits *limits, uint64_t had, uint64_t waited,
     return has < limits->send_timeout ? has : limits->send_timeout;
 }
 
-/* The client has been waited for since the last look. */
+/* We have waited for the client since the last look. */
 static void
 spend_patience(const WorkerLimits *limits, Conn *c, uint64_t now)
 {

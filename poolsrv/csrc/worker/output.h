@@ -35,7 +35,7 @@ int output_send(Thread *t, Conn *c, const char *head, size_t head_size,
 /* What follows the last bytes of this answer? */
 StreamFollow output_last(const Conn *c);
 
-/* Send part of a file. `fd` belongs to serve from now on. */
+/* Send part of a file. `fd` is ours to close from now on. */
 int output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
 
 /* Wait until no more than the response buffer is unsent; -1 if the client is

@@ -1,5 +1,5 @@
-/* From the main thread: name those who are late, and give up those who are
- * stuck. Pure C; the exception is raised by the binding. */
+/* From the main thread: name the threads that are late, and give up those that
+ * are stuck. Pure C; the exception is raised by the binding. */
 #define _GNU_SOURCE
 #include "worker/overdue.h"
 

@@ -90,8 +90,8 @@ pieces_tick(Worker *w)
             continue;
         }
         pthread_mutex_lock(&p->lock);
-        /* An error the thread will find itself, and whatever is left it sends:
-         * the connection is its own. */
+        /* The thread will find an error itself, and send what is left: the
+         * connection is its own. */
         const struct iovec part = {p->data, p->size};
         n = p->size ? stream_send(p->conn, &part, 1, STREAM_PUSH) : 0;
         if (n > 0) {

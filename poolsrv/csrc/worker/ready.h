@@ -54,7 +54,7 @@ Conn *ready_take(Worker *w);
 Conn *ready_take_first(Worker *w);
 Conn *ready_take_newest(Worker *w);
 Conn *ready_take_older(Worker *w, uint64_t then);
-/* Tell those who look how many wait, since when, and of which rank. */
+/* Publish how many wait, since when, and the lowest rank. */
 void ready_tell(Worker *w);
 
 #endif

@@ -127,8 +127,8 @@ record_show(Current *now, const Request *r, uint64_t complete)
                           memory_order_relaxed);
 }
 
-/* What requests like it take, for those that will have to wait. Of these only
- * the first bytes are looked at, not parsed: so what counts as the path is the
+/* What requests like it take, for those that will have to wait. They are
+ * looked up by their first bytes, which nobody parses: so the path is the
  * target as it was sent, up to its query. */
 void
 record_learn(const Worker *w, const Conn *c, const Request *r, uint64_t took)

@@ -98,8 +98,8 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
     case CONN_PREFACE:
     case CONN_HEAD:
     case CONN_BODY:
-        /* The rest may be here and unseen, because this process was stopped or
-         * had no thread to look: one receives first, and judges then. */
+        /* The rest may have come unseen, because this process was stopped or
+         * had no thread to look: so we receive first, and judge then. */
         if (stream_has_bytes(c) || refuse_late(w, t, c) == STEP_AGAIN) {
             threads_call(w, c);
         }

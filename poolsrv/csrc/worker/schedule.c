@@ -84,7 +84,7 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
         meter->measure--;
     }
     if (measured && !alone) {
-        return; /* it may have waited for another's GIL */
+        return; /* it may have waited for the GIL */
     }
     if (measured && switches > 0 && wall > cpu) {
         blocked = wall - cpu;

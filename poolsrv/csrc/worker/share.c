@@ -167,8 +167,8 @@ share_waiting(Worker *w, uint32_t room)
     give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
 }
 
-/* Connections that all go on asking would stay as unevenly spread as chance has
- * it: some of those that wait go where there are fewer. */
+/* Connections that all go on sending requests would stay as unevenly spread as
+ * chance has it: some of those that wait move to workers with fewer. */
 void
 share_even_out(Worker *w)
 {

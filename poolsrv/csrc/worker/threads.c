@@ -215,7 +215,8 @@ take(Worker *w, Thread *t)
             park(w, t);
             continue;
         }
-        /* The queue may never be empty: those who come must get into it. */
+        /* The queue may never become empty, and new connections must get into
+         * it. */
         const bool looks = t->now > w->polled + LADDER_SLICE && w->leader < 0;
         if (w->ready.count && !looks) {
             c = ready_take(w);

@@ -30,8 +30,9 @@ set_timer(Worker *w, uint64_t period)
     timerfd_settime(w->timer, 0, &at, NULL);
 }
 
-/* As the pace is by now. Another thread may change it between our look and the
- * call: who has looked last must have set the timer last. */
+/* Set the timer to the pace as it is now. Another thread may change the pace
+ * between our look and the call: the thread that looked last must set the
+ * timer last. */
 static void
 set_timer_to_pace(Worker *w)
 {
@@ -203,7 +204,8 @@ wake_one(Worker *w)
     }
 }
 
-/* As when the load falls: whoever waits for a place must hear of it. */
+/* As when the load falls: the supervisor must hear of it if a request waits
+ * for a place. */
 static void
 set_places(Worker *w, int32_t stuck)
 {

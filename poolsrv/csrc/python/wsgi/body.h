@@ -2,7 +2,7 @@
  *
  * It is complete before the application runs, in memory or in a file, so that
  * no read ever waits; or, with request buffering off, each read takes what the
- * client has sent and waits for more. Whoever calls these is inside the gate.
+ * client has sent and waits for more. Callers are inside the gate.
  */
 #ifndef POOLSRV_BODY_H
 #define POOLSRV_BODY_H

@@ -18,7 +18,7 @@
 #include "worker/schedule.h"
 #include "worker/upgrade.h"
 
-/* What a thread keeps of its buffer for answers. */
+/* The largest buffer for answers that a thread keeps, in bytes. */
 #define OUT_KEPT 262144
 
 typedef struct {
@@ -49,7 +49,7 @@ report(Context *x)
     const Current *current = &x->thread->row->current;
     PyObject *type, *value, *traceback, *done;
 
-    /* The client's doing is no error of the application's. */
+    /* What the client does is no error of the application. */
     if (x->conn->gone && PyErr_ExceptionMatches(PyExc_ConnectionError)) {
         notes_add(x->thread->worker, NOTE_DEBUG,
                   "request %s: its client is gone", x->thread->record.id);
@@ -96,7 +96,7 @@ report(Context *x)
 static void
 wait_until_empty(Context *x, Gate *gate)
 {
-    /* Whoever comes in holds the interpreter until that is said. */
+    /* A thread that comes in holds the interpreter until it has said so. */
     if (!WORKER_PARALLEL && atomic_load(&gate->inside) == 0) {
         return;
     }

@@ -11,8 +11,8 @@
 #include "worker/pieces.h"
 #include "worker/stream.h"
 
-/* What write() raises where a peer's socket.send() would: the application has
- * no other way to learn that nobody reads. */
+/* What write() raises when the client is gone, as socket.send() would: the
+ * application has no other way to learn that nobody reads. */
 static void
 set_client_gone(void)
 {
@@ -143,8 +143,8 @@ send_iterable(Context *x, StartResponse *sr, PyObject *result)
     return failed || PyErr_Occurred() ? -1 : 0;
 }
 
-/* Only the end of the connection tells the end of this body. What a slow reader
- * has left to wait comes before it, and the end then with the request's. */
+/* The body ends with the connection. What a slow reader has not taken goes
+ * first, and our side then ends with the request. */
 static void
 end_our_side(Context *x)
 {

@@ -1,6 +1,6 @@
 /* An answer on its way: its head, pieces of its body, a file, its end.
  *
- * Whoever calls these is inside the gate of the answer. -1: and an exception.
+ * Callers are inside the gate of the answer. -1: and an exception.
  */
 #ifndef POOLSRV_SEND_H
 #define POOLSRV_SEND_H
