@@ -31,6 +31,7 @@ from poolsrv.supervisor.actions import (
     Finish,
     Kill,
     KillTemplate,
+    LastCall,
     QuitTemplate,
     Reason,
     ReloadFailed,
@@ -41,7 +42,7 @@ from poolsrv.supervisor.actions import (
     TookOver,
 )
 from poolsrv.supervisor.generations import FIRST_PAUSE, LONGEST_PAUSE, SETTLED
-from poolsrv.supervisor.pool import FORK_TIMEOUT, KILL_AGAIN, ONE_ORDER, PAUSE, Pool
+from poolsrv.supervisor.pool import FORK_TIMEOUT, KILL_AGAIN, LAST_CALL, ONE_ORDER, PAUSE, Pool
 
 pytestmark = pytest.mark.once
 
@@ -413,6 +414,8 @@ def test_a_drain_that_takes_too_long_is_ended() -> None:
     pool.stop(1.0)
     pool.queue_empty(1.0)
     pool.exited(0, Reason.EXIT, 2.0)
+    assert pool.deadline() == 1.0 + GRACE - LAST_CALL
+    assert pool.tick(1.0 + GRACE - LAST_CALL) == [LastCall()]
     late = pool.tick(1.0 + GRACE)
     assert late == [Disable(1), Kill(1, "did not finish within 30 s")]
     assert pool.exited(1, Reason.SIGNAL, 32.0)[-1] == Finish(0)
@@ -421,6 +424,7 @@ def test_a_drain_that_takes_too_long_is_ended() -> None:
 def test_a_queue_that_never_runs_dry_is_ended_as_well() -> None:
     pool = serving_pool(processes=1)
     pool.stop(1.0)
+    pool.tick(1.0 + GRACE - LAST_CALL)
     assert pool.tick(1.0 + GRACE) == [Disable(0), Kill(0, "did not finish within 30 s")]
 
 
@@ -682,6 +686,8 @@ class World:
                 assert slot == self.to_bury
                 assert slot not in self.enabled, "what is taken back must not go there again"
                 self.to_bury = None
+            case LastCall():
+                assert not self.accepting
             case StopAccepting():
                 assert self.accepting
                 self.accepting = False

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import resource
 import signal
 import socket
@@ -283,6 +284,31 @@ def test_a_stop_serves_what_waits_on_kept_connections(server: Start, gate: Gate)
         assert pinned.receive().status == 200
         assert [client.receive().status for client in kept] == [200] * 3
         probe.wait_until(lambda: probe.process.poll() is not None)
+
+
+def test_those_that_wait_in_vain_until_the_end_of_a_stop_are_refused(
+    server: Start, gate: Gate
+) -> None:
+    """In a worker whose thread does not come back, and in the supervisor."""
+    probe = server(
+        PROBE,
+        processes=1,
+        threads=1,
+        graceful_timeout="2s",
+        allow_errors=f"did not finish|{KILLED}",
+    )
+    with ExitStack() as stack:
+        _, kept = wait_kept(stack, probe, gate, 3)
+        new = stack.enter_context(Client(probe.address))
+        new.send(head("GET", "/x"))
+        probe.wait_for_metric(4, "poolsrv_queue_length")
+        probe.terminate()
+        for client in [new, *kept]:
+            response = client.receive()
+            assert (response.status, response.get("Connection")) == (503, "close")
+            client.expect_end()
+        assert probe.wait() == 0
+    assert re.search(r" x 503 \((the latest: )?the server stops\)", probe.log())
 
 
 def test_those_that_wait_in_a_killed_worker_are_counted(server: Start, gate: Gate) -> None:

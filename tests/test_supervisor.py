@@ -109,6 +109,7 @@ EACH: list[Action] = [
     actions.Kill(0, ""),
     actions.Bury(0, None),
     actions.StopAccepting(),
+    actions.LastCall(),
     actions.Announce(),
     actions.TookOver(2),
     actions.ReloadFailed(2, "why"),

@@ -447,7 +447,12 @@ class Settings:
     ] = 60.0
     graceful_timeout: Annotated[
         float,
-        Row(seconds(0, _YEAR), TIMES, "How long running requests may go on when a worker stops."),
+        Row(
+            seconds(0, _YEAR),
+            TIMES,
+            "How long running requests may go on when a worker stops. When the server stops, those "
+            "that still wait for a thread a second before the end are answered 503.",
+        ),
     ] = 30.0
     request_timeout: Annotated[
         float,

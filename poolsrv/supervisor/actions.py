@@ -96,6 +96,11 @@ class StopAccepting:
 
 
 @dataclass(frozen=True, slots=True)
+class LastCall:
+    """Who has waited for a thread in vain is told so, before all is over."""
+
+
+@dataclass(frozen=True, slots=True)
 class Announce:
     """All workers are ready for the first time."""
 
@@ -135,6 +140,7 @@ Action = (
     | Kill
     | Bury
     | StopAccepting
+    | LastCall
     | Announce
     | TookOver
     | ReloadFailed

@@ -520,6 +520,8 @@ class Supervisor:
                 self._dispatcher.stop()
                 # A client that comes now is refused at once, and may go elsewhere.
                 self._stop_listening()
+            case do.LastCall():
+                self._dispatcher.last_call()
             case do.Announce():
                 self._notify.ready()
                 self._announce()

@@ -21,6 +21,7 @@ from poolsrv.supervisor.actions import (
     Finish,
     Kill,
     KillTemplate,
+    LastCall,
     QuitTemplate,
     Reason,
     ReloadFailed,
@@ -47,6 +48,10 @@ FORK_TIMEOUT = 10.0
 # A template that was told to end waits for its workers, then runs what the application
 # has registered for the end.
 LAST_WORDS = 5.0
+
+# So long before a graceful stop is over, what waits for a thread is refused: it is
+# enough for workers to hand it back, and for clients to read their answers.
+LAST_CALL = 1.0
 
 # SIGKILL needs no second one, but sending it may fail.
 KILL_AGAIN = 5.0
@@ -78,6 +83,7 @@ class Pool:
         self._failure: Finish | None = None
         self._told: float | None = None  # when the server was told to stop
         self._end: float | None = None  # of its drain
+        self._last_call: float | None = None
         self._finished = False
         self._recycling: list[int] = []  # slots, in the order in which they are replaced
         self._replaced: int | None = None  # the one of them whose replacement starts or is there
@@ -155,6 +161,7 @@ class Pool:
         self._told = now
         self.state = ServerState.DRAINING
         self._end = now + self._graceful_timeout
+        self._last_call = self._end - min(LAST_CALL, self._graceful_timeout / 4)
         actions: list[Action] = [StopAccepting()]
         if self.generations.coming is not None:
             self.generations.abandon()
@@ -337,8 +344,7 @@ class Pool:
         if self._finished:
             return None
         times = [life.deadline for life in self._lives() if life.deadline is not None]
-        if self._end is not None:
-            times.append(self._end)
+        times += [at for at in (self._end, self._last_call) if at is not None]
         return min(times, default=None)
 
     def tick(self, now: float) -> list[Action]:
@@ -346,6 +352,9 @@ class Pool:
         actions: list[Action] = []
         if self._finished:
             return actions
+        if self._last_call is not None and self._last_call <= now:
+            self._last_call = None
+            actions.append(LastCall())
         if self._end is not None and self._end <= now:
             self._end = None
             actions += self._kill(self._alive(), self._unfinished(), now)
@@ -641,5 +650,5 @@ class Pool:
         if self._alive() or self._finished:
             return []
         self._finished = True
-        self._end = None
+        self._end = self._last_call = None
         return [self._failure or Finish(0)]

@@ -60,6 +60,9 @@ typedef struct {
     /* The server ends: keep no connection. 2: and what waits in a worker stays
      * there, because the supervisor sends nothing more. */
     _Atomic uint32_t stopping;
+    /* Requests that wait are to be refused: they would be lost with all of it.
+     */
+    _Atomic uint32_t last_call;
     /* Of the whole queue; the same for as long as the server lives. */
     _Atomic uint32_t queue_size;
     _Atomic uint64_t queue_timeout; /* nanoseconds */

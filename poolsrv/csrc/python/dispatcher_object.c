@@ -232,6 +232,16 @@ dispatcher_close(DispatcherObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
+dispatcher_last_call(DispatcherObject *self, PyObject *Py_UNUSED(none))
+{
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    dispatch_last_call(self->dispatch);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 dispatcher_stop(DispatcherObject *self, PyObject *Py_UNUSED(none))
 {
     if (check_open(self) < 0) {
@@ -316,6 +326,8 @@ static PyMethodDef dispatcher_methods[] = {
     {"unwatch", (PyCFunction)dispatcher_unwatch, METH_O, "Undo watch()."},
     {"stop", (PyCFunction)dispatcher_stop, METH_NOARGS,
      "Accept what waits, then never again; close what is idle."},
+    {"last_call", (PyCFunction)dispatcher_last_call, METH_NOARGS,
+     "Refuse what waits for a thread, and will: soon all is over."},
     {"close", (PyCFunction)dispatcher_close, METH_NOARGS,
      "Close all it holds: at the end, and in a forked child, whose copies do "
      "not matter to the parent. No other method may follow."},

@@ -142,7 +142,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                                   d->held.lists[HELD_KEPT].count);
         now = clock_now();
         if (done && n < EVENT_BATCH && count < room && queue_length(d) == 0) {
-            d->drained = true;
+            d->drained = d->refuses = true;
             atomic_store(&d->group.notice->stopping, 2);
             events[count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
         }
@@ -214,6 +214,14 @@ dispatch_stop(Dispatch *d)
     atomic_store(&d->group.notice->stopping, 1);
     parked_stop(d, HELD_KEPT, now);
     parked_stop(d, HELD_NEW, now);
+}
+
+void
+dispatch_last_call(Dispatch *d)
+{
+    d->refuses = true;
+    atomic_store(&d->group.notice->last_call, 1);
+    queue_refuse_all(d);
 }
 
 Dispatch *

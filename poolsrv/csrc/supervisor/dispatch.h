@@ -80,6 +80,10 @@ int dispatch_bell(const Dispatch *d);
  * when, and what comes back with a request after that is refused. */
 void dispatch_stop(Dispatch *d);
 
+/* What waits for a thread, and what will, is refused from now on: soon all that
+ * goes on is ended. */
+void dispatch_last_call(Dispatch *d);
+
 /* Connections that wait for a thread. */
 uint32_t dispatch_queued(const Dispatch *d);
 

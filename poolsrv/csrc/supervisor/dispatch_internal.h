@@ -54,6 +54,7 @@ struct Dispatch {
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
     bool drained; /* and the queue has been empty since */
+    bool refuses; /* all that waits */
     HeldTable held;
     Refusals refusals;
     LogFile access_log;
@@ -94,6 +95,7 @@ void queue_add(Dispatch *d, int fd, const ChannelItem *item);
 void queue_move(Dispatch *d, uint32_t index, uint64_t now);
 /* How many wait here. */
 uint32_t queue_length(const Dispatch *d);
+void queue_refuse_all(Dispatch *d);
 void queue_dispatch(Dispatch *d, uint64_t now);
 
 /* slots.c */

@@ -47,7 +47,7 @@ queue_add(Dispatch *d, int fd, const ChannelItem *item)
         return;
     }
     d->held.items[index].delay = delay;
-    if (d->drained) {
+    if (d->refuses) {
         parked_refuse(d, index, CLOSED_STOPPING);
     }
 }
@@ -58,7 +58,7 @@ queue_move(Dispatch *d, uint32_t index, uint64_t now)
     const uint64_t delay = judge(d, d->held.items[index].fd);
     held_move(&d->held, index, lanes[choice_lane(delay)], now);
     d->held.items[index].delay = delay;
-    if (d->drained) {
+    if (d->refuses) {
         parked_refuse(d, index, CLOSED_STOPPING);
     }
 }
@@ -167,6 +167,15 @@ refuse_surplus(Dispatch *d)
     while (queue_length(d) &&
            queue_length(d) + waiting > d->group.limits.queue_size) {
         parked_refuse(d, newest(d), CLOSED_QUEUE_FULL);
+    }
+}
+
+void
+queue_refuse_all(Dispatch *d)
+{
+    uint32_t index;
+    while ((index = first_of(d)) != HELD_NONE) {
+        parked_refuse(d, index, CLOSED_STOPPING);
     }
 }
 

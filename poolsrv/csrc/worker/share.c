@@ -150,8 +150,9 @@ share_waiting(Worker *w, uint32_t room)
     if (waiting == 0) {
         return;
     }
-    if (w->draining) {
-        if (drain_hands_back(w)) {
+    if (w->draining || atomic_load(&w->o.board->notice->last_call)) {
+        if (drain_hands_back(w) ||
+            atomic_load(&w->o.board->notice->last_call)) {
             give_back(w, take_first, 0, UINT32_MAX);
         }
         return;
