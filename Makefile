@@ -11,6 +11,7 @@
 #                 instructions
 #   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
 #   make docs     write the generated reference pages
+#   make site     the documents as a site: build/site
 #   make wheel    a wheel for this machine and the source archive, tried: build/release
 #   make release  check version, changelog and tag, then the same; uploads nothing
 #   make clean    remove everything that was made
@@ -34,7 +35,7 @@ C_FILES := $(shell find poolsrv/csrc tests/c -name "*.[ch]")
 BUILT_FROM := pyproject.toml setup.py $(C_FILES)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: serve test coverage check bench load docs wheel release clean
+.PHONY: serve test coverage check bench load docs site wheel release clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
@@ -75,6 +76,16 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
 	$(BIN)/python -m poolsrv.operator_messages > ERRORS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
+
+# A link that leads nowhere, or a page that is in no menu, is an error.
+site: $(VENV)/.site
+	@rm -rf build/site
+	@$(BIN)/sphinx-build -q -W --keep-going -b html -d build/site-doctrees -c docs/site . build/site
+	@echo "build/site/index.html"
+
+$(VENV)/.site: $(BIN)/python pyproject.toml
+	@$(PIP) install --editable '.[docs]'
+	@touch $@
 
 wheel: $(VENV)/.release
 	@$(BIN)/python dist/release.py build

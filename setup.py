@@ -53,7 +53,8 @@ setup(
             sorted(map(str, SOURCES.rglob("*.c"))),
             depends=sorted(map(str, SOURCES.rglob("*.h"))),
             include_dirs=[str(SOURCES)],
-            extra_compile_args=["-std=c11", "-fvisibility=hidden", "-pthread", *FLAGS[build]],
+            # gnu11, not c11: musl would hide all of POSIX.
+            extra_compile_args=["-std=gnu11", "-fvisibility=hidden", "-pthread", *FLAGS[build]],
             extra_link_args=LINK.get(build, []),
         )
     ],

@@ -93,6 +93,18 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
         assert not anchor or anchor in sections(file.read_text()), target
 
 
+def test_the_site_has_a_menu_of_all_pages() -> None:
+    tree = ast.parse((ROOT / "docs" / "site" / "conf.py").read_text())
+    (menu,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MENU"
+    ]
+    pages = [*ROOT.glob("*.md"), *GUIDES]
+    named = {str(page.relative_to(ROOT).with_suffix("")) for page in pages} - {"README"}
+    assert {page for part in menu.values() for page in part} == named
+
+
 def test_paths_and_names_exist(document: str) -> None:
     for name, function in PATH.findall(document):
         places = [folder / name for folder in (ROOT, ROOT / "poolsrv")]

@@ -119,7 +119,9 @@ def reference() -> str:
         for name in names:
             row = ROWS[name]
             allowed = row.kind.allowed.replace("|", "\\|")
-            meaning = f"{row.help} Value: {allowed}."
+            # A call after a subscript is no link.
+            help_ = row.help.replace("](", "]\\(")
+            meaning = f"{help_} Value: {allowed}."
             if not row.reloadable:
                 meaning += " Not changed by a reload."
             lines.append(f"| `{key(name)}` | {default_of(name) or 'none'} | {meaning} |")
