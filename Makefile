@@ -71,7 +71,7 @@ load: $(VENV)/.installed-dev
 
 docs: $(VENV)/.installed
 	$(BIN)/python -m poolsrv.settings.reference
-	$(BIN)/python -m poolsrv.settings.moving
+	$(BIN)/python -m poolsrv.moving
 	$(BIN)/python -m poolsrv.manual > docs/poolsrv.1
 	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
 	$(BIN)/python -m poolsrv.operator_messages > ERRORS.md

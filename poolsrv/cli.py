@@ -72,6 +72,23 @@ def _check(line: CommandLine, reading: Reading) -> int:
     return 0
 
 
+def _migrate(line: CommandLine, _reading: Reading) -> int:
+    if line.faults:
+        return _refuse(line.faults)
+    if not 1 <= len(line.operands) <= 2:
+        return _refuse([ConfigError("migrate takes one file", "poolsrv migrate gunicorn.conf.py")])
+    from poolsrv.migrate import migrate
+
+    outcome = migrate(*line.operands)
+    print(outcome.toml(), end="")
+    print(
+        f"poolsrv: {len(outcome.settings)} settings are carried over, {len(outcome.left)} lines "
+        "are not: each stands there with the reason",
+        file=sys.stderr,
+    )
+    return 0
+
+
 def _completion(line: CommandLine, _reading: Reading) -> int:
     from poolsrv.completion import SHELLS
 
@@ -153,6 +170,17 @@ address and makes no file. Exit status: 0 if nothing is wrong; 2 if an option is
         "stop",
         "Have a server finish what runs, and wait for its end.",
         now="End at once, and lose what runs.",
+    ),
+    "migrate": Command(
+        _migrate,
+        """Print a poolsrv.toml for the configuration of gunicorn, uWSGI or mod_wsgi.
+
+FILE is a gunicorn.conf.py, a uwsgi.ini, or a configuration of Apache; GROUP one of its
+WSGIDaemonProcess. It is read as text: nothing in it is executed. What is not carried
+over is listed with the reason. poolsrv migrate gunicorn.conf.py > poolsrv.toml, then
+poolsrv check. Exit status: 2 if the file cannot be read.""",
+        operand="FILE [GROUP]",
+        options=(),
     ),
     "completion": Command(
         _completion,

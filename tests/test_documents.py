@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv import manual
+from poolsrv import manual, moving
 from poolsrv.cli import COMMANDS
 from poolsrv.exporter.metrics import METRICS
 from poolsrv.lifecycle import diagram
 from poolsrv.scoreboard import Kind
-from poolsrv.settings import moving
 from poolsrv.settings.reference import reference
 from poolsrv.settings.sources import Entry, read
 

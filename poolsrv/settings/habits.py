@@ -182,6 +182,11 @@ _CALLED = {name: field for field, names in _OURS.items() for name in names.split
 _SAID = {name: remedy for names, remedy in _OTHERS for name in names.split()}
 
 
+def field_of(name: str) -> str:
+    """The field of ours that an option of another server is; empty if there is none."""
+    return _CALLED.get(_plain(name), "")
+
+
 def remedy(name: str, write: Callable[[str], str], known: Collection[str]) -> str:
     """What to do instead of `name`, an option of another server; empty if there is none.
 

@@ -105,7 +105,7 @@ def read(
     values: dict[str, Any] = {}
     for name, mentions in given.items():
         try:
-            values[name] = _value(name, mentions)
+            values[name] = value_of(name, mentions)
         except ConfigError as error:
             found.append(error)
     try:
@@ -185,7 +185,7 @@ def _read_file(config: list[Entry], faults: list[ConfigError]) -> Iterator[Entry
     path: object = None
     if config:
         try:
-            path = _value("config", config)
+            path = value_of("config", config)
         except ConfigError:
             return  # it is among the faults of the other options
     elif Path(DEFAULT_FILE).is_file():
@@ -208,7 +208,7 @@ def _read_file(config: list[Entry], faults: list[ConfigError]) -> Iterator[Entry
         yield from _named(Source.FILE, values, faults, f"{path}: ", hidden=("config",))
 
 
-def _value(name: str, mentions: list[Entry]) -> object:
+def value_of(name: str, mentions: list[Entry]) -> object:
     """The value that these mentions of one option give. Raises ConfigError."""
     kind = ROWS[name].kind
     if kind.separator is None:

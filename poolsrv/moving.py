@@ -1,19 +1,30 @@
 """What options of other servers are called here, as a page: docs/from-other-servers.md.
 
-`python -m poolsrv.settings.moving` writes it. What stands in the tables is what
-somebody reads who gives such an option to poolsrv (habits.py).
+`python -m poolsrv.moving` writes it. What stands in the tables is what somebody reads who
+gives such an option to poolsrv (settings/habits.py), or what `poolsrv migrate` makes of it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
+from poolsrv.migrate import apache, gunicorn, uwsgi
+from poolsrv.migrate.outcome import Rule, Take, rule_of
 from poolsrv.settings.habits import remedy
 from poolsrv.settings.rows import ROWS, key
 
 PAGE = "docs/from-other-servers.md"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What `poolsrv migrate` makes of the names in a file."""
+
+    title: str
+    names: tuple[str, ...]
+    rules: Mapping[str, Rule]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +34,7 @@ class _Server:
     title: str
     text: str
     options: str
+    tables: tuple["_Table", ...]
     here: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,6 +59,7 @@ poolsrv serve mysite.wsgi --processes 4 --threads 8 --bind 0.0.0.0:8000
         "--proxy-protocol --limit-request-line --limit-request-fields "
         "--limit-request-field_size --certfile --keyfile --worker-tmp-dir --name --check-config "
         "--print-config",
+        (_Table("In `gunicorn.conf.py`", tuple(sorted(gunicorn.SETTINGS)), gunicorn.RULES),),
         {"-p": "`--pid-file`", "-m": "`--umask`"},
     ),
     _Server(
@@ -66,6 +79,7 @@ poolsrv serve mysite.wsgi --processes 4 --threads 8 --bind :8000
         "vacuum uid gid chmod-socket chown-socket touch-reload py-autoreload static-map stats "
         "logto log-format req-logger http-timeout http-keepalive socket-timeout "
         "worker-reload-mercy enable-threads single-interpreter need-app env daemonize pidfile",
+        (_Table("In `uwsgi.ini`", tuple(uwsgi.RULES), uwsgi.RULES),),
         {"listen": "`--backlog`", "log-format": "`--log-format`, which is text or json"},
     ),
     _Server(
@@ -83,6 +97,14 @@ WSGIDaemonProcess site processes=4 threads=8 python-home=/srv/venv home=/srv/sit
         "queue-timeout request-timeout socket-timeout startup-timeout graceful-timeout "
         "shutdown-timeout deadlock-timeout inactivity-timeout maximum-requests restart-interval "
         "memory-limit display-name lang locale",
+        (
+            _Table(
+                "Options of `WSGIDaemonProcess`",
+                tuple(apache.PROCESS_OPTIONS),
+                apache.PROCESS_OPTIONS,
+            ),
+            _Table("Directives of Apache", tuple(apache.RULES), apache.RULES),
+        ),
         {"home": "`--chdir`"},
     ),
 )
@@ -90,7 +112,21 @@ WSGIDaemonProcess site processes=4 threads=8 python-home=/srv/venv home=/srv/sit
 _HEAD = """\
 # From other servers
 
-Written by `python -m poolsrv.settings.moving`.
+Written by `python -m poolsrv.moving`.
+
+`poolsrv migrate` reads the configuration of gunicorn, uWSGI or Apache with mod_wsgi, and prints
+a `poolsrv.toml`:
+
+```
+poolsrv migrate gunicorn.conf.py > poolsrv.toml
+poolsrv check
+```
+
+It executes nothing of what it reads. Each setting has the line that it comes from. What is not
+carried over stands at the end with the reason: what is computed when the file runs, what is set
+under a condition, and what poolsrv has not. Of uWSGI's formats it reads ini, and of Apache the
+lines about WSGI, names of hosts, limits and addresses. If a file of Apache has several
+`WSGIDaemonProcess`, each becomes a poolsrv of its own: `poolsrv migrate site.conf NAME`.
 
 You can also ask poolsrv itself. Give it an option of gunicorn, uWSGI, uvicorn, granian, waitress
 or mod_wsgi, and its message says what to write instead.
@@ -105,10 +141,29 @@ def page() -> str:
     for server in _SERVERS:
         lines += [f"## {server.title}", "", server.text, "", "| There | Here |", "| --- | --- |"]
         rows = [(_here(server, name), f"`{name}`") for name in server.options.split()]
-        for here, alike in groupby(rows, itemgetter(0)):
-            lines.append(f"| {', '.join(name for _, name in alike)} | {here} |")
+        lines += _grouped(rows)
+        for table in server.tables:
+            lines += ["", f"{table.title}, as `poolsrv migrate` reads it:", ""]
+            lines += ["| There | In `poolsrv.toml` |", "| --- | --- |"]
+            ruled = [(_carried(rule_of(name, table.rules)), f"`{name}`") for name in table.names]
+            lines += _grouped(sorted(ruled))
         lines.append("")
     return "\n".join(lines)
+
+
+def _grouped(rows: Iterable[tuple[str, str]]) -> list[str]:
+    """Rows of neighbours that lead to the same are one."""
+    return [
+        f"| {', '.join(name for _, name in alike)} | {here} |"
+        for here, alike in groupby(rows, itemgetter(0))
+    ]
+
+
+def _carried(rule: Rule) -> str:
+    if not isinstance(rule, Take):
+        return rule.reason.replace("|", "\\|")
+    note = f"; {rule.note}" if rule.note else ""
+    return f"`{key(rule.field)}`{note}"
 
 
 def _here(server: _Server, name: str) -> str:
