@@ -31,6 +31,7 @@ class ThreadState(enum.IntEnum):
     READING = _core.THREAD_READING
     WRITING = _core.THREAD_WRITING
     UPGRADED = _core.THREAD_UPGRADED
+    FILE = _core.THREAD_FILE
 
 
 @dataclass(frozen=True, slots=True)

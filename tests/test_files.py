@@ -3,12 +3,15 @@ what happens to files and clients meanwhile."""
 
 import email.parser
 import email.policy
+import gzip
+import json
 import os
 import random
 import re
 import shutil
 import socket
 import subprocess
+import sys
 import textwrap
 from collections import Counter
 from collections.abc import Iterator
@@ -17,11 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from poolsrv.errors import ConfigError
 from poolsrv.settings.sources import from_options
 from tests.client import Client, Response, Truncated, head
+from tests.drivers import LIBRARIES, driver
 from tests.file_cases import MODIFIED, NAMED, TEXT, Case, cases, make_folder
 from tests.server import Server, serving
 from tests.waiting import wait_until
@@ -36,6 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made.mkdir()
     make_folder(made)
     (made / "large.bin").write_bytes(LARGE)
+    (made / "medium.bin").write_bytes(LARGE[:100_000])
     return made
 
 
@@ -261,6 +267,17 @@ def test_several_ranges(
         assert client.receive().body == TEXT
 
 
+def test_an_id_from_a_proxy_is_no_boundary(folder: Path, tmp_path: Path) -> None:
+    options = {"trust_proxy": "127.0.0.1", "request_id_header": "X-Request-ID"}
+    table = f'path = "/static"\nfolder = "{folder}"'
+    with mounted(tmp_path, table, **options) as server:
+        given = "x:/+=;," * 18
+        fields = (f"X-Request-ID: {given}", "Range: bytes=0-9,500-509")
+        response = ask(server, "/static/a.txt", *fields)
+        assert response.get("X-Request-ID") == given
+        assert [data for _, data in parts(response)] == [TEXT[:10], TEXT[500:510]]
+
+
 def test_a_slow_reader_holds_no_thread(folder: Path, tmp_path: Path) -> None:
     with (folder / "huge.bin").open("wb") as file:
         file.truncate(64 << 20)
@@ -350,8 +367,87 @@ def test_log_and_metrics(folder: Path, tmp_path: Path) -> None:
         assert '"GET /static/none HTTP/1.1" 404 14 ' in lines[2]
         assert lines[2].endswith(' "no such file"')
         assert '"HEAD /static/a.txt HTTP/1.1" 200 0 ' in lines[3]
+        server.wait_for_metric(3, "poolsrv_file_requests_total", status_class="2xx")
+        server.wait_for_metric(1, "poolsrv_file_requests_total", status_class="4xx")
         server.wait_for_metric(3, "poolsrv_requests_total", status_class="2xx")
         server.wait_for_metric(1, "poolsrv_requests_total", status_class="4xx")
+
+
+# What sites and clients do
+
+
+COLLECT = """
+import sys, django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.admin", "django.contrib.contenttypes", "django.contrib.auth",
+                    "django.contrib.messages", "django.contrib.sessions",
+                    "django.contrib.staticfiles"],
+    STATIC_URL="/static/", STATIC_ROOT=sys.argv[1],
+    STORAGES={"staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.ManifestStaticFilesStorage"}},
+)
+django.setup()
+from django.core.management import call_command
+call_command("collectstatic", interactive=False, verbosity=0)
+"""
+
+
+def test_what_django_has_collected(tmp_path: Path) -> None:
+    collected = tmp_path / "collected"
+    subprocess.run([sys.executable, "-c", COLLECT, collected], check=True, timeout=60)
+    manifest = json.loads((collected / "staticfiles.json").read_text())["paths"]
+    assert len(manifest) > 100
+    with (
+        mounted(tmp_path, f'path = "/static"\nfolder = "{collected}"') as server,
+        httpx.Client(base_url=server.url) as client,
+    ):
+        for plain, hashed in manifest.items():
+            data = (collected / hashed).read_bytes()
+            answer = client.get(f"/static/{hashed}")
+            assert answer.status_code == 200
+            assert answer.content == data
+            assert "immutable" in answer.headers["cache-control"]
+            kind = answer.headers["content-type"]
+            assert (kind == "application/octet-stream") == (not Path(plain).suffix)
+            again = client.get(f"/static/{plain}", headers={"If-None-Match": "x"})
+            assert "immutable" not in again.headers["cache-control"]
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_curl_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    url = f"{server.url}/static/large.bin"
+    got = tmp_path / "got.bin"
+    got.write_bytes(LARGE[:1_234_567])
+    curl = ["curl", "--silent", "--show-error", "--fail"]
+    subprocess.run([*curl, "-C", "-", "-o", got, url], check=True, timeout=30)
+    assert got.read_bytes() == LARGE
+    # Asked again with the time that curl has kept, it gets nothing new.
+    subprocess.run([*curl, "-R", "-o", got, url], check=True, timeout=30)
+    newer = subprocess.run(
+        [*curl, "-z", got, "-o", tmp_path / "other", "-w", "%{http_code}", url],
+        check=True,
+        timeout=30,
+        capture_output=True,
+        text=True,
+    )
+    assert newer.stdout == "304"
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_clients_unpack_what_is_packed(server: Server, folder: Path, name: str) -> None:
+    data = b"a { color: red }" * 1000
+    (folder / "real.css").write_bytes(data)
+    (folder / "real.css.gz").write_bytes(gzip.compress(data))
+    server.wait_until(
+        lambda: ask(server, "/static/real.css").get("Vary"),  # known for a second
+    )
+    with driver(name) as client:
+        reply = client.send(
+            "GET", f"{server.url}/static/real.css", headers={"Accept-Encoding": "gzip"}
+        )
+        assert reply.status == 200
+        assert reply.body == data
 
 
 # The same folder behind nginx
@@ -424,7 +520,7 @@ class Asked:
 
 FILES = [
     *["a.txt"] * 12,
-    *["large.bin"] * 4,
+    *["medium.bin"] * 4,
     *["packed.css"] * 4,
     "empty.txt",
     "stale.css",

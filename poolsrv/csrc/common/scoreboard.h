@@ -100,6 +100,7 @@ typedef enum {
     THREAD_READING,     /* waits for the rest of a body that is streamed */
     THREAD_WRITING,     /* waits for a slow reader */
     THREAD_UPGRADED,    /* in the application, which has the connection */
+    THREAD_FILE,        /* opens, reads or sends a file of a mount */
 } ThreadState;
 
 typedef struct {

@@ -226,6 +226,10 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Bytes read from clients")                                              \
     F(bytes_out, COUNTER, 1, "bytes", "sent_bytes", "",                       \
       "Bytes written to clients")                                             \
+    F(files, COUNTER, STATUS_CLASS_COUNT, "", "file_requests",                \
+      "status_class" STATUS_CLASSES(SCOREBOARD_TEXT),                         \
+      "Requests that mounts of files answered, by class of status; they are " \
+      "among poolsrv_requests_total, too")                                    \
     F(refused, COUNTER, REFUSED_COUNT, "", "requests_refused",                \
       "status" STATUS_PHRASES(REFUSED_TEXT), REFUSED_HELP)                    \
     F(failed, COUNTER, 1, "", "application_errors", "",                       \

@@ -67,12 +67,14 @@ file_names_is_hashed(const char *path, size_t size)
             continue;
         }
         const char *start = at + 1, *stop = start;
-        bool digit = false;
+        bool digit = false, letter = false;
         while (stop < end && hex(*stop) >= 0) {
-            digit |= is_digit(*stop++);
+            const bool is_number = is_digit(*stop++);
+            digit |= is_number;
+            letter |= !is_number;
         }
-        if (stop - start >= HASH_DIGITS && digit && stop < end &&
-            *stop == '.') {
+        if (stop - start >= HASH_DIGITS && digit && letter &&
+            (stop == end || *stop == '.')) {
             return true;
         }
     }

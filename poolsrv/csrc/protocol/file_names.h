@@ -20,9 +20,10 @@ FileNameKind file_names_judge(const char *path, size_t size);
  * a file has one. */
 bool file_names_hide_slash(const char *encoded, size_t size);
 
-/* Is there a hash of the content in the name, as in `app.3f2a91bc.css`: eight
- * or more hexadecimal digits, of which one at least is a digit, between dots or
- * a hyphen and a dot? Such a file never changes. */
+/* Is there a hash of the content in the name, as in `app.3f2a91bc.css` or
+ * Django's `LICENSE.2c54f4e1ca1c`: eight or more hexadecimal digits, behind a
+ * dot or a hyphen and before a dot or the end? Such a file never changes. Both
+ * letters and digits must be among them: else it may be a word or a date. */
 bool file_names_is_hashed(const char *path, size_t size);
 
 #endif

@@ -132,6 +132,7 @@ core_add_fields(PyObject *module)
         CONSTANT(THREAD_READING)     //
         CONSTANT(THREAD_WRITING)     //
         CONSTANT(THREAD_UPGRADED)    //
+        CONSTANT(THREAD_FILE)        //
         RESTART_REASONS(LABELLED)    //
     };
 #undef CONSTANT

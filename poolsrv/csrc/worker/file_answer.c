@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -342,17 +343,35 @@ send_one(Thread *t, Conn *c, Request *r, Found *found,
     }
 }
 
-/* 206 with several. The boundary is the request's own id, whose first half no
- * file can know. */
+#define BOUNDARY 32
+
+/* Random, so that nobody can have put it into a file. */
+static void
+make_boundary(char *to)
+{
+    uint8_t bytes[BOUNDARY / 2];
+    if (getrandom(bytes, sizeof bytes, 0) != sizeof bytes) {
+        memset(bytes, 0, sizeof bytes); /* never, once the machine is up */
+    }
+    for (size_t i = 0; i < BOUNDARY; i++) {
+        to[i] = "0123456789abcdef"[bytes[i / 2] >> (i % 2 ? 0 : 4) & 15];
+    }
+    to[BOUNDARY] = '\0';
+}
+
+/* 206 with several. */
 static void
 send_several(Thread *t, Conn *c, Request *r, Found *found,
              const FileAnswerFields *more, const Ranges *ranges)
 {
-    char type[64] = "multipart/byteranges; boundary=";
+    static const char multipart[] = "multipart/byteranges; boundary=";
+    char type[sizeof multipart + BOUNDARY];
+    char *boundary = type + sizeof multipart - 1;
     Heads heads = {0};
     Http1Answer a = {0};
-    strcat(type, t->record.own);
-    const bool good = write_heads(&heads, ranges, found, t->record.own) == 0 &&
+    memcpy(type, multipart, sizeof multipart);
+    make_boundary(boundary);
+    const bool good = write_heads(&heads, ranges, found, boundary) == 0 &&
                       start(&a, "206 Partial Content", more) &&
                       add_validators(&a.head, found, more) == 0 &&
                       add_representation(&a.head, found, more, type) == 0 &&

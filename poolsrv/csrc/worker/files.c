@@ -73,49 +73,60 @@ is_method(const Request *r, const char *method)
            memcmp(r->buffer + r->start + span.at, method, span.len) == 0;
 }
 
-void
-files_serve(void *argument, Thread *t, Conn *c, Request *r)
+/* False: it is the application's. */
+static bool
+answer(const Files *files, Thread *t, Conn *c, Request *r)
 {
-    const Files *files = argument;
     const Mount *mount = r->route.mount;
     Folder *folder = &files->folders[mount->folder];
-    /* It answers what is no file of ours. */
-    const Handler *application =
-        mount->application == MOUNT_NONE ? NULL : t->worker->o.handler;
+    const bool is_last = mount->application == MOUNT_NONE;
     const char *base = r->buffer + r->start;
-    const uint32_t cut = r->route.cut;
+    const char *path = base + r->head.path.at + r->route.cut;
     Found found;
 
     if (!r->head.is_head && !is_method(r, "GET")) {
-        if (application) {
-            application->serve(application->argument, t, c, r);
-        } else if (is_method(r, "OPTIONS")) {
+        if (is_last && is_method(r, "OPTIONS")) {
             file_answer_refuse(t, c, r, "204 No Content", METHODS, NULL);
-        } else {
+        } else if (is_last) {
             file_answer_refuse(t, c, r, "405 Method Not Allowed", METHODS,
                                "files have no such method");
         }
-        return;
+        return is_last;
     }
     folders_look(folder, t->now);
-    switch (found_for(&found, folder, &r->head, base,
-                      base + r->head.path.at + cut, r->head.path.len - cut,
-                      time(NULL))) {
+    switch (found_for(&found, folder, &r->head, base, path,
+                      r->head.path.len - r->route.cut, time(NULL))) {
     case FOUND_FILE:
         send_found(folder, t, c, r, &found);
-        return;
+        return true;
     case FOUND_FOLDER:
         redirect(t, c, r);
-        return;
+        return true;
     case FOUND_FAILED:
         fail(t, c, r, errno);
-        return;
+        return true;
     case FOUND_NOTHING:
         break;
     }
-    if (application) {
-        application->serve(application->argument, t, c, r);
-    } else {
+    if (is_last) {
         file_answer_refuse(t, c, r, "404 Not Found", "", "no such file");
     }
+    return is_last;
+}
+
+void
+files_serve(void *argument, Thread *t, Conn *c, Request *r)
+{
+    _Atomic uint32_t *state = &t->row->current.state;
+    const Handler *application = t->worker->o.handler;
+    atomic_store_explicit(state, THREAD_FILE, memory_order_relaxed);
+    if (answer(argument, t, c, r)) {
+        const unsigned class = c->status / 100u;
+        if (class >= 1 && class <= STATUS_CLASS_COUNT) {
+            word_add(&t->row->files[class - 1], 1);
+        }
+        return;
+    }
+    atomic_store_explicit(state, THREAD_APPLICATION, memory_order_relaxed);
+    application->serve(application->argument, t, c, r);
 }

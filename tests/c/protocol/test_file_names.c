@@ -98,7 +98,9 @@ test_marks(void)
     CHECK(is_hashed("assets/index-4f5e6a7b.js.map"));
     CHECK(!is_hashed("app.css") && !is_hashed("app.3f2a91b.css"));
     CHECK(!is_hashed("app.facedeed.css")); /* a word, as far as we can see */
-    CHECK(!is_hashed("app.3f2a91bc"));     /* a suffix is no hash */
+    CHECK(!is_hashed("report-20261126.pdf"));
+    CHECK(is_hashed("img/LICENSE.2c54f4e1ca1c"));
+    CHECK(!is_hashed("app.3f2a91bcx") && !is_hashed("app.3f2a91bcx.css"));
     CHECK(!is_hashed("x.3f2a91bc.d/app.css"));
     CHECK(!is_hashed("") && !is_hashed("3f2a91bc.css"));
 }
