@@ -171,6 +171,34 @@ def test_a_connection_that_its_client_does_not_close_is_closed(server: Start) ->
         probe.wait_until(lambda: len(probe.descriptors(worker)) == before)
 
 
+@pytest.mark.parametrize("way", ["a worker", "the supervisor"])
+def test_a_client_that_sends_on_for_a_second_can_read_its_answer(
+    server: Start, gate: Gate, way: str
+) -> None:
+    """The end of our side is no end of the connection yet."""
+    probe = server(PROBE, processes=1, threads=1, queue_timeout="0.2s", keep_alive_requests=1)
+    with Client(probe.address) as client, Client(probe.address) as busy:
+        if way == "the supervisor":
+            busy.send(head("GET", HELD))
+            probe.wait_until(gate.arrivals)
+        client.send(head("GET", "/stream?count=30&size=10000"))
+        ended = time.monotonic()
+        if way == "the supervisor":
+            probe.wait_for_metric(1, "poolsrv_requests_refused_total", status="503")
+        else:
+            probe.wait_for_metric(1, "poolsrv_requests_total", status_class="2xx")
+        while time.monotonic() < ended + 1.2:
+            client.send(b"and more")
+            pass_time(probe, 0.05)
+        received = to_the_end(client)
+        if way == "the supervisor":
+            assert received.startswith(b"HTTP/1.1 503 ")
+            gate.release(1)
+            assert busy.receive().status == 200
+        else:
+            assert received.count(b"x") >= 300_000
+
+
 def test_what_a_client_sends_behind_its_last_answer_is_bounded(server: Start) -> None:
     probe = server(PROBE, processes=1, threads=1)
     with Client(probe.address) as client:
@@ -452,6 +480,27 @@ def test_what_is_accepted_has_a_descriptor_under_any_limit(server: Start, limit:
         ended = sum(has_ended(client) for client in clients)
         assert probe.metric("poolsrv_connections_closed_total", reason="evicted") == ended
         assert (ended > 0) == (limit < 256 + 64)
+
+
+def test_workers_full_of_slow_heads_lose_nobody(server: Start) -> None:
+    """Each has its time and its answer; whoever comes after them waits as long."""
+    probe = server(
+        PROBE,
+        processes=2,
+        threads=2,
+        header_timeout="1s",
+        through=("prlimit", "--nofile=100:100", "--"),
+    )
+    with ExitStack() as stack:
+        slow = [stack.enter_context(Client(probe.address, 30)) for _ in range(100)]
+        for client in slow:
+            client.send(b"GET / HT")
+        last = stack.enter_context(Client(probe.address, 30))
+        last.send(head("GET", "/x"))
+        assert last.receive().status == 200
+        assert [client.receive().status for client in slow] == [408] * 100
+    assert probe.metric("poolsrv_requests_refused_total", status="408") == 100
+    assert "lost" not in probe.log()
 
 
 def test_a_limit_of_open_files_that_is_too_low_is_said(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -189,6 +190,28 @@ def test_a_flood_of_refusals_is_no_flood_of_warnings(server: Start) -> None:
     probe.wait_until(lambda: sum(map(int, warnings())) == len(clients))
     assert len(warnings()) < len(clients) / 10
     assert probe.log().count("WARNING") == len(warnings())
+
+
+def test_a_flood_of_notes_is_no_flood_of_lines(server: Start) -> None:
+    """Each body that cannot be kept is a line, but for what is beyond ten a second."""
+    probe = server(PROBE, body_buffer="1KiB", env={"TMPDIR": "/does/not/exist"}, threads=4)
+    began = time.monotonic()
+    count = 200
+    body = b"x" * 100_000
+    for _ in range(count):
+        with Client(probe.address) as client:
+            client.send(head("POST", "/echo", "Content-Length: 100000") + body)
+            assert client.receive().status == 500
+
+    def said() -> tuple[int, int]:
+        log = probe.log()
+        lost = re.findall(r"WARNING .* (\d+) more messages like these were dropped", log)
+        return log.count("cannot keep a request body"), sum(map(int, lost))
+
+    probe.wait_until(lambda: sum(said()) >= count)
+    lines, dropped = said()
+    assert lines <= 10 * (time.monotonic() - began + 2)
+    assert lines + dropped >= count  # that requests were refused is a line of its own
 
 
 # Bodies that are streamed

@@ -74,6 +74,26 @@ def test_a_server_stops_whatever_the_application_does_with_signals(
     assert running.stop() == 0
 
 
+@pytest.mark.parametrize("preload", [True, False])
+def test_an_exception_in_a_handler_ends_the_worker_with_its_reason(
+    server: Start, preload: bool
+) -> None:
+    """Without its main thread it would know no time limit and no stop."""
+    running = server(
+        APP,
+        processes=1,
+        preload=preload,
+        env={"HABIT": "raise_in_a_handler"},
+        allow_errors="main thread|exited with status 1",
+    )
+    (worker,) = running.workers()
+    running.kill(worker, signal.SIGUSR2)
+    running.wait_for_log("CRITICAL worker 0")
+    running.wait_until(lambda: running.workers() not in ([], [worker]), deadline=20)
+    assert "ValueError: in a handler of the application" in running.log()
+    assert get(running.address)[0] == 200
+
+
 # Threads
 
 

@@ -35,6 +35,13 @@ def handle_signals() -> None:
         signal.signal(number, lambda *_: None)
 
 
+def raise_in_a_handler() -> None:
+    def handle(*_: object) -> None:
+        raise ValueError("in a handler of the application")
+
+    signal.signal(signal.SIGUSR2, handle)
+
+
 def handle_by_asyncio() -> None:
     loop = asyncio.new_event_loop()
     loop.add_signal_handler(signal.SIGTERM, loop.stop)
