@@ -164,6 +164,17 @@ def test_the_oldest_request_comes_first(board: Board) -> None:
     assert second.path == "/b"
 
 
+def test_a_connection_that_is_taken_over_is_meant_to_last(board: Board) -> None:
+    board.spawn(0)
+    taken = dataclasses.replace(request(board, 10, "/chat"), state=ThreadState.UPGRADED)
+    reading = inside(board.read(100), taken, request(board, 98, thread=1))
+    assert reading.oldest_request == 2
+    shown = page(status(reading)).decode()
+    assert ">upgraded<" in shown
+    assert "(long)" not in shown
+    assert "(long)" in page(status(inside(reading, request(board, 10)))).decode()
+
+
 def test_the_page_shows_the_oldest_and_counts_the_others(board: Board) -> None:
     board.spawn(0)
     requests = (request(board, thread, f"/{thread}", thread) for thread in range(SHOWN + 7))

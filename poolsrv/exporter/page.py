@@ -198,7 +198,9 @@ def _replaced(worker: Worker) -> str:
 
 def _age(request: RunningRequest) -> str:
     age = duration(request.age_seconds)
-    return f"{age} (long)" if request.age_seconds >= LONG else age
+    # A connection that is taken over is meant to last.
+    is_long = request.age_seconds >= LONG and request.state != "upgraded"
+    return f"{age} (long)" if is_long else age
 
 
 @dataclass(frozen=True, slots=True)
