@@ -184,6 +184,22 @@ def test_no_request_waits_where_nothing_runs() -> None:
     assert pool.now == pytest.approx(sum(request.service for request in requests))
 
 
+def test_slow_requests_that_come_together_leave_the_last_thread_to_quick_ones_for_a_moment() -> (
+    None
+):
+    """So they do not end together either, and quick ones never wait for as long as they take."""
+    warm = [Request(i * 0.002, 0.0005) for i in range(100)]
+    slow = [Request(0.3, 0.008, 0.008) for _ in range(8)]
+    quick = Request(0.3081, 0.0005)
+    pool = Pool(1, 4)
+    pool.run([*warm, *slow, quick], OneQueue(pool, kept=4))
+    starts = sorted(r.started for r in pool.ended if r.usual)
+    # Three quarters of a quarter of 8 ms behind the others.
+    assert starts == pytest.approx([0.3] * 4 + [0.308] * 3 + [0.3095])
+    (started,) = (r.started for r in pool.ended if r.arrival == quick.arrival)
+    assert started == quick.arrival
+
+
 def test_a_fast_application_is_sent_more_and_gives_it_back_where_there_is_room() -> None:
     """Two workers of one thread learn that requests take 10 us; then one is in a request of a
     second, and so is the other, for 10 ms."""

@@ -259,6 +259,9 @@ class _Waiting:
     request: Request = field(compare=False)
 
 
+_SLOW_LANE = 2
+
+
 class _Here:
     """What the policy knows of one worker."""
 
@@ -269,6 +272,8 @@ class _Here:
         self.lanes: tuple[list[_Waiting], ...] = ([], [], [])
         self.began: dict[int, float] = {}  # requests that run, by their identity
         self.begun = 0  # in this tick
+        self.slow_at = -math.inf  # when the last one of the slow lane was begun
+        self.pausing = False
         self.ticking = False
         self.ticked = 0.0
 
@@ -365,7 +370,9 @@ class OneQueue:
 
     def _arrived_in(self, worker: Worker, waiting: _Waiting) -> None:
         here = self.here[worker.index]
-        lane = self._judge(waiting, worker.free == 0 or here.waiting > 0)
+        # The last thread may be kept for fast ones.
+        few = worker.free == 0 or (worker.free == 1 and self._pool.threads > 1)
+        lane = self._judge(waiting, few or here.waiting > 0)
         here.lanes[1 + lane].append(waiting)
         self._take(worker)
 
@@ -373,6 +380,11 @@ class OneQueue:
         here = self.here[worker.index]
         while worker.free and here.waiting:
             lane = min((lane for lane in here.lanes if lane), key=lambda lane: lane[0].rank)
+            if lane is here.lanes[_SLOW_LANE]:
+                if pause := self._pause(worker, lane[0]):
+                    self._take_later(worker, pause)
+                    return
+                here.slow_at = self._pool.now
             request = lane.pop(0).request
             here.begun += 1
             here.began[id(request)] = self._pool.now
@@ -380,6 +392,25 @@ class OneQueue:
             if not here.ticking:
                 here.ticking = True
                 self._tick_later(worker)
+
+    def _pause(self, worker: Worker, waiting: _Waiting) -> float:
+        if worker.free > 1:
+            return 0.0
+        since = min(self._pool.now - self.here[worker.index].slow_at, 1.0)
+        usual = (waiting.rank - waiting.since) // self._patience.times
+        pause = self._rules.choice_pause(usual, self._pool.threads, _nanoseconds(since))
+        return int(pause) / 1e9
+
+    def _take_later(self, worker: Worker, seconds: float) -> None:
+        here = self.here[worker.index]
+
+        def take() -> None:
+            here.pausing = False
+            self._take(worker)
+
+        if not here.pausing:
+            here.pausing = True
+            self._pool.at(self._pool.now + seconds, _TICK, take)
 
     def _tick_later(self, worker: Worker) -> None:
         self._pool.at(self._pool.now + self._tick_seconds, _TICK, lambda: self._tick(worker))

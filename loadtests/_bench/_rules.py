@@ -52,6 +52,7 @@ def library() -> ctypes.CDLL:
         ("choice_delay", u64, [u64, u64, Patience]),
         ("choice_room", i32, [ctypes.POINTER(View)]),
         ("choice_worker", u32, [ctypes.POINTER(View), u32, u32, u64]),
+        ("choice_pause", u64, [u64, u32, u64]),
         ("choice_surplus", u32, [u32, u32, u32]),
         ("rules_mean", u64, [u64, u64]),
         ("rules_tick", u64, []),

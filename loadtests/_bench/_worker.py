@@ -19,6 +19,8 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         # Without the watchdog: the second thread is the one that serves.
         settings=Settings(processes=1, threads=1, watchdog_timeout=0),
         application=_apps.hello,
+        loaded=None,
+        title="bench",
         board=board,
         channels=[(socket.socket(fileno=ours), socket.socket(fileno=theirs))],
         bell=bell,

@@ -51,6 +51,16 @@ choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first,
     return best;
 }
 
+uint64_t
+choice_pause(uint64_t usual, uint32_t threads, uint64_t since)
+{
+    /* Not the whole of an equal share: then none would have time to spare, and
+     * each that ends a little late would make all later. */
+    const uint64_t share = usual / threads / 4 * 3;
+    const uint64_t apart = share < LADDER_TICK ? share : LADDER_TICK;
+    return threads > 1 && apart > since ? apart - since : 0;
+}
+
 uint32_t
 choice_surplus(uint32_t waiting, uint32_t begun, uint32_t room)
 {

@@ -79,6 +79,14 @@ int32_t choice_room(const ChoiceWorker *worker);
 uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
                        uint32_t first, uint64_t rank);
 
+/* For how long the last free thread of so many leaves a slow request waiting
+ * that usually takes `usual`, if the slow one before it was begun `since` ago.
+ * Threads that begin slow requests together end them together, and stay
+ * together for good: then fast ones wait for as long as a slow one takes.
+ * Apart, they wait for a part of that. A tick at most: within one, no order
+ * counts. */
+uint64_t choice_pause(uint64_t usual, uint32_t threads, uint64_t since);
+
 /* How many that wait in a worker should go where there is room for so many: the
  * oldest of those that it will not begin within a tick, if it begins as many as
  * in the last one. */

@@ -64,7 +64,8 @@ drain_quit(Worker *w)
     Conn *c;
     pthread_mutex_lock(&w->lock);
     /* Who waits for a thread would still get one. */
-    while (w->drain_step == DRAIN_NOTHING && (c = ready_take(w)) != NULL) {
+    while (w->drain_step == DRAIN_NOTHING &&
+           (c = ready_take(w, w->main.now)) != NULL) {
         pthread_mutex_unlock(&w->lock);
         conn_close(w, &w->main, c);
         pthread_mutex_lock(&w->lock);

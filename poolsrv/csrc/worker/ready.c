@@ -61,24 +61,50 @@ remove_behind(Worker *w, Chain *chain, Conn *before)
     return c;
 }
 
-Conn *
-ready_take(Worker *w)
+/* The lane whose first is to be served next; READY_LANES: all are empty. */
+static ReadyLane
+next_lane(const Ready *r)
 {
-    Ready *r = &w->ready;
-    Chain *best = NULL;
-    Conn *c;
+    size_t best = READY_LANES;
     for (size_t i = 0; i < READY_LANES; i++) {
-        Chain *lane = &r->lanes[i];
-        if (lane->first && (!best || lane->first->rank < best->first->rank)) {
-            best = lane;
+        const Conn *first = r->lanes[i].first;
+        if (first &&
+            (best == READY_LANES || first->rank < r->lanes[best].first->rank)) {
+            best = i;
         }
     }
-    if (best == NULL) {
+    return (ReadyLane)best;
+}
+
+Conn *
+ready_take(Worker *w, uint64_t now)
+{
+    Ready *r = &w->ready;
+    const ReadyLane lane = next_lane(r);
+    if (lane == READY_LANES) {
         return NULL;
     }
-    c = remove_behind(w, best, NULL);
+    Conn *c = remove_behind(w, &r->lanes[lane], NULL);
     r->begun += conn_may_move(c);
+    if (lane == READY_SLOW) {
+        r->slow_at = now;
+    }
     return c;
+}
+
+uint64_t
+ready_pause(const Worker *w, uint64_t now)
+{
+    const Ready *r = &w->ready;
+    const uint32_t times = atomic_load_explicit(&w->o.board->path_times->factor,
+                                                memory_order_relaxed);
+    if (next_lane(r) != READY_SLOW || times == 0) {
+        return 0;
+    }
+    const Conn *c = r->lanes[READY_SLOW].first;
+    const uint64_t usual = (c->rank - c->ready) / times;
+    return choice_pause(usual, w->o.thread_count,
+                        now > r->slow_at ? now - r->slow_at : 0);
 }
 
 /* Is `c` the better one to take out? */

@@ -145,13 +145,16 @@ receive(Worker *w, Thread *t, Chain *chain)
     }
 }
 
-/* Requests that would find a thread at once. */
+/* Requests that would find a thread at once, whatever they are: the last one
+ * may be kept for fast ones (pause_before_next). */
 static int32_t
 room_here(const Worker *w)
 {
+    const bool keeps = w->o.thread_count > 1 && schedule_wakes(&w->schedule);
     return word_get(w->o.board->workers[w->o.slot].waiting)
                ? 0
-               : atomic_load(&w->line->width) - atomic_load(&w->line->load);
+               : atomic_load(&w->line->width) - atomic_load(&w->line->load) -
+                     keeps;
 }
 
 /* Wait for events; the connections that became ready, owned. */
@@ -195,6 +198,24 @@ tell(Worker *w)
     }
 }
 
+/* Would it be the last thread that is free, in the mode MANY? One that
+ * computes keeps none free for others: they need the same GIL. */
+static bool
+is_last_free(const Worker *w)
+{
+    return w->active + 1 >= (int32_t)w->o.thread_count && !w->quitting &&
+           schedule_wakes(&w->schedule);
+}
+
+/* For how many milliseconds it should look for other requests before it takes
+ * the next one. */
+static int
+pause_before_next(const Worker *w, const Thread *t)
+{
+    const uint64_t pause = is_last_free(w) ? ready_pause(w, t->now) : 0;
+    return (int)((pause + LADDER_MILLISECOND / 2) / LADDER_MILLISECOND);
+}
+
 /* The next connection to serve; NULL: the worker is done. */
 static Conn *
 take(Worker *w, Thread *t)
@@ -218,8 +239,9 @@ take(Worker *w, Thread *t)
         /* The queue may never become empty, and new connections must get into
          * it. */
         const bool looks = t->now > w->polled + LADDER_SLICE && w->leader < 0;
-        if (w->ready.count && !looks) {
-            c = ready_take(w);
+        const int pause = w->ready.count ? pause_before_next(w, t) : -1;
+        if (pause == 0 && !looks) {
+            c = ready_take(w, t->now);
             t->active = true;
             w->active++;
             if (w->parked && (w->ready.count || w->leader < 0) &&
@@ -232,12 +254,11 @@ take(Worker *w, Thread *t)
             break;
         }
         if (w->leader < 0) {
-            const int timeout = w->ready.count ? 0 : -1;
             Chain chain;
             w->leader = (int32_t)t->index;
             tell(w);
             pthread_mutex_unlock(&w->lock);
-            chain = threads_poll(w, t, timeout);
+            chain = threads_poll(w, t, pause);
             pthread_mutex_lock(&w->lock);
             w->leader = LEADER_NONE;
             w->polled = t->now;

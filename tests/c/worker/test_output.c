@@ -329,7 +329,7 @@ is_open(const Stage *stage)
 static Conn *
 ready(Stage *stage)
 {
-    Conn *c = ready_take(stage->worker);
+    Conn *c = ready_take(stage->worker, 0);
     return c ? c : threads_poll(stage->worker, stage->thread, 0).first;
 }
 

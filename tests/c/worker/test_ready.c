@@ -25,6 +25,7 @@ typedef struct {
     Conn conns[MOST];
     int clients[MOST];
     uint32_t count;
+    uint64_t now;
 } Setup;
 
 static Setup *
@@ -78,7 +79,7 @@ comes(Setup *s, const char *text, uint64_t ready, bool sent)
 static Conn *
 taken(Setup *s)
 {
-    Conn *c = ready_take(s->worker);
+    Conn *c = ready_take(s->worker, s->now);
     ready_tell(s->worker);
     return c;
 }
@@ -106,6 +107,34 @@ test_fast_requests_overtake_slow_ones_for_a_while(void)
     CHECK(taken(s) == slow);
     CHECK(taken(s) == late);
     CHECK(taken(s) == NULL && s->worker->ready.count == 0);
+    setup_close(s);
+}
+
+static void
+test_slow_requests_are_begun_apart_if_that_keeps_a_thread_for_fast_ones(void)
+{
+    Setup *s = setup_open();
+    const uint64_t apart = SLOW_TAKES / 8 / 4 * 3;
+    s->worker->o.thread_count = 8;
+    s->now = 100 * CLOCK_SECOND;
+    comes(s, SLOW, s->now, false);
+    Conn *second = comes(s, SLOW, s->now, false);
+    CHECK(ready_pause(s->worker, s->now) == 0); /* none before it */
+    taken(s);
+    CHECK(ready_pause(s->worker, s->now) == apart);
+    CHECK(ready_pause(s->worker, s->now + apart - 1) == 1);
+    CHECK(ready_pause(s->worker, s->now + apart) == 0);
+    s->worker->o.thread_count = 2; /* a tick, however long they take */
+    CHECK(ready_pause(s->worker, s->now) == LADDER_TICK);
+    s->worker->o.thread_count = 1; /* it would be kept from all */
+    CHECK(ready_pause(s->worker, s->now) == 0);
+    s->worker->o.thread_count = 2;
+    Conn *fast = comes(s, FAST, s->now, false);
+    CHECK(ready_pause(s->worker, s->now) == 0); /* a fast one is first */
+    CHECK(taken(s) == fast);
+    CHECK(ready_pause(s->worker, s->now) == LADDER_TICK);
+    CHECK(taken(s) == second);
+    CHECK(ready_pause(s->worker, s->now) == 0); /* nobody waits */
     setup_close(s);
 }
 
@@ -180,6 +209,7 @@ int
 main(void)
 {
     RUN(test_fast_requests_overtake_slow_ones_for_a_while);
+    RUN(test_slow_requests_are_begun_apart_if_that_keeps_a_thread_for_fast_ones);
     RUN(test_what_was_sent_goes_by_its_age);
     RUN(test_what_was_read_in_part_waits_behind_those_that_are_here);
     RUN(test_others_see_how_many_wait_and_since_when);
