@@ -11,6 +11,8 @@ OPTIONS: Final[frozenset[str]]
 UPPERS: Final[tuple[int, ...]]
 # Those of UPPERS that are upper bounds of the exported buckets.
 BOUNDS: Final[tuple[int, ...]]
+# Those with which the server itself answers.
+STATUSES: Final[tuple[int, ...]]
 THREAD_IDLE: Final[int]
 THREAD_APPLICATION: Final[int]
 THREAD_READING: Final[int]
@@ -38,6 +40,8 @@ DRAIN_NOTHING: Final[int]
 
 # Family, bits and bytes.
 _Network: TypeAlias = tuple[int, int, bytes]
+# Status, type and body.
+_Page: TypeAlias = tuple[int, bytes, bytes]
 # (host, path, kind, application, folder, group, status, allowed); -1: none.
 _Mount: TypeAlias = tuple[bytes, bytes, str, int, int, int, int, tuple[_Network, ...]]
 # (EVENT_READABLE, token), (EVENT_NEWS, slot, news, text), (EVENT_DRAINED,) or
@@ -100,6 +104,7 @@ class Dispatcher:
     def stop(self) -> None: ...
     def last_call(self) -> None: ...
     def close(self) -> None: ...
+    def set_pages(self, pages: tuple[_Page, ...], /) -> None: ...
     def wait(self, deadline: float | None, /) -> list[_Event]: ...
 
 @final
@@ -127,6 +132,8 @@ class Worker:
         folders: tuple[_Folder, ...],
         sendfile: tuple[_Folder, ...],
         guest: bool,
+        pages: tuple[_Page, ...],
+        maintenance: tuple[()] | tuple[bytes, bytes, tuple[_Network, ...]],
     ) -> Worker: ...
     def serve(self, index: int, errors: object, /) -> None: ...
     def watch(self) -> tuple[bool, list[tuple[int, str]], list[tuple[int, int, bool]]]: ...

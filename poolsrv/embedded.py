@@ -19,18 +19,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from poolsrv import _core, access_log, claims, exporter
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError
 from poolsrv.lifecycle import ServerState, State
-from poolsrv.listeners import (
-    open_admin,
-    open_bound,
-    site_of,
-    url_of,
-)
+from poolsrv.listeners import open_admin, open_bound, site_of, url_of
+from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.settings.core import core_options
 from poolsrv.settings.mounts import Mount
@@ -118,6 +115,8 @@ class Embedded:
             fds = [listener.socket.fileno() for listener in self.listeners]
             self._dispatcher = _core.Dispatcher(self._board, fds, core_options(settings))
             self._dispatcher.log(self._access_log)
+            pages = read_pages(settings, str(Path.cwd()))
+            self._dispatcher.set_pages(pages)
             stack.callback(self._dispatcher.close)
             self._bell = os.dup(self._dispatcher.bell)  # a thread that is late rings it
             stack.callback(os.close, self._bell)
@@ -138,6 +137,7 @@ class Embedded:
                 signals=self._nudge,
                 access_log=self._access_log,
                 guest=True,
+                pages=pages,
             )
             stack.callback(self._worker.close)
             servers = [

@@ -22,7 +22,7 @@ from poolsrv import _core, access_log, changes, exporter, log, one_process, priv
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
-from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
+from poolsrv.errors import ApplicationError, MachineError, PoolsrvError
 from poolsrv.listeners import (
     announce,
     open_admin,
@@ -34,10 +34,10 @@ from poolsrv.listeners import (
     use_passed,
 )
 from poolsrv.messages import END_EXPORTER
+from poolsrv.pages import maintenance_of, read_pages
 from poolsrv.pid_file import pid_file
 from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
-from poolsrv.settings.mounts import applications
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.sockets import channel_pair
@@ -48,6 +48,7 @@ from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.stacks import Stacks
+from poolsrv.supervisor.touch import touched_files
 from poolsrv.worker.loader import enter, release, require, started_in
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
@@ -129,7 +130,10 @@ def _run(
     passed = take_passed(os.environ)
     settings = use_passed(settings, passed)
     folder = started_in()
-    touched = _touched(settings, folder)
+    touched = touched_files(settings, folder)
+    maintenance = maintenance_of(settings, folder)
+    with privileges.acting_as(whom):
+        pages = read_pages(settings, folder)
     with ExitStack() as stack:
         stack.callback(notify.close)
         stack.enter_context(pid_file(settings.pid_file))
@@ -152,6 +156,7 @@ def _run(
             core_options(settings),
         )
         stack.callback(dispatcher.close)
+        dispatcher.set_pages(pages)
         log_owner = whom.uid if whom is not None and os.geteuid() == 0 else None
         job = Job(
             settings=settings,
@@ -170,6 +175,7 @@ def _run(
             sites=[site_of(listener) for listener in listeners],
             once=_owned(stack, make()),
             folder=str(Path.cwd()),
+            pages=pages,
             release=release(settings),
             title=_title(settings, application),
         )
@@ -233,8 +239,15 @@ def _run(
                 with privileges.acting_as(whom):
                     enter(folder)
                 given = _reloaded(settings, use_passed(read_again(), passed))
+                with privileges.acting_as(whom):
+                    fresh = read_pages(given, folder)
+                dispatcher.set_pages(fresh)
                 jobs[generation] = dataclasses.replace(
-                    job, settings=given, folder=str(Path.cwd()), release=release(given)
+                    job,
+                    settings=given,
+                    folder=str(Path.cwd()),
+                    pages=fresh,
+                    release=release(given),
                 )
                 pool.set_times(given.startup_timeout, given.graceful_timeout)
                 supervisor.set_limits(Limits.of(given))
@@ -295,6 +308,7 @@ def _run(
             control=(control, served) if control is not None and served is not None else None,
             limits=Limits.of(settings),
             reload_on_touch=touched,
+            maintenance=None if maintenance is None else Path(os.fsdecode(maintenance[0])),
             notify=notify,
             others=others,
         )
@@ -342,25 +356,6 @@ def _owned(stack: ExitStack, fd: int) -> int:
     if fd > 2:
         stack.callback(os.close, fd)
     return fd
-
-
-def _touched(settings: Settings, folder: str) -> list[Path]:
-    """The files whose change is a reload. Raises ConfigError."""
-    found = []
-    for name in settings.reload_on_touch:
-        if name != "auto":
-            found.append(Path(folder, name))
-            continue
-        base = Path(folder, settings.chdir or "")
-        specs = applications(settings.all_mounts())
-        scripts = [base / spec.partition(":")[0] for spec in specs if spec]
-        if not any(script.is_file() for script in scripts):
-            raise ConfigError(
-                "reload-on-touch auto: no application is a file",
-                "name the file to touch: --reload-on-touch FILE",
-            )
-        found += [script for script in scripts if script.is_file()]
-    return found
 
 
 def _title(settings: Settings, called: Callable[..., Any] | None) -> str:

@@ -418,6 +418,20 @@ WATCHES_NO_MORE = Message(
     "Often `fs.inotify.max_user_watches` is too low for the folder: raise it, or start in a "
     "smaller folder.",
 )
+MAINTENANCE = Message(
+    414,
+    "maintenance: %s is there, and applications get no requests",
+    "Somebody has made the file of `--maintenance-file`.",
+    "Clients are answered 503, but for those of `--maintenance-bypass`. What runs goes on.",
+    "Remove the file when it is over.",
+)
+MAINTENANCE_OVER = Message(
+    415,
+    "maintenance is over: %s is gone",
+    "The file of `--maintenance-file` was removed.",
+    "Applications get requests again.",
+    _NOTHING,
+)
 
 # 5xx: what surrounds the server.
 

@@ -347,6 +347,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "folders": (),
         "sendfile": (),
         "guest": False,
+        "pages": (),
+        "maintenance": (),
     } | others
 
 
@@ -376,6 +378,9 @@ def quiet() -> Iterator[tuple[int, int]]:
         ({"mounts": ((b"", b"", "unheard of", 0, -1, 0, 0, ()),)}, ValueError),
         ({"mounts": ((b"", b"", "application", 0, -1, 0, 0, ((2, 33, bytes(4)),)),)}, ValueError),
         ({"mounts": (("", "", "application", 0, -1, 0, 0, ()),)}, TypeError),
+        ({"pages": ((503, "html", b""),)}, TypeError),
+        ({"pages": ((503, b"html", bytes(16385)),)}, ValueError),
+        ({"maintenance": (b"file",)}, TypeError),
         ({"unheard_of": 1}, TypeError),
     ],
     ids=str,

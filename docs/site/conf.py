@@ -25,6 +25,7 @@ MENU = {
         "docs/applications",
         "docs/scripts",
         "docs/files",
+        "docs/maintenance",
         "docs/websockets",
         "docs/DEADLINES",
         "docs/HOOKS",

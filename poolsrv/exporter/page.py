@@ -69,6 +69,8 @@ def _heading(status: Status) -> Iterable[str]:
     yield f"<h1>{escape(status.server.application)}</h1>"
     yield f"<small>{escape(', '.join(status.server.addresses))}</small>"
     yield _verdict("Ready", "Not ready", status.ready)
+    if status.server.maintenance:
+        yield '<p class="bad">Maintenance: applications get no requests.</p>'
 
 
 def _verdict(yes: str, no: str, verdict: Verdict) -> str:

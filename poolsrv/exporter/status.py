@@ -30,6 +30,7 @@ class Server:
     state: str
     generation: int
     uptime_seconds: float
+    maintenance: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +173,7 @@ def status(reading: Reading) -> Status:
             state=reading.state.name.lower(),
             generation=supervisor["generation"],
             uptime_seconds=reading.age(supervisor["started_at"]),
+            maintenance=bool(supervisor["maintenance"]),
         ),
         ready=ready(reading),
         deployable=deployable(reading),

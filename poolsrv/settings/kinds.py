@@ -56,7 +56,8 @@ class Kind:
     BadValue if there is more to say; `show` is its inverse. `text` writes what a
     call or a file gives, an item at a time. With a `separator` the value is a
     tuple of distinct items: a text may hold several, and a flag may be repeated.
-    `table` reads an item that is a table of the file, or a dict of a call.
+    `table` reads an item that is a table of the file, or a dict of a call; `entries` gives the
+    items of one that is the whole value.
     """
 
     parse: Callable[[str], object]
@@ -68,6 +69,7 @@ class Kind:
     examples: str = ""
     is_flag: bool = False
     table: Callable[[Mapping[str, Any]], object] | None = None
+    entries: Callable[[Mapping[str, Any]], list[object]] | None = None
 
 
 def text(allowed: str, metavar: str, *, separator: str | None = None) -> Kind:

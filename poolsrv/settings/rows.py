@@ -39,6 +39,7 @@ from poolsrv.settings.kinds import (
     user_of_machine,
 )
 from poolsrv.settings.mounts import Mount, mounts, table, twice
+from poolsrv.settings.pages import ErrorPage, pages
 
 # Read if the working directory has it and --config names no other.
 DEFAULT_FILE = "poolsrv.toml"
@@ -649,6 +650,37 @@ class Settings:
         ),
     ] = ()
 
+    error_pages: Annotated[
+        tuple[ErrorPage, ...],
+        Row(
+            pages(),
+            MESSAGES,
+            "Answer with the content of this file where the server itself answers with this "
+            "status: 500 if the application has failed, 503 if no thread came free, 404 where "
+            "nothing is mounted. What the application answers is left as it is. At most 16 KiB "
+            "each, read at the start and at each reload; in the file a section [error-pages]. "
+            "Repeatable.",
+        ),
+    ] = ()
+    maintenance_file: Annotated[
+        str | None,
+        Row(
+            path("the path of a file", "FILE"),
+            MESSAGES,
+            "While this file is there, applications get no requests: the server answers 503 with "
+            "its content, at most 16 KiB of it, or with the page for 503 if it is empty.",
+            reloadable=False,
+        ),
+    ] = None
+    maintenance_bypass: Annotated[
+        tuple[Peers, ...],
+        Row(
+            peers(),
+            MESSAGES,
+            "Clients in this network reach the applications during maintenance. Repeatable.",
+        ),
+    ] = ()
+
     trust_proxy: Annotated[
         tuple[Peers, ...],
         Row(
@@ -761,6 +793,17 @@ class Settings:
         return ", ".join(str(mount) for mount in self.all_mounts())
 
     def __post_init__(self) -> None:
+        if self.maintenance_bypass and self.maintenance_file is None:
+            raise ConfigError(
+                "maintenance-bypass: there is no maintenance without its file",
+                "give --maintenance-file FILE, too",
+            )
+        statuses = [found.status for found in self.error_pages]
+        for status in statuses:
+            if statuses.count(status) > 1:
+                raise ConfigError(
+                    f"error-pages: there are two pages for {status}", "leave one of them out"
+                )
         if again := twice(self.all_mounts()):
             raise ConfigError(
                 f"mount: there are two applications at {again.host}{again.path}",

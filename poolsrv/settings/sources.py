@@ -221,6 +221,8 @@ def value_of(name: str, mentions: list[Entry]) -> object:
     values: list[object] = []
     for mention in mentions:
         items = mention.value if isinstance(mention.value, list | tuple) else [mention.value]
+        if isinstance(mention.value, dict) and kind.entries is not None:
+            items = kind.entries(mention.value)
         if not items and getattr(DEFAULTS, name) != ():
             raise _refusal(name, mention.origin, mention.value)
         for item in items:

@@ -88,6 +88,7 @@ class Supervisor:
         notify: Notify | None = None,
         others: frozenset[int] = frozenset(),
         reload_on_touch: Sequence[Path] = (),
+        maintenance: Path | None = None,
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -112,6 +113,11 @@ class Supervisor:
         )
         for path in reload_on_touch:
             self._touch.add(path, SETTLES, partial(self._touched, path))
+        self._maintenance = maintenance
+        self._in_maintenance = False
+        if maintenance is not None:
+            self._touch.add(maintenance, 0.0, self._look_after_maintenance)
+            self._look_after_maintenance()
         self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
         self._workers: dict[int, Worker] = {}  # by slot
@@ -263,6 +269,14 @@ class Supervisor:
     def _touched(self, path: Path) -> None:
         if path.exists():  # one that is gone will come again
             self._reload(f"{path} has changed")
+
+    def _look_after_maintenance(self) -> None:
+        assert self._maintenance is not None
+        there = self._maintenance.exists()
+        self._row.maintenance = int(there)
+        if there != self._in_maintenance:
+            self._in_maintenance = there
+            _log.warning(say.MAINTENANCE if there else say.MAINTENANCE_OVER, self._maintenance)
 
     def _reopen(self) -> None:
         self._reopen_logs()

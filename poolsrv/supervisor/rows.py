@@ -60,6 +60,7 @@ class SupervisorRow(_Row):
     state = _Gauge()
     generation = _Gauge()
     wanted = _Gauge()
+    maintenance = _Gauge()
     started_at = _Gauge()
 
     def __init__(self, board: _core.Scoreboard) -> None:

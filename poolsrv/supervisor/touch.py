@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from poolsrv import _core
+from poolsrv.errors import ConfigError
+from poolsrv.settings.mounts import applications
+from poolsrv.settings.rows import Settings
 
 # Who writes a file writes it in several steps, and a deploy several files.
 SETTLES = 0.2
@@ -26,6 +29,25 @@ _LOST = 0x8000 | 0x800 | 0x4000
 
 # What tells one state of a file from another; None: it is not there.
 _Mark = tuple[int, ...] | None
+
+
+def touched_files(settings: Settings, folder: str) -> list[Path]:
+    """The files of --reload-on-touch. Raises ConfigError."""
+    found = []
+    for name in settings.reload_on_touch:
+        if name != "auto":
+            found.append(Path(folder, name))
+            continue
+        base = Path(folder, settings.chdir or "")
+        specs = applications(settings.all_mounts())
+        scripts = [base / spec.partition(":")[0] for spec in specs if spec]
+        if not any(script.is_file() for script in scripts):
+            raise ConfigError(
+                "reload-on-touch auto: no application is a file",
+                "name the file to touch: --reload-on-touch FILE",
+            )
+        found += [script for script in scripts if script.is_file()]
+    return found
 
 
 @dataclass(slots=True)

@@ -21,6 +21,7 @@ from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import at_service_start, attach
 from poolsrv.errors import ApplicationError, PoolsrvError
+from poolsrv.pages import Page, maintenance_of
 from poolsrv.processes import WRITE_STACKS, set_title
 from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
@@ -41,6 +42,10 @@ _log = logging.getLogger("poolsrv")
 
 
 _LINES_LOST = WORKER.fields["lines_lost"].place  # the first word: of this log
+
+
+# The file, the type of its content, and for whose clients maintenance is not.
+Maintenance = tuple[()] | tuple[bytes, bytes, tuple[tuple[int, int, bytes], ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,7 @@ class Job:
     sites: list[Site]
     once: int  # the file of poolsrv.once
     folder: str  # where the server was started
+    pages: tuple[Page, ...]
     release: str | None  # the folder of --chdir when this generation began
     title: str  # what people call the application
 
@@ -145,6 +151,8 @@ def run(job: Job, slot: int) -> None:
         access_log=job.access_log,
         stacks_signal=WRITE_STACKS,
         stacks=job.stacks[slot],
+        pages=job.pages,
+        maintenance=_maintenance(settings, job.folder),
     )
     threads = [
         threading.Thread(
@@ -223,6 +231,8 @@ def make_worker(
     stacks_signal: int = 0,
     stacks: int = -1,
     guest: bool = False,
+    pages: tuple[Page, ...] = (),
+    maintenance: Maintenance = (),
 ) -> _core.Worker:
     """The core of a worker: the settings as it takes them, and what it calls back."""
     return _core.Worker(
@@ -246,6 +256,8 @@ def make_worker(
         folders=core_folders([mount.files for mount in mounts if mount.files]),
         sendfile=core_folders([Files(root) for root in settings.sendfile_root]),
         guest=guest,
+        pages=pages,
+        maintenance=maintenance,
     )
 
 
@@ -293,6 +305,11 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
 def templates_of(settings: Settings, sites: Iterable[Site]) -> tuple[dict[str, object], ...]:
     """environ for each listener, but for what a request sets."""
     return tuple(_template(settings, site) for site in sites)
+
+
+def _maintenance(settings: Settings, folder: str) -> Maintenance:
+    found = maintenance_of(settings, folder)
+    return (*found, tuple(map(network, settings.maintenance_bypass))) if found else ()
 
 
 def _template(settings: Settings, site: Site) -> dict[str, object]:

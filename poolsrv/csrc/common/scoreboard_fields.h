@@ -159,6 +159,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "lifecycle.ServerState of the server: starting, serving, draining")      \
     F(generation, GAUGE, 1, "", "generation", "",                              \
       "Number of the newest generation that serves")                           \
+    F(maintenance, GAUGE, 1, "", "maintenance", "",                            \
+      "1 while the file of maintenance-file is there, else 0")                 \
     F(wanted, GAUGE, 1, "", "workers_configured", "",                          \
       "Workers that are wanted")                                               \
     F(reloads, COUNTER, RELOAD_OUTCOME_COUNT, "", "reloads",                   \

@@ -325,28 +325,47 @@ http1_answer_is_short(const Http1Answer *a)
 /* ------------------------------------------------------------------------
  * The server's own answers */
 
-bool
+static const Http1Page *
+page_for(const Http1Pages *pages, int status)
+{
+    for (uint32_t i = 0; pages && i < pages->count; i++) {
+        if (pages->items[i].status == status) {
+            return &pages->items[i];
+        }
+    }
+    return NULL;
+}
+
+Http1Own
 http1_answer_own(Buffer *out, const Http1Asker *asker, int status,
                  const char *fields, const char *text)
 {
     Http1Answer a = {.content_length = -1};
     char line[64];
     const size_t before = out->size;
-    const size_t size = strlen(text) + 1;
+    const Http1Page *page = page_for(asker->pages, status);
+    const char *end = page ? "" : "\n";
+    const char *body = page ? page->body : text;
+    const size_t size = page ? page->size : strlen(text);
+    const size_t whole = size + strlen(end);
     const int n =
         snprintf(line, sizeof line, "%d %s", status, status_phrase(status));
-    bool kept = false;
+    Http1Own own = {.keep = false};
     if (http1_answer_start(&a, line, (size_t)n) == ANSWER_DONE &&
         buffer_add_text(&a.head, fields) == 0 &&
-        BUFFER_ADD_LITERAL(&a.head, "Content-Type: text/plain\r\n") == 0 &&
-        http1_answer_head(&a, asker, (int64_t)size, out) == ANSWER_DONE) {
-        if (asker->is_head || (buffer_add(out, text, size - 1) == 0 &&
-                               BUFFER_ADD_LITERAL(out, "\n") == 0)) {
-            kept = a.keep;
+        BUFFER_ADD_LITERAL(&a.head, "Content-Type: ") == 0 &&
+        buffer_add_text(&a.head, page ? page->type : "text/plain") == 0 &&
+        BUFFER_ADD_LITERAL(&a.head, "\r\n") == 0 &&
+        http1_answer_head(&a, asker, (int64_t)whole, out) == ANSWER_DONE) {
+        if (asker->is_head) {
+            own.keep = a.keep;
+        } else if (buffer_add(out, body, size) == 0 &&
+                   buffer_add_text(out, end) == 0) {
+            own = (Http1Own){.keep = a.keep, .body_size = (int64_t)whole};
         } else {
             out->size = before;
         }
     }
     buffer_clear(&a.head);
-    return kept;
+    return own;
 }

@@ -43,6 +43,24 @@ typedef enum {
     FRAMING_CLOSE, /* the end of the connection is the end of the body */
 } Http1Framing;
 
+/* A body that takes the place of the line of text in the server's own answers
+ * with this status. */
+typedef struct {
+    const char *type; /* of Content-Type */
+    const char *body;
+    size_t size;
+    uint16_t status;
+} Http1Page;
+
+typedef struct {
+    const Http1Page *items;
+    uint32_t count;
+} Http1Pages;
+
+/* What a send of a head and of such a body surely takes at once: the kernel's
+ * first buffer of a connection has 46 KB, some of it for its own use. */
+#define HTTP1_PAGE_LONGEST 16384
+
 /* Whom the answer is for. */
 typedef struct {
     uint8_t minor;    /* of the request: HTTP/1.minor */
@@ -55,6 +73,7 @@ typedef struct {
     const char *id_field;
     size_t id_field_size;
     const char *id;
+    const Http1Pages *pages; /* NULL: none */
 } Http1Asker;
 
 typedef struct {
@@ -128,10 +147,16 @@ Http1AnswerResult http1_answer_end(const Http1Answer *a, Buffer *out);
  * end, so that the client sees it. */
 bool http1_answer_is_short(const Http1Answer *a);
 
-/* An answer of the server's own: `fields` (complete lines) and a line of plain
- * text. Returns whether the connection stays open: not if there was no memory,
- * and then `out` is as before. */
-bool http1_answer_own(Buffer *out, const Http1Asker *asker, int status,
-                      const char *fields, const char *text);
+/* What has become of an answer of the server's own. */
+typedef struct {
+    bool keep; /* the connection stays open: not if there was no memory, and
+                * then nothing was written */
+    int64_t body_size;
+} Http1Own;
+
+/* An answer of the server's own: `fields` (complete lines), and the page for
+ * the status or a line of plain text. */
+Http1Own http1_answer_own(Buffer *out, const Http1Asker *asker, int status,
+                          const char *fields, const char *text);
 
 #endif

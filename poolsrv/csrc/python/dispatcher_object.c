@@ -4,6 +4,7 @@
 #include "common/clock.h"
 #include "python/events.h"
 #include "python/options.h"
+#include "python/page_table.h"
 
 #define EVENT_ROOM 32
 
@@ -12,6 +13,7 @@ typedef struct {
     PyObject *board; /* keeps the mapping alive */
     DispatchEvent *events;
     uint32_t slot_count;
+    PageTable pages;
 } DispatcherObject;
 
 static uint64_t
@@ -105,6 +107,7 @@ dispatcher_dealloc(DispatcherObject *self)
         dispatch_free(self->dispatch);
     }
     PyMem_Free(self->events);
+    page_table_clear(&self->pages);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -161,6 +164,27 @@ dispatcher_measure(DispatcherObject *self, PyObject *Py_UNUSED(none))
         return NULL;
     }
     return PyLong_FromLong(dispatch_measure(self->dispatch));
+}
+
+static PyObject *
+dispatcher_set_pages(DispatcherObject *self, PyObject *tuple)
+{
+    PageTable table = {.tuple = NULL};
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "pages must be a tuple");
+        return NULL;
+    }
+    if (page_table_read(tuple, &table) < 0) {
+        page_table_clear(&table);
+        return NULL;
+    }
+    dispatch_set_pages(self->dispatch, &table.pages);
+    page_table_clear(&self->pages);
+    self->pages = table;
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -311,6 +335,8 @@ static PyMethodDef dispatcher_methods[] = {
     {"measure", (PyCFunction)dispatcher_measure, METH_NOARGS,
      "When the caller has opened all that it needs: for how many connections "
      "there are descriptors. More are not accepted."},
+    {"set_pages", (PyCFunction)dispatcher_set_pages, METH_O,
+     "What its own answers say: a tuple of (status, type, body)."},
     {"log", (PyCFunction)dispatcher_log, METH_O,
      "log(fd): write a line for each request that is refused; -1: none."},
     {"enable", (PyCFunction)dispatcher_enable, METH_VARARGS,

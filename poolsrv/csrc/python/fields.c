@@ -118,6 +118,15 @@ add_constant(PyObject *module, const char *name, PyObject *value)
     return result;
 }
 
+static PyObject *
+statuses_tuple(void)
+{
+#define STATUS(number, phrase) number,
+    static const uint64_t statuses[] = {STATUS_PHRASES(STATUS)};
+#undef STATUS
+    return numbers_tuple(statuses, sizeof statuses / sizeof statuses[0]);
+}
+
 int
 core_add_fields(PyObject *module)
 {
@@ -145,7 +154,8 @@ core_add_fields(PyObject *module)
     }
     if (add_constant(module, "FIELDS", fields_tuple()) < 0 ||
         add_constant(module, "UPPERS", uppers_tuple()) < 0 ||
-        add_constant(module, "BOUNDS", bounds_tuple()) < 0) {
+        add_constant(module, "BOUNDS", bounds_tuple()) < 0 ||
+        add_constant(module, "STATUSES", statuses_tuple()) < 0) {
         return -1;
     }
     return 0;

@@ -7,6 +7,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "python/networks.h"
 #include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/drain.h"
@@ -246,32 +247,51 @@ worker_object_line_open(WorkerObject *self, PyObject *value)
 static const Option worker_rows[] = {WORKER_OPTIONS(WORKER_ROW)};
 #undef WORKER_ROW
 
+/* () for none, or (file, type of its content, networks that it is not for). */
+static int
+read_maintenance(PyObject *tuple, App *app, WorkerOptions *options)
+{
+    PyObject *networks;
+    if (PyTuple_GET_SIZE(tuple) == 0) {
+        return 0;
+    }
+    if (!PyArg_ParseTuple(tuple, "yyO!:maintenance", &options->maintenance,
+                          &options->maintenance_type, &PyTuple_Type,
+                          &networks) ||
+        networks_read(networks, &app->bypass) < 0) {
+        return -1;
+    }
+    app->maintenance = Py_NewRef(tuple);
+    options->bypass = app->bypass;
+    return 0;
+}
+
 static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",         "slot",     "channel",
-                            "bell",          "lifeline", "signals",
-                            "applications",  "mounts",   "templates",
-                            "on_error",      "on_left",  "offer",
-                            "options",       "trusted",  "access_log",
-                            "stacks_signal", "stacks",   "folders",
-                            "sendfile",      "guest",    NULL};
+    static char *names[] = {
+        "board",         "slot",         "channel", "bell",      "lifeline",
+        "signals",       "applications", "mounts",  "templates", "on_error",
+        "on_left",       "offer",        "options", "trusted",   "access_log",
+        "stacks_signal", "stacks",       "folders", "sendfile",  "guest",
+        "pages",         "maintenance",  NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
-        *offer, *given, *trusted, *folders, *sendfile;
+        *offer, *given, *trusted, *folders, *sendfile, *pages, *maintenance;
     int access_log_fd, guest;
     WorkerObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!O!O!OOOOO!iiiO!O!p:Worker", names, &board,
-            &options.slot, &options.channel, &options.bell, &options.lifeline,
-            &options.signals, &PyTuple_Type, &applications, &PyTuple_Type,
-            &mounts, &PyTuple_Type, &templates, &on_error, &on_left, &offer,
-            &given, &PyTuple_Type, &trusted, &access_log_fd,
+            args, keywords, "OI$iiiiO!O!O!OOOOO!iiiO!O!pO!O!:Worker", names,
+            &board, &options.slot, &options.channel, &options.bell,
+            &options.lifeline, &options.signals, &PyTuple_Type, &applications,
+            &PyTuple_Type, &mounts, &PyTuple_Type, &templates, &on_error,
+            &on_left, &offer, &given, &PyTuple_Type, &trusted, &access_log_fd,
             &options.stacks_signal, &options.stacks, &PyTuple_Type, &folders,
-            &PyTuple_Type, &sendfile, &guest)) {
+            &PyTuple_Type, &sendfile, &guest, &PyTuple_Type, &pages,
+            &PyTuple_Type, &maintenance)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -315,6 +335,11 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         goto failed;
     }
     options.trusted = self->app.trusted;
+    if (page_table_read(pages, &self->app.pages) < 0 ||
+        read_maintenance(maintenance, &self->app, &options) < 0) {
+        goto failed;
+    }
+    options.pages = self->app.pages.pages;
     options.mounts = self->app.mounts.table;
     self->files =
         (Handler){.serve = files_serve, .argument = &self->app.folders.files};
@@ -390,18 +415,18 @@ static PyMethodDef worker_object_methods[] = {
 };
 
 static PyType_Slot worker_object_slots[] = {
-    {Py_tp_doc,
-     "Worker(board, slot, *, channel, bell, lifeline, signals, "
-     "applications, mounts, templates, on_error, on_left, offer, "
-     "options, trusted, "
-     "access_log, stacks_signal, stacks, folders, sendfile, guest)\n\n"
-     "A worker: reads requests, calls the application on threads, "
-     "writes answers. `options` maps the names in OPTIONS to "
-     "values; `folders` are those of mounts, `sendfile` "
-     "are the folders of files that X-Sendfile "
-     "may name. Descriptors stay the caller's. A `guest` is in a "
-     "process that has other work, and leaves its limit of open "
-     "files alone."},
+    {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
+                "applications, mounts, templates, on_error, on_left, offer, "
+                "options, trusted, "
+                "access_log, stacks_signal, stacks, folders, sendfile, guest, "
+                "pages, maintenance)\n\n"
+                "A worker: reads requests, calls the application on threads, "
+                "writes answers. `options` maps the names in OPTIONS to "
+                "values; `folders` are those of mounts, `sendfile` "
+                "are the folders of files that X-Sendfile "
+                "may name. Descriptors stay the caller's. A `guest` is in a "
+                "process that has other work, and leaves its limit of open "
+                "files alone."},
     {Py_tp_new, worker_object_new},
     {Py_tp_traverse, worker_object_traverse},
     {Py_tp_clear, worker_object_clear},

@@ -73,6 +73,7 @@ answer_for(Dispatch *d, bool is_head)
                          &(Http1Asker){
                              .minor = 1,
                              .is_head = is_head,
+                             .pages = &d->pages,
                              .server = limits->server_header,
                              .date = limits->date_header ? date.text : NULL,
                          },

@@ -185,6 +185,13 @@ dispatch_measure(Dispatch *d)
 }
 
 void
+dispatch_set_pages(Dispatch *d, const Http1Pages *pages)
+{
+    d->pages = *pages;
+    d->busy_answers[0].size = d->busy_answers[1].size = 0;
+}
+
+void
 dispatch_log(Dispatch *d, int fd)
 {
     d->access_log = log_file_of(fd);

@@ -14,6 +14,7 @@
 
 #include "common/channel.h"
 #include "common/options.h"
+#include "protocol/http1_answer.h"
 #include "common/scoreboard.h"
 
 typedef struct {
@@ -51,6 +52,9 @@ int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
  * has opened all that it needs: before, any number of connections is accepted,
  * afterwards no more than these. */
 int32_t dispatch_measure(Dispatch *d);
+
+/* What its answers say; the pages stay the caller's until others are given. */
+void dispatch_set_pages(Dispatch *d, const Http1Pages *pages);
 
 /* Where it writes of the requests that it refuses; it stays the caller's. */
 void dispatch_log(Dispatch *d, int fd);

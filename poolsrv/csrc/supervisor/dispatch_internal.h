@@ -58,6 +58,7 @@ struct Dispatch {
     HeldTable held;
     Refusals refusals;
     LogFile access_log;
+    Http1Pages pages;
     Buffer busy_answers[2]; /* 503, with the date of busy_second; to HEAD */
     time_t busy_second;
     Slot *slots;

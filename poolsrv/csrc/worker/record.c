@@ -177,6 +177,7 @@ record_asker(Thread *t, const Conn *c, const Request *r)
         .minor = r->head.minor,
         .is_head = r->head.is_head,
         .may_keep = exchange_may_keep(w, c, r),
+        .pages = &w->o.pages,
         .server = w->o.limits.server_header,
         .date = w->o.limits.date_header ? record->date.text : NULL,
     };

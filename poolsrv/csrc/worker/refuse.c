@@ -2,7 +2,9 @@
 #define _GNU_SOURCE
 #include "worker/refuse.h"
 
+#include <fcntl.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "common/status.h"
 #include "worker/access_log.h"
@@ -10,23 +12,48 @@
 #include "worker/output.h"
 #include "worker/worker_internal.h"
 
+/* The page of maintenance, as it is now: whoever makes the file may write it
+ * at any time. False: there is none, or nothing in it. */
+static bool
+read_page(const Worker *w, Http1Page *page, char *body)
+{
+    const int fd = open(w->o.maintenance, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) {
+        return false;
+    }
+    const ssize_t n = pread(fd, body, HTTP1_PAGE_LONGEST, 0);
+    close(fd);
+    page->type = w->o.maintenance_type;
+    page->size = n > 0 ? (size_t)n : 0;
+    return n > 0;
+}
+
 /* Put the answer into t->out; does the connection stay open? */
 static bool
 write_refusal(Thread *t, Conn *c, const Request *r, bool may_keep, int status,
               const char *words)
 {
-    char text[160];
-    const int size = snprintf(text, sizeof text, "%d %s: %s", status,
-                              status_phrase(status), words);
+    const bool maintenance = r->route.status == status && r->route.maintenance;
+    char text[160], body[HTTP1_PAGE_LONGEST];
+    Http1Page page = {.status = (uint16_t)status, .body = body};
+    const Http1Pages pages = {.items = &page, .count = 1};
     Http1Asker asker = record_asker(t, c, r);
 
+    snprintf(text, sizeof text, "%d %s: %s", status, status_phrase(status),
+             words);
     asker.may_keep &= may_keep;
+    if (maintenance && read_page(t->worker, &page, body)) {
+        asker.pages = &pages;
+    }
     t->record.reason = words;
-    t->record.body_size = asker.is_head ? 0 : size + 1;
     c->status = (uint16_t)status;
     t->out.size = 0;
     word_add(&t->row->refused[scoreboard_refused(status)], 1);
-    return http1_answer_own(&t->out, &asker, status, "", text);
+    const Http1Own own =
+        http1_answer_own(&t->out, &asker, status,
+                         maintenance ? "Retry-After: 60\r\n" : "", text);
+    t->record.body_size = own.body_size;
+    return own.keep;
 }
 
 /* A complete request that goes nowhere: what the settings say of it is no news,

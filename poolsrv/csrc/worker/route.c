@@ -12,12 +12,22 @@ refuse(Route *route, int status, const char *words)
     route->words = words;
 }
 
+/* Is this a time when applications answer nobody but those who look after
+ * them? */
+static void
+enter_application(const Worker *w, Route *route, const Address *client)
+{
+    if (w->o.maintenance && word_get(w->o.board->supervisor->maintenance) &&
+        !address_within(client, &w->o.bypass)) {
+        refuse(route, 503, "maintenance");
+        route->maintenance = true;
+    }
+}
+
 /* What answers at the mount. */
 static void
-enter(const Worker *w, const Conn *c, Route *route, const Mount *mount)
+enter(const Worker *w, const Address *client, Route *route, const Mount *mount)
 {
-    const Address *client =
-        route->forwarded ? &route->said.client : &c->item.client;
     route->mount = mount;
     if (mount->allowed.count && !address_within(client, &mount->allowed)) {
         refuse(route, 403, "the settings do not allow this client");
@@ -31,13 +41,15 @@ enter(const Worker *w, const Conn *c, Route *route, const Mount *mount)
         refuse(route, mount->status, "the settings say so");
         return;
     case MOUNT_APPLICATION:
+        enter_application(w, route, client);
+        return;
     case MOUNT_KIND_COUNT:
         return;
     }
 }
 
 static void
-choose(const Worker *w, const Conn *c, Route *route, Http1Span host,
+choose(const Worker *w, const Address *client, Route *route, Http1Span host,
        const char *base, Http1Span path)
 {
     const MountsFound found =
@@ -46,7 +58,7 @@ choose(const Worker *w, const Conn *c, Route *route, Http1Span host,
     switch (found.result) {
     case MOUNTS_FOUND:
         route->cut += found.cut;
-        enter(w, c, route, found.mount);
+        enter(w, client, route, found.mount);
         return;
     case MOUNTS_NO_PATH:
         refuse(route, 404, "nothing is mounted here");
@@ -78,10 +90,14 @@ route_find(const Worker *w, const Conn *c, Request *r)
         mounts_is_below(base + head->path.at, head->path.len, base + prefix.at,
                         prefix.len, &route->cut);
     }
+    const Address *client =
+        route->forwarded ? &route->said.client : &c->item.client;
     if (w->o.mounts) {
-        choose(w, c, route,
+        choose(w, client, route,
                route->forwarded && route->said.renamed ? route->said.host
                                                        : head->host,
                base, head->path);
+    } else {
+        enter_application(w, route, client);
     }
 }

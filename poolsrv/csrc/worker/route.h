@@ -14,10 +14,11 @@
  * application and no proxy is believed: this is not looked at then. */
 typedef struct {
     bool found;
-    bool forwarded;  /* a trusted proxy is believed: see `said` */
-    uint16_t status; /* of the server's own answer; 0: it makes none */
-    uint32_t cut;    /* so many bytes of the path, as it was sent, stand before
-                      * PATH_INFO: the prefix of a proxy, and the mount's */
+    bool maintenance; /* the reason of the status */
+    bool forwarded;   /* a trusted proxy is believed: see `said` */
+    uint16_t status;  /* of the server's own answer; 0: it makes none */
+    uint32_t cut;     /* so many bytes of the path, as it was sent, stand before
+                       * PATH_INFO: the prefix of a proxy, and the mount's */
     const struct Handler *handler; /* who answers */
     const Mount *mount; /* NULL: there is one application, at every path */
     const char *words;  /* of the server's own answer: why */

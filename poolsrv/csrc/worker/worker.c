@@ -133,7 +133,9 @@ worker_new(const WorkerOptions *options)
     };
     w->believed = forwarded_fields((ForwardedFamily)options->limits.forwarded,
                                    options->limits.forwarded_fields);
-    w->routed = w->believed | (options->mounts ? HTTP1_BIT(HTTP1_OTHER) : 0);
+    w->routed =
+        w->believed |
+        (options->mounts || options->maintenance ? HTTP1_BIT(HTTP1_OTHER) : 0);
     w->line = &options->board->loads[options->slot];
     w->leader = LEADER_NONE;
     /* Now, while no application can change the environment under us. */

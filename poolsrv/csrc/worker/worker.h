@@ -26,6 +26,7 @@
 #include "common/options.h"
 #include "common/scoreboard.h"
 #include "protocol/http1.h"
+#include "protocol/http1_answer.h"
 #include "worker/schedule.h"
 
 typedef struct Worker Worker;
@@ -58,7 +59,12 @@ typedef struct {
     LogFile access_log;
     const struct Handler *handler; /* of requests for applications */
     const struct Handler *files;   /* of those for folders, if there are any */
-    const Mounts *mounts; /* NULL: one application, which is at every path */
+    const Mounts *mounts;    /* NULL: one application, which is at every path */
+    Http1Pages pages;        /* of the server's own answers */
+    const char *maintenance; /* a file, whose content is the page while the
+                              * supervisor says so; NULL: it never does */
+    const char *maintenance_type; /* of that page */
+    Networks bypass;              /* whose clients it is not for */
 } WorkerOptions;
 
 /* Descriptors and networks stay the caller's. NULL and errno on failure. */

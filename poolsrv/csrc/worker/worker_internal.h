@@ -32,7 +32,8 @@ struct Worker {
     Http1Limits head_limits; /* of `o`, as the parser takes them */
     uint64_t believed;       /* fields of trusted proxies, HTTP1_BIT each */
     uint64_t routed; /* and that of HTTP1_OTHER, which stands for any request,
-                      * if there are mounts: whose route is looked for */
+                      * if there are mounts or maintenance: whose route is
+                      * looked for */
     LoadLine *line;
     int epoll; /* connections, the channel, `nudge` */
     int nudge; /* eventfd: each ring gets the leader out of its wait */

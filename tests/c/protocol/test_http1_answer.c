@@ -276,18 +276,49 @@ test_bodies(void)
 }
 
 static void
+test_pages_of_own_answers(void)
+{
+    static const Http1Page items[] = {
+        {.status = 404, .type = "text/html", .body = "lost", .size = 4},
+        {.status = 503, .type = "application/json", .body = "", .size = 0}};
+    static const Http1Pages pages = {.items = items, .count = 2};
+    const Http1Asker asker = {KEEP, .pages = &pages};
+    Buffer out = {NULL, 0, 0};
+    Http1Own own = http1_answer_own(&out, &asker, 404, "", "Not here.");
+    CHECK(own.keep && own.body_size == 4);
+    CHECK(holds(&out, "HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n"
+                      "Content-Length: 4\r\n\r\nlost"));
+    out.size = 0;
+    own = http1_answer_own(&out, &asker, 503, "", "Busy.");
+    CHECK(own.keep && own.body_size == 0);
+    out.size = 0;
+    own = http1_answer_own(&out, &asker, 500, "", "Broken.");
+    CHECK(own.keep && own.body_size == 8);
+    out.size = 0;
+    own = http1_answer_own(
+        &out, &(Http1Asker){.minor = 1, .is_head = true, .pages = &pages}, 404,
+        "", "");
+    CHECK(!own.keep && own.body_size == 0);
+    CHECK(holds(&out, "HTTP/1.1 404 Not Found\r\nContent-Type: text/html\r\n"
+                      "Content-Length: 4\r\nConnection: close\r\n\r\n"));
+    buffer_clear(&out);
+}
+
+static void
 test_own_answers(void)
 {
     Buffer out = {NULL, 0, 0};
     CHECK(http1_answer_own(&out,
                            &(Http1Asker){KEEP, .server = true, .date = DATE},
-                           503, "Retry-After: 1\r\n", "Busy."));
+                           503, "Retry-After: 1\r\n", "Busy.")
+              .keep);
     CHECK(holds(&out, "HTTP/1.1 503 Service Unavailable\r\n"
                       "Retry-After: 1\r\nContent-Type: text/plain\r\n" DATE
                       "Server: poolsrv\r\nContent-Length: 6\r\n\r\nBusy.\n"));
     out.size = 0;
     CHECK(!http1_answer_own(&out, &(Http1Asker){.minor = 1, .is_head = true},
-                            400, "", "Bad."));
+                            400, "", "Bad.")
+               .keep);
     CHECK(holds(&out, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
                       "Content-Length: 5\r\nConnection: close\r\n\r\n"));
     buffer_clear(&out);
@@ -311,6 +342,7 @@ main(void)
     test_heads();
     test_bodies();
     test_own_answers();
+    test_pages_of_own_answers();
     test_dates();
     return 0;
 }

@@ -48,6 +48,9 @@ app_free(App *app)
     environ_keys_clear(&app->keys);
     file_types_clear(&app->files);
     networks_clear(&app->trusted);
+    networks_clear(&app->bypass);
+    page_table_clear(&app->pages);
+    Py_CLEAR(app->maintenance);
     mount_table_clear(&app->mounts);
     folder_table_clear(&app->folders);
     folder_table_clear(&app->sendfile);

@@ -275,15 +275,14 @@ response_fail(Context *x, StartResponse *sr)
     }
     const Http1Asker who = record_asker(x->thread, x->conn, x->request);
     char text[64];
-    const int size =
-        snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
-    x->thread->record.body_size = who.is_head ? 0 : size + 1;
+    snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
     if (x->request->refusal) {
         word_add(&x->thread->row->refused[scoreboard_refused(status)], 1);
         notes_refused(x->thread->worker, status, "the body cannot be read");
     }
     x->conn->status = (uint16_t)status;
-    x->conn->ending = http1_answer_own(&x->thread->out, &who, status, "", text)
-                          ? ENDING_KEEP
-                          : ENDING_CLOSE;
+    const Http1Own own =
+        http1_answer_own(&x->thread->out, &who, status, "", text);
+    x->thread->record.body_size = own.body_size;
+    x->conn->ending = own.keep ? ENDING_KEEP : ENDING_CLOSE;
 }

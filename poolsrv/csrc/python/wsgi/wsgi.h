@@ -9,6 +9,7 @@
 #include "protocol/forwarded.h"
 #include "protocol/http1_answer.h"
 #include "python/mount_table.h"
+#include "python/page_table.h"
 #include "worker/conn.h"
 #include "worker/deadline.h"
 #include "worker/handler.h"
@@ -91,10 +92,13 @@ typedef struct {
     PyObject *offer;     /* makes a socket of a takeover */
     EnvironKeys keys;
     FileTypes files;
-    FolderTable folders;  /* of mounts */
-    FolderTable sendfile; /* of files that it may name as an answer */
-    Networks trusted;     /* proxies; the items are ours */
-    uint64_t believed;    /* fields of trusted peers, HTTP1_BIT each */
+    FolderTable folders;   /* of mounts */
+    FolderTable sendfile;  /* of files that it may name as an answer */
+    PageTable pages;       /* of the server's own answers */
+    PyObject *maintenance; /* NULL, or the tuple that its texts are in */
+    Networks bypass;       /* whom maintenance is not for; the items are ours */
+    Networks trusted;      /* proxies; the items are ours */
+    uint64_t believed;     /* fields of trusted peers, HTTP1_BIT each */
 } App;
 
 /* One thread at a time reads a request's body, and one writes its answer:
