@@ -51,7 +51,7 @@ _Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | t
 # (path, is it a file, links, index, cache_control, immutable, precompressed, fields, types): what
 # poolsrv.worker.files.Folder makes.
 _Folder: TypeAlias = tuple[
-    bytes, bool, str, bytes, bytes, bool, bool, bytes, tuple[tuple[bytes, bytes], ...]
+    bytes, bool, str, bytes, bytes, bytes, bool, bytes, tuple[tuple[bytes, bytes], ...]
 ]
 
 def adopt_orphans() -> None: ...

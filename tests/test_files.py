@@ -74,6 +74,8 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         """,
         f'path = "/robots.txt"\nfile = "{folder}/a.txt"',
         f'path = "/nolinks"\nfolder = "{folder}"\nlinks = "none"',
+        f'path = "/allowed"\nfolder = "{folder}"\nallow = ["127.0.0.1"]',
+        f'path = "/forbidden"\nfolder = "{folder}"\nallow = ["192.0.2.1"]',
     ) as made:
         yield made
 
@@ -103,10 +105,10 @@ def test_case(server: Server, case: Case) -> None:
 
 def test_options_of_a_mount(server: Server) -> None:
     response = ask(server, "/own/a.txt", "Accept-Encoding: gzip")
-    assert response.get("Cache-Control") == "public, max-age=3600"
+    assert response.get("Cache-Control") == "max-age=3600"
     assert response.get("Content-Type") == "text/x-own"
     assert response.get("Access-Control-Allow-Origin") == "*"
-    assert ask(server, "/own/app.3f2a91bc.css").get("Cache-Control") == "public, max-age=3600"
+    assert ask(server, "/own/app.3f2a91bc.css").get("Cache-Control") == "max-age=3600"
     assert ask(server, "/own/packed.css", "Accept-Encoding: gzip").get("Vary") is None
     assert ask(server, "/own/with/").status == 404
     assert ask(server, "/own/with").status == 404
@@ -142,6 +144,23 @@ def test_what_a_mount_of_files_may_not_say(said: dict[str, Any], words: str) -> 
     with pytest.raises(ConfigError) as refused:
         from_options(mount=[{"path": "/a", "folder": "/srv"} | said], config=None)
     assert words in str(refused.value)
+
+
+def test_what_not_everybody_may_have_is_private(server: Server) -> None:
+    response = ask(server, "/allowed/a.txt")
+    assert (response.body, response.get("Cache-Control")) == (TEXT, "private, max-age=60")
+    cached = ask(server, "/allowed/app.3f2a91bc.css").get("Cache-Control")
+    assert cached == "private, max-age=31536000, immutable"
+    assert ask(server, "/forbidden/a.txt").status == 403
+
+
+def test_a_time_that_is_yet_to_come(server: Server, folder: Path) -> None:
+    path = folder / "future.txt"
+    path.write_bytes(b"future")
+    os.utime(path, (2**32, 2**32))
+    response = ask(server, "/static/future.txt")
+    assert response.get("Last-Modified") == response.get("Date")
+    assert (response.get("ETag") or "").startswith("W/")
 
 
 def test_links_of_a_mount(server: Server) -> None:

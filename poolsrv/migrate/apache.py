@@ -137,9 +137,9 @@ RULES: Mapping[str, Rule] = {
     "MaxKeepAliveRequests": Take("keep_alive_requests", _unlimited),
     "ListenBacklog": Take("backlog", _number),
     "PidFile": Take("pid_file"),
-    "Alias": Leave("a proxy in front or WhiteNoise serves files"),
-    "AliasMatch": Leave("a proxy in front or WhiteNoise serves files"),
-    "DocumentRoot": Leave("a proxy in front or WhiteNoise serves files"),
+    "Alias": Leave("a mount serves a folder: docs/files.md"),
+    "AliasMatch": Leave("a mount serves a folder: docs/files.md"),
+    "DocumentRoot": Leave("a mount serves a folder: docs/files.md"),
     "SetEnv": Leave(
         "set variables where the server is started; what an application looks for in environ is "
         "set by middleware: wrap = 'module:callable'"

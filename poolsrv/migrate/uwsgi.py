@@ -69,7 +69,7 @@ def _lazy(value: str) -> bool:
 _OTHERS = Leave("other programs do this: systemd, cron, a job queue, Redis")
 _ROUTES = Leave("the application or a proxy in front does this")
 _LOGS = Leave("the log is on standard error, and there are log-level, log-format and access-log")
-_STATIC = Leave("a proxy in front or WhiteNoise serves files")
+_STATIC = Leave("a mount serves a folder: docs/files.md")
 
 # Where the name alone does not say it, as for the rest habits.py does.
 RULES: Mapping[str, Rule] = {

@@ -42,11 +42,21 @@ class Files:
     precompressed: bool = True
     headers: tuple[tuple[str, str], ...] = ()
     types: tuple[tuple[str, str], ...] = ()
+    is_private: bool = False  # shared caches must not give it to others
 
     @property
     def cache_control(self) -> str:
-        """Its value: a shared cache may keep what everybody gets."""
-        return f"public, max-age={int(self.max_age)}" if self.max_age else "no-cache"
+        """The value of the field. Not `public`, by which caches would also keep what needs
+        credentials."""
+        return self._cached(f"max-age={int(self.max_age)}" if self.max_age else "no-cache")
+
+    @property
+    def forever(self) -> str:
+        """The same for names that hold a hash (RFC 8246); "" if there is no difference."""
+        return self._cached(f"max-age={int(_YEAR)}, immutable") if self.immutable else ""
+
+    def _cached(self, how: str) -> str:
+        return f"private, {how}" if self.is_private else how
 
 
 def take(given: dict[str, Any]) -> Files | None:

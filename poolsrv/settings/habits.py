@@ -108,7 +108,7 @@ _OTHERS = (
     ),
     (
         "static-map static-path static-path-mount document-root",
-        "static files are not served yet: a proxy in front or WhiteNoise does it",
+        "serve a folder by a mount: --mount /static=/srv/static/",
     ),
     (
         "log-config log-config-json logger-class log-syslog log disable-logging access-log-format",
@@ -169,7 +169,7 @@ _FAMILIES = (
     ("asgi-", "poolsrv serves WSGI only; leave it out"),
     ("reload-ignore-", "--reload-on-change watches Python files only, and no virtual environment"),
     ("log-syslog-", "there are --log-level, --log-format text|json and --access-log"),
-    ("static-", "static files are not served yet: a proxy in front or WhiteNoise does it"),
+    ("static-", "a mount of a folder has options in the file: see docs/files.md"),
     ("statsd-", "poolsrv serves its metrics to Prometheus: --admin ADDRESS, at /metrics"),
     ("dogstatsd-", "poolsrv serves its metrics to Prometheus: --admin ADDRESS, at /metrics"),
     ("dirty-", "there are only workers of one kind; leave it out"),

@@ -152,6 +152,8 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
             f"a mount has no {', '.join(given)}: it has path, host, application, status, allow; "
             f"{files.KEYS}"
         )
+    if found and allow:
+        found = replace(found, is_private=True)
     return Mount(path, host, application, status, found, allow)
 
 

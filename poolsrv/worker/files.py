@@ -15,7 +15,7 @@ from poolsrv.settings.files import Files
 _log = logging.getLogger("poolsrv")
 
 CoreFolder: TypeAlias = tuple[
-    bytes, bool, str, bytes, bytes, bool, bool, bytes, tuple[tuple[bytes, bytes], ...]
+    bytes, bool, str, bytes, bytes, bytes, bool, bytes, tuple[tuple[bytes, bytes], ...]
 ]
 
 
@@ -36,7 +36,7 @@ def _folder(files: Files) -> CoreFolder:
         files.links,
         os.fsencode(files.index),
         files.cache_control.encode(),
-        files.immutable,
+        files.forever.encode(),
         files.precompressed,
         lines.encode(),
         tuple((suffix.encode(), kind.encode()) for suffix, kind in files.types),

@@ -46,10 +46,10 @@ read_folder(PyObject *item, Folder *folder)
 {
     const char *links;
     PyObject *types;
-    int is_file, immutable, precompressed;
-    if (!PyArg_ParseTuple(item, "ypsyyppyO!:folder", &folder->path, &is_file,
+    int is_file, precompressed;
+    if (!PyArg_ParseTuple(item, "ypsyyypyO!:folder", &folder->path, &is_file,
                           &links, &folder->index, &folder->cache_control,
-                          &immutable, &precompressed, &folder->fields,
+                          &folder->immutable, &precompressed, &folder->fields,
                           &PyTuple_Type, &types)) {
         return -1;
     }
@@ -59,7 +59,6 @@ read_folder(PyObject *item, Folder *folder)
     }
     folder->links = (FolderLinks)kind;
     folder->is_file = is_file;
-    folder->immutable = immutable;
     folder->precompressed = precompressed;
     if (read_types(types, folder) < 0) {
         return -1;

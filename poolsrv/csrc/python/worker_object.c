@@ -349,6 +349,7 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
     }
+    files_tell(&self->app.folders.files, self->worker);
     return (PyObject *)self;
 failed:
     Py_DECREF(self);

@@ -5,7 +5,6 @@
 #include "worker/file_answer.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
@@ -25,9 +24,6 @@
  * for 64.
  */
 #define READ_MOST 65536
-
-/* What a name with a hash of the content in it promises: RFC 8246. */
-#define FOR_EVER "public, max-age=31536000, immutable"
 
 /* ------------------------------------------------------------------------
  * The body */
@@ -122,40 +118,44 @@ write_heads(Heads *heads, const Ranges *ranges, const Found *found,
     return 0;
 }
 
-/* One part, behind what is in t->out. Each takes a descriptor of its own with
- * it: they are sent when the client reads. */
+/* Parts that are too long to be read: the last one takes the descriptor with
+ * it. False: the client is gone, and the descriptor still open. */
 static bool
-send_part(Thread *t, Conn *c, int fd, const Range *part, bool small)
+send_long_part(Thread *t, Conn *c, int fd, const Range *part, bool last)
 {
-    if (small) {
-        return read_part(t, c, fd, part);
-    }
-    const int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-    if (own < 0) {
-        cut_short(t, c, "found no descriptor");
-        return false;
-    }
     if (send_out(t, c, STREAM_MORE) < 0) {
-        close(own);
         return false;
     }
-    return output_send_file(t, c, own, (off_t)part->at, part->size) == 0;
+    if (last) {
+        output_send_file(t, c, fd, (off_t)part->at, part->size);
+        return true;
+    }
+    return output_lend_file(t, c, fd, (off_t)part->at, part->size) == 0;
 }
 
 static void
 send_parts(Thread *t, Conn *c, int fd, const Ranges *ranges, const Heads *heads)
 {
-    const bool small = heads->size <= READ_MOST;
+    const bool is_short = heads->size <= READ_MOST;
     size_t start = 0;
-    bool good = true;
+    bool open = true, good = true;
     for (uint32_t i = 0; good && i <= ranges->count; i++) {
-        good = buffer_add(&t->out, heads->text.data + start,
-                          heads->ends[i] - start) == 0 &&
-               (i == ranges->count ||
-                send_part(t, c, fd, &ranges->parts[i], small));
+        const bool last = i + 1 == ranges->count;
+        if (buffer_add(&t->out, heads->text.data + start,
+                       heads->ends[i] - start) < 0) {
+            cut_short(t, c, "found no memory");
+            break;
+        }
         start = heads->ends[i];
+        if (i < ranges->count) {
+            good = is_short ? read_part(t, c, fd, &ranges->parts[i])
+                            : send_long_part(t, c, fd, &ranges->parts[i], last);
+            open = is_short || !good || !last;
+        }
     }
-    close(fd);
+    if (open) {
+        close(fd);
+    }
     send_out(t, c, output_last(c));
 }
 
@@ -188,9 +188,8 @@ add(Buffer *head, const char *name, const char *value)
 
 /* What 200, 206 and 304 have (RFC 9110 section 15.4.5). */
 static int
-add_validators(Buffer *head, const Found *found, const FileAnswerFields *more)
+add_validators(Buffer *head, const Found *found)
 {
-    const char *cache = found->immutable ? FOR_EVER : more->cache_control;
     if (buffer_add_text(head, found->validator.weak ? "ETag: W/" : "ETag: ") <
             0 ||
         buffer_add(head, found->validator.tag, found->validator.tag_size) < 0 ||
@@ -198,7 +197,8 @@ add_validators(Buffer *head, const Found *found, const FileAnswerFields *more)
         add_date(head, found->validator.modified) < 0) {
         return -1;
     }
-    if (*cache && add(head, "Cache-Control", cache) < 0) {
+    if (*found->cache_control &&
+        add(head, "Cache-Control", found->cache_control) < 0) {
         return -1;
     }
     return found->varies ? add(head, "Vary", "Accept-Encoding") : 0;
@@ -265,7 +265,7 @@ void
 file_answer_refuse(Thread *t, Conn *c, Request *r, const char *status,
                    const char *fields, const char *reason)
 {
-    static const FileAnswerFields none = {.lines = "", .cache_control = ""};
+    static const FileAnswerFields none = {.lines = ""};
     const size_t size = strlen(status) + 1;
     const bool has_body = strncmp(status, "204", 3) != 0;
     Http1Answer a = {0};
@@ -320,7 +320,7 @@ send_one(Thread *t, Conn *c, Request *r, Found *found,
     const Range all = {0, found->size};
     Http1Answer a = {0};
     bool good = start(&a, part ? "206 Partial Content" : "200 OK", more) &&
-                add_validators(&a.head, found, more) == 0 &&
+                add_validators(&a.head, found) == 0 &&
                 add_representation(&a.head, found, more, NULL) == 0;
     if (good && part) {
         good = BUFFER_ADD_LITERAL(&a.head, "Content-Range: ") == 0 &&
@@ -373,7 +373,7 @@ send_several(Thread *t, Conn *c, Request *r, Found *found,
     make_boundary(boundary);
     const bool good = write_heads(&heads, ranges, found, boundary) == 0 &&
                       start(&a, "206 Partial Content", more) &&
-                      add_validators(&a.head, found, more) == 0 &&
+                      add_validators(&a.head, found) == 0 &&
                       add_representation(&a.head, found, more, type) == 0 &&
                       finish(t, c, r, &a, (int64_t)heads.size);
     buffer_clear(&a.head);
@@ -393,7 +393,7 @@ send_not_modified(Thread *t, Conn *c, Request *r, const Found *found,
 {
     Http1Answer a = {0};
     const bool good = start(&a, "304 Not Modified", more) &&
-                      add_validators(&a.head, found, more) == 0 &&
+                      add_validators(&a.head, found) == 0 &&
                       finish(t, c, r, &a, -1);
     buffer_clear(&a.head);
     close(found->fd);

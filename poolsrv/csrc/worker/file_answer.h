@@ -13,8 +13,7 @@
 typedef struct {
     const char *lines; /* complete */
     size_t size;
-    const char *cache_control; /* "": none */
-    bool has_type;             /* the lines name one */
+    bool has_type; /* the lines name one */
     bool has_date, has_server;
     bool closes; /* the connection is to end with this answer */
 } FileAnswerFields;

@@ -13,6 +13,21 @@
 
 #define METHODS "Allow: GET, HEAD, OPTIONS\r\n"
 
+void
+files_tell(const Files *files, Worker *w)
+{
+    for (uint32_t i = 0; i < files->count; i++) {
+        const Folder *folder = &files->folders[i];
+        if (!folder->is_file && folder->links == LINKS_INSIDE &&
+            !folder->has_beneath) {
+            notes_add(w, NOTE_WARNING,
+                      "this kernel, or its seccomp filter, has no openat2: "
+                      "symbolic links below folders are not followed");
+            return;
+        }
+    }
+}
+
 /* Behind the path of a folder there must be a slash, or what is named in its
  * index would be looked for beside it. The address is relative: whatever a
  * proxy has cut off in front is kept, and it cannot lead to another host. */
@@ -60,7 +75,6 @@ send_found(const Folder *folder, Thread *t, Conn *c, Request *r, Found *found)
     const FileAnswerFields more = {
         .lines = folder->fields,
         .size = strlen(folder->fields),
-        .cache_control = folder->cache_control,
     };
     file_answer_send(t, c, r, found, &more);
 }

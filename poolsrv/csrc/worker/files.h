@@ -11,6 +11,9 @@ typedef struct {
     uint32_t count;
 } Files;
 
+/* Say in the log what this machine does not allow. */
+void files_tell(const Files *files, Worker *w);
+
 /* A handler's `serve`; its argument is a Files. */
 void files_serve(void *argument, Thread *t, Conn *c, Request *r);
 

@@ -144,9 +144,6 @@ folders_open(Folder *folder)
     if (probe >= 0) {
         close(probe);
     }
-#ifdef FOLDERS_WALK /* to test what is done without openat2 */
-    folder->has_beneath = false;
-#endif
     return 0;
 }
 

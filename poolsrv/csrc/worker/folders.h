@@ -31,10 +31,11 @@ typedef struct {
     FolderLinks links;
     const char *index;         /* for paths that end with a slash; "": none */
     const char *cache_control; /* "": none */
-    bool immutable;            /* names that hold a hash are cached for ever */
-    bool precompressed;        /* answer with x.br, x.zst or x.gz for x */
-    const char *fields;        /* more of every answer: complete lines */
-    const MediaType *types;    /* before the built-in ones */
+    const char
+        *immutable;     /* the same, of names that hold a hash; "": no other */
+    bool precompressed; /* answer with x.br, x.zst or x.gz for x */
+    const char *fields; /* more of every answer: complete lines */
+    const MediaType *types; /* before the built-in ones */
     uint32_t type_count;
 
     /* Ours. */

@@ -71,7 +71,8 @@ found_stat(Found *found, int fd, const char *suffix, int64_t now)
     found->fd = fd;
     found->size = (uint64_t)info.st_size;
     make_tag(found, time, suffix);
-    found->validator.modified = time->tv_sec;
+    /* Never later than the answer (RFC 9110 section 8.8.2.1). */
+    found->validator.modified = time->tv_sec < now ? time->tv_sec : now;
     /* One of the future is not settled either. */
     found->validator.weak = time->tv_sec > now - UNSETTLED;
     return true;
@@ -295,8 +296,10 @@ found_for(Found *found, const Folder *folder, const Http1Head *head,
     }
     found->type = media_types_find(name.text, name.size, folder->types,
                                    folder->type_count);
-    found->immutable =
-        folder->immutable && file_names_is_hashed(name.text, name.size);
+    found->cache_control =
+        *folder->immutable && file_names_is_hashed(name.text, name.size)
+            ? folder->immutable
+            : folder->cache_control;
     if (folder->precompressed && !folder->is_file) {
         choose_variant(found, folder, &name, head, base, now);
     }

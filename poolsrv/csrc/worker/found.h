@@ -18,9 +18,9 @@ typedef struct {
     Validator validator; /* its tag is: */
     char tag[FOUND_TAG];
     const char *type;
-    const char *coding; /* NULL: it is as it is */
-    bool varies;        /* other clients get it in another coding */
-    bool immutable;     /* nothing else will ever be under this name */
+    const char *coding;        /* NULL: it is as it is */
+    bool varies;               /* other clients get it in another coding */
+    const char *cache_control; /* "": none */
 } Found;
 
 typedef enum {

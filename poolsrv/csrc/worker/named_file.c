@@ -41,6 +41,7 @@ open_named(Found *found, const char *path, const Files *files, uint64_t now)
             return "which is no regular file";
         }
         found->type = media_types_find(name, strlen(name), NULL, 0);
+        found->cache_control = "";
         return NULL;
     }
     return "which is in no folder of --sendfile-root";
@@ -55,7 +56,6 @@ fields_of(const Http1Answer *a)
     return (FileAnswerFields){
         .lines = lines,
         .size = (size_t)(a->head.data + a->head.size - lines),
-        .cache_control = "",
         .has_date = a->has_date,
         .has_server = a->has_server,
         .closes = a->closes,

@@ -78,7 +78,7 @@ drop_first(Worker *w, Conn *c)
     if (segment->fd < 0) {
         c->out_size -= segment->size;
     }
-    if (segment->fd >= 0) {
+    if (segment->fd >= 0 && !segment->lent) {
         close(segment->fd);
     }
     if (segment->owner == NULL) {
@@ -217,19 +217,34 @@ output_last(const Conn *c)
     return c->ending == ENDING_CLOSE ? STREAM_MORE : STREAM_PUSH;
 }
 
-int
-output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
+static int
+send_file(Thread *t, Conn *c, int fd, bool lent, off_t offset, uint64_t size)
 {
     Segment *segment = c->gone || pieces_flush(t, c, STREAM_MORE) < 0
                            ? NULL
                            : malloc(sizeof *segment);
     if (segment == NULL) {
-        close(fd);
+        if (!lent) {
+            close(fd);
+        }
         return lose_client(c);
     }
-    *segment = (Segment){.fd = fd, .offset = offset, .size = size};
+    *segment =
+        (Segment){.fd = fd, .lent = lent, .offset = offset, .size = size};
     append(c, segment);
     return output_flush(t, c, STREAM_PUSH) < 0 ? -1 : 0;
+}
+
+int
+output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
+{
+    return send_file(t, c, fd, false, offset, size);
+}
+
+int
+output_lend_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
+{
+    return send_file(t, c, fd, true, offset, size);
 }
 
 /* Like send_some, of the first segment. A file that ends early cuts the

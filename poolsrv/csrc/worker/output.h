@@ -19,6 +19,7 @@ typedef struct Segment {
     const char *data; /* in `copy`, or the owner's */
     void *owner;      /* garbage when sent, may be NULL */
     int fd;           /* of a file, or -1 */
+    bool lent;        /* a later segment has the same, and closes it */
     off_t offset;     /* in the file */
     uint64_t size;    /* left */
     char copy[];
@@ -37,6 +38,10 @@ StreamFollow output_last(const Conn *c);
 
 /* Send part of a file. `fd` is ours to close from now on. */
 int output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
+
+/* The same, but `fd` goes on to be the caller's, who sends another part of it
+ * behind this one; unless the client is gone. */
+int output_lend_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
 
 /* Wait until no more than the response buffer is unsent; -1 if the client is
  * gone, or takes too little for a thread to wait for it. */

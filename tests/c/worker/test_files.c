@@ -84,7 +84,7 @@ open_root(FolderLinks links, bool has_beneath)
                      .links = links,
                      .index = "index.html",
                      .cache_control = "",
-                     .immutable = true,
+                     .immutable = "immutable",
                      .fields = ""};
     CHECK(folders_open(&folder) == 0);
     folder.has_beneath &= has_beneath;
@@ -103,10 +103,11 @@ find(const Folder *folder, const char *fields, const char *path)
     asked_free(&a);
     switch (result) {
     case FOUND_FILE:
-        snprintf(
-            text, sizeof text, "%llu%s%s%s%s", (unsigned long long)found.size,
-            found.coding ? " " : "", found.coding ? found.coding : "",
-            found.varies ? " varies" : "", found.immutable ? " immutable" : "");
+        snprintf(text, sizeof text, "%llu%s%s%s%s",
+                 (unsigned long long)found.size, found.coding ? " " : "",
+                 found.coding ? found.coding : "",
+                 found.varies ? " varies" : "",
+                 *found.cache_control ? " immutable" : "");
         close(found.fd);
         return text;
     case FOUND_FOLDER:
@@ -281,7 +282,7 @@ test_validators(void)
     CHECK(!found.validator.weak);
     set_time("in/t", now + 1000); /* of the future */
     tag_of("in/t", now, &found);
-    CHECK(found.validator.weak);
+    CHECK(found.validator.weak && found.validator.modified == now);
     /* A time that builds put for all files says nothing. */
     for (time_t none = 0; none < 315619200; none += 315532800) {
         set_time("in/t", none);
@@ -295,8 +296,12 @@ test_validators(void)
 static void
 test_replaced(void)
 {
-    Folder folder = {
-        .path = "", .links = LINKS_INSIDE, .index = "", .fields = ""};
+    Folder folder = {.path = "",
+                     .links = LINKS_INSIDE,
+                     .index = "",
+                     .cache_control = "",
+                     .immutable = "",
+                     .fields = ""};
     char path[100];
     snprintf(path, sizeof path, "%s", below("current"));
     folder.path = path;
@@ -325,7 +330,12 @@ test_single(void)
 {
     char path[100];
     snprintf(path, sizeof path, "%s", below("in/a.css"));
-    Folder folder = {.path = path, .is_file = true, .index = "x", .fields = ""};
+    Folder folder = {.path = path,
+                     .is_file = true,
+                     .index = "x",
+                     .cache_control = "",
+                     .immutable = "",
+                     .fields = ""};
     CHECK(folders_open(&folder) == 0);
     CHECK(finds(&folder, "", "", "5"));
     CHECK(finds(&folder, "", "/", "nothing"));
