@@ -14,6 +14,8 @@ from tests.apps.gate import Gate
 from tests.client import Client, head
 from tests.server import Server
 
+pytestmark = pytest.mark.once
+
 PROBE = "tests.apps.probe:app"
 Start = Callable[..., Server]
 LINE = re.compile(

@@ -15,6 +15,8 @@ from tests.apps.gate import Gate
 from tests.client import Client, Truncated, head
 from tests.server import Server
 
+pytestmark = pytest.mark.once
+
 PROBE = "tests.apps.probe:app"
 Start = Callable[..., Server]
 

@@ -9,9 +9,13 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.apps.gate import Gate
 from tests.client import Client, head
 from tests.server import Server
+
+pytestmark = pytest.mark.once
 
 
 def test_a_running_request_is_named(server: Callable[..., Server], tmp_path: Path) -> None:

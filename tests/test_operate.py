@@ -21,6 +21,8 @@ from tests.client import Client, head
 from tests.server import ROOT, Server
 from tests.test_reload import Kept, Site, answer
 
+pytestmark = pytest.mark.once
+
 Start = Callable[..., Server]
 PROBE = "tests.apps.probe:app"
 

@@ -19,6 +19,8 @@ from poolsrv.sockets import open_listener
 from tests.client import Client, head
 from tests.server import Server, run_to_end, serving
 
+pytestmark = pytest.mark.once
+
 PROBE = "tests.apps.probe:app"
 Start = Callable[..., Server]
 Environ = dict[str, Any]

@@ -6,10 +6,14 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from poolsrv.scoreboard import THREAD
 from tests.apps.gate import Gate
 from tests.client import Client, head
 from tests.server import Server
+
+pytestmark = pytest.mark.once
 
 # What is answered with the status, by a server with the limits below.
 REFUSED = {

@@ -12,6 +12,8 @@ from poolsrv.settings.sources import from_options
 from tests.client import Client, Response, head
 from tests.server import Server
 
+pytestmark = pytest.mark.once
+
 PROBE = "tests.apps.probe:app"
 OURS = "127.0.0.1"
 Start = Callable[..., Server]
