@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -32,7 +33,10 @@ build = os.environ.get("POOLSRV_BUILD", "release")
 
 
 class BuildCore(build_ext):
-    """Says what is missing before a compiler says it in a hundred lines."""
+    """Says what is missing before a compiler says it in a hundred lines.
+
+    Compiles as many files at a time as there are processors; setuptools would take one.
+    """
 
     def build_extensions(self):
         compiler = self.compiler.compiler_so[0]
@@ -42,6 +46,17 @@ class BuildCore(build_ext):
             )
         if not Path(sysconfig.get_path("include"), "Python.h").exists():
             sys.exit("poolsrv: Python.h is missing: apt-get install python3-dev")
+        compile_in_turn = self.compiler.compile
+
+        def compile_side_by_side(sources, *arguments, **named):
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as executor:
+                made = [
+                    executor.submit(compile_in_turn, [source], *arguments, **named)
+                    for source in sources
+                ]
+            return [file for future in made for file in future.result()]
+
+        self.compiler.compile = compile_side_by_side
         super().build_extensions()
 
 
