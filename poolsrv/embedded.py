@@ -27,6 +27,7 @@ from poolsrv._version import __version__
 from poolsrv.errors import ApplicationError
 from poolsrv.lifecycle import ServerState, State
 from poolsrv.listeners import open_admin, open_bound, site_of, url_of
+from poolsrv.members import Members
 from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.settings.core import core_options
@@ -73,12 +74,11 @@ class Embedded:
         self._first = first
         self._notify = notify if notify is not None else Notify({}, 0)
         self._signals: socket.socket | None = None
-        self.is_told = self._has_started = self._hurried = False
+        self.is_told = self.has_failed = self._has_started = self._hurried = False
         self._queue_is_empty = self._watch_has_ended = False
         self._admin_has_begun = threading.Event()
         self._step = -1
-        self._lock = threading.Lock()
-        self._members = 1  # the caller
+        self._members = Members(self._close)
         with ExitStack() as stack:
             self.listeners = [
                 open_bound(stack, address, settings, settings.backlog) for address in settings.bind
@@ -141,37 +141,24 @@ class Embedded:
             )
             stack.callback(self._worker.close)
             servers = [
-                self._thread(f"poolsrv-{index}", self._serve, index)
+                self._members.thread(f"poolsrv-{index}", self._serve, index)
                 for index in range(settings.threads)
             ]
             self._deadlines = Deadlines(
                 self._worker, self._board, _SLOT, servers, say.THREAD_LOST_HERE
             )
-            self._watcher = self._thread("poolsrv-watch", self._watch)
+            self._watcher = self._members.thread("poolsrv-watch", self._watch)
             self._threads = [self._watcher, *servers]  # it lets the others end
             self._dispatching: threading.Thread | None = None
             if self.admin is not None:
-                self._threads.append(self._thread("poolsrv-admin", self._export))
+                self._threads.append(self._members.thread("poolsrv-admin", self._export))
             self._row, self._slot = SupervisorRow(self._board), SlotRow(self._board, _SLOT)
             self._stack = stack.pop_all()
         _all.add(self)
 
-    def _thread(self, name: str, act: Callable[..., None], *arguments: object) -> threading.Thread:
-        return threading.Thread(target=self._member, args=(act, *arguments), name=name, daemon=True)
-
-    def _member(self, act: Callable[..., None], *arguments: object) -> None:
-        try:
-            act(*arguments)
-        finally:
-            self._leave()
-
-    def _leave(self) -> None:
-        with self._lock:
-            self._members -= 1
-            is_last = self._members == 0
-        if is_last:
-            _all.discard(self)  # first: a child must not close what has got these numbers since
-            self._stack.close()
+    def _close(self) -> None:
+        _all.discard(self)  # first: a child must not close what has got these numbers since
+        self._stack.close()
 
     def start(self, *, dispatches: bool) -> None:
         """Start the threads, also that of the dispatcher if `dispatches`: else the caller
@@ -202,15 +189,12 @@ class Embedded:
 
     def _start_threads(self, dispatches: bool) -> None:
         if dispatches:
-            self._dispatching = self._thread("poolsrv-dispatch", self.dispatch)
+            self._dispatching = self._members.thread("poolsrv-dispatch", self.dispatch)
             self._threads.append(self._dispatching)
         for started, thread in enumerate(self._threads):
-            with self._lock:
-                self._members += 1
             try:
-                thread.start()
+                self._members.start(thread)
             except RuntimeError:
-                self._leave()
                 raise ApplicationError(
                     f"the system let the server start {started} of {len(self._threads)} threads",
                     "raise the limit of processes (ulimit -u, pids of a container), or lower "
@@ -249,8 +233,13 @@ class Embedded:
                     os.eventfd_read(self._nudge)
                 if self._step >= 0:
                     self._worker.drain(self._step)
+                elif not self.has_failed and self._worker.lost == self.settings.threads:
+                    _log.critical(say.NO_THREAD_IS_LEFT)
+                    self.has_failed = True
+                    self.stop(at_once=True)
         except Exception:  # noqa: BLE001 - whatever it was, the server is at its end
             _log.critical(say.ONE_PROCESS_FAILED, exc_info=True)
+            self.has_failed = True
             self._worker.drain(_core.DRAIN_NOTHING)
             self._worker.watch()
         self._watch_has_ended = True
@@ -361,7 +350,7 @@ class Embedded:
                 _log.error(say.LEFT_BEHIND, ", ".join(left))
             self._run_stop_hook()
         finally:
-            self._leave()
+            self._members.leave()
         return left
 
     def _run_stop_hook(self) -> None:

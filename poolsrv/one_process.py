@@ -65,7 +65,7 @@ def serve(settings: Settings, application: Application | None) -> int:
         notify.ready()
         embedded.dispatch()
         embedded.join()
-    return 0
+    return 1 if embedded.has_failed else 0
 
 
 @contextmanager

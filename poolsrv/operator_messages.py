@@ -539,6 +539,15 @@ ONE_PROCESS_FAILED = Message(
     "It serves no more.",
     "Close only what you have opened. Else report it with the traceback.",
 )
+NO_THREAD_IS_LEFT = Message(
+    607,
+    "no thread of the server has come back from the application: it ends",
+    "Each hangs in a request, and was not interrupted within `--interrupt-timeout`; POOL604 says "
+    "where.",
+    "The process ends with status 1: whoever started it may start it anew.",
+    "Give the calls that wait a time limit of their own. With `--processes 1` the worker would be "
+    "replaced.",
+)
 
 
 def messages() -> list[Message]:

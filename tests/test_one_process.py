@@ -89,6 +89,23 @@ def test_a_request_that_takes_too_long_is_interrupted(server: Start) -> None:
     assert get(f"{running.url}/fine")
 
 
+def test_without_any_thread_it_ends(server: Start) -> None:
+    """So that systemd or a container starts it anew."""
+    running = server(
+        HANGING,
+        processes=0,
+        threads=2,
+        request_timeout="0.1",
+        interrupt_timeout="0.1",
+        allow_errors="POOL(303|604|605|607) ",
+    )
+    clients = [socket.create_connection(running.address) for _ in range(2)]
+    for client in clients:
+        client.sendall(b"GET /sleep HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert running.wait() == 1
+    assert all(read_all(client).startswith(b"HTTP/1.1 504 ") for client in clients)
+
+
 def test_it_says_that_it_cannot_reload(server: Start) -> None:
     running = server(processes=0)
     running.terminate(signal.SIGHUP)

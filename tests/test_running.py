@@ -80,6 +80,10 @@ def everything() -> dict[str, object]:
     }
 
 
+# From Python 3.12 on a fork of a process with threads warns; that it works is tested below.
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left() -> Iterator[None]:
     with poolsrv.running(application):
@@ -268,6 +272,23 @@ def test_an_application_that_computes_for_ever_is_interrupted() -> None:
         assert entered.wait(10)
     assert read_all(client).startswith(b"HTTP/1.1 504 ")
     assert interrupted == [True]
+
+
+def test_a_socket_that_is_taken_over_does_not_keep_the_block() -> None:
+    def app(environ: Environ, _start_response: Start) -> Iterable[bytes]:
+        with environ["poolsrv.socket"] as taken:
+            taken.sendall(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\n\r\n")
+            while data := taken.recv(100):
+                taken.sendall(data)
+        return []
+
+    with poolsrv.running(app) as server:
+        client = socket.create_connection((server.host, server.port), timeout=20)
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 101 ")
+        client.sendall(b"said")
+        assert client.recv(100) == b"said"
+    assert read_all(client) == b""
 
 
 def test_who_waits_behind_one_that_hangs_is_let_go() -> None:

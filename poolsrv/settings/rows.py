@@ -281,6 +281,7 @@ class Settings:
             "Reload when this file is written, replaced or touched: a deploy that ends with touch "
             "needs no command. auto: the scripts that are served. Repeatable.",
             reloadable=False,
+            supervised=True,
         ),
     ] = ()
     max_requests: Annotated[

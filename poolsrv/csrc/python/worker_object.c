@@ -386,6 +386,21 @@ worker_object_dealloc(WorkerObject *self)
     Py_DECREF(type);
 }
 
+static PyObject *
+worker_object_lost(WorkerObject *self, void *Py_UNUSED(closure))
+{
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(overdue_lost(self->worker));
+}
+
+static PyGetSetDef worker_object_getset[] = {
+    {"lost", (getter)worker_object_lost, NULL,
+     "How many threads do not come back from the application.", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef worker_object_methods[] = {
     {"serve", (PyCFunction)worker_object_serve, METH_VARARGS,
      "serve(index, errors): be request thread `index` until the worker is "
@@ -433,6 +448,7 @@ static PyType_Slot worker_object_slots[] = {
     {Py_tp_clear, worker_object_clear},
     {Py_tp_dealloc, worker_object_dealloc},
     {Py_tp_methods, worker_object_methods},
+    {Py_tp_getset, worker_object_getset},
     {0, NULL},
 };
 

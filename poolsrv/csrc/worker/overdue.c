@@ -116,6 +116,12 @@ overdue_pop(Worker *w, Overdue *overdue)
     return false;
 }
 
+uint32_t
+overdue_lost(const Worker *w)
+{
+    return atomic_load(&w->lost);
+}
+
 /* It cannot leave the application before overdue_raised(). */
 bool
 overdue_raise(Thread *t, uint32_t sequence)

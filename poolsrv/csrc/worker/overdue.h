@@ -25,6 +25,9 @@ bool overdue_pop(Worker *w, Overdue *overdue);
 bool overdue_raise(Thread *t, uint32_t sequence);
 void overdue_raised(Thread *t, bool done);
 
+/* Threads that do not come back from the application, as far as is known. */
+uint32_t overdue_lost(const Worker *w);
+
 /* The application of a thread has returned: nothing will be raised in it, and
  * nothing taken away, from now on. If the connection was, it is gone. */
 void overdue_end(Thread *t);
