@@ -15,9 +15,11 @@ from pathlib import Path
 
 from poolsrv import access_log, privileges
 from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvError
+from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
 from poolsrv.settings.files import Files
 from poolsrv.settings.rows import ROWS, Settings
+from poolsrv.supervisor.touch import touched_files
 
 # A pipe takes that much at once, whoever reads it.
 _LONGEST_WORD = 60_000
@@ -42,6 +44,11 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
     for mount in settings.mount:
         if mount.files:
             yield from _files(mount.files, f"mount {mount.host}{mount.path}:", base)
+    for read in (read_pages, touched_files):
+        try:
+            read(settings, str(Path.cwd()))
+        except ConfigError as error:
+            yield error
     if settings.all_mounts():
         yield from _application(settings)
 

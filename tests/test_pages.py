@@ -14,6 +14,7 @@ from poolsrv.settings.sources import from_options
 from tests.apps.gate import Gate
 from tests.client import Client, Response
 from tests.server import Server
+from tests.test_mounts import check
 from tests.test_scripts import start
 
 APPS = "tests.apps.mounted"
@@ -132,6 +133,31 @@ def test_maintenance(
         assert client.receive().body == b"<p>again</p>"
 
 
+def test_files_are_served_during_maintenance(server: Callable[..., Server], tmp_path: Path) -> None:
+    """And what is no file is the application's, so it waits."""
+    folder, file = tmp_path / "files", tmp_path / "down"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    settings = tmp_path / "poolsrv.toml"
+    settings.write_text(f"""
+maintenance-file = "{file}"
+[[mount]]
+path = "/"
+folder = "{folder}"
+application = "{APPS}:root"
+""")
+    file.touch()
+    made = server("", config=settings)
+    with Client(made.address) as client:
+        assert ask(client, "/a.txt").body == b"a"
+        response = ask(client, "/b.txt")
+        assert (response.status, response.get("Retry-After")) == (503, "60")
+        assert ask(client, "/a.txt").body == b"a"
+        file.unlink()
+        made.wait_for_log("maintenance is over")
+        assert ask(client, "/b.txt").body.startswith(b"root")
+
+
 def test_a_page_that_is_too_long(tmp_path: Path) -> None:
     page = tmp_path / "long.html"
     page.write_bytes(bytes(16_385))
@@ -141,6 +167,11 @@ def test_a_page_that_is_too_long(tmp_path: Path) -> None:
     done = start("--error-pages", f"503={page}x.html")
     assert done.returncode == 2
     assert "No such file or directory" in done.stderr
+    done = check(
+        tmp_path, f"{APPS}:app", "--error-pages", "503=b.html", "--reload-on-touch", "auto"
+    )
+    assert "b.html: No such file or directory" in done.stderr
+    assert "no application is a file" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -132,7 +132,7 @@ void
 files_serve(void *argument, Thread *t, Conn *c, Request *r)
 {
     _Atomic uint32_t *state = &t->row->current.state;
-    const Handler *application = t->worker->o.handler;
+    const Handler *beyond = r->route.beyond;
     atomic_store_explicit(state, THREAD_FILE, memory_order_relaxed);
     if (answer(argument, t, c, r)) {
         const unsigned class = c->status / 100u;
@@ -142,5 +142,5 @@ files_serve(void *argument, Thread *t, Conn *c, Request *r)
         return;
     }
     atomic_store_explicit(state, THREAD_APPLICATION, memory_order_relaxed);
-    application->serve(application->argument, t, c, r);
+    beyond->serve(beyond->argument, t, c, r);
 }

@@ -35,6 +35,10 @@ enter(const Worker *w, const Address *client, Route *route, const Mount *mount)
     }
     switch (mount->kind) {
     case MOUNT_FOLDER:
+        if (mount->application != MOUNT_NONE) {
+            enter_application(w, route, client);
+        }
+        route->beyond = route->handler;
         route->handler = w->o.files;
         return;
     case MOUNT_STATUS:

@@ -20,6 +20,7 @@ typedef struct {
     uint32_t cut;     /* so many bytes of the path, as it was sent, stand before
                        * PATH_INFO: the prefix of a proxy, and the mount's */
     const struct Handler *handler; /* who answers */
+    const struct Handler *beyond; /* of a folder: who answers what is no file */
     const Mount *mount; /* NULL: there is one application, at every path */
     const char *words;  /* of the server's own answer: why */
     Forwarded said;
