@@ -4,6 +4,7 @@ Debian's valgrind knows no pidfd_open, which the supervisor starts with. So the
 supervisor's part is _instructions', and this process is a worker and no more.
 """
 
+import os
 import socket
 import sys
 
@@ -27,7 +28,7 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         lifeline=lifeline,
         access_log=-1,
         access_log_place="",
-        stacks=[],
+        stacks=[os.memfd_create("stacks")],
         sites=[Site("127.0.0.1", "80")],
         once=make(),
         folder=".",
