@@ -84,7 +84,7 @@ send_span(Thread *t, Conn *c, int fd, const Range *part)
         close(fd);
         send_out(t, c, output_last(c));
     } else if (send_out(t, c, STREAM_MORE) == 0) {
-        output_send_file(t, c, fd, (off_t)part->at, part->size);
+        output_send_file(t, c, fd, false, (off_t)part->at, part->size);
     } else {
         close(fd);
     }
@@ -126,11 +126,9 @@ send_long_part(Thread *t, Conn *c, int fd, const Range *part, bool last)
     if (send_out(t, c, STREAM_MORE) < 0) {
         return false;
     }
-    if (last) {
-        output_send_file(t, c, fd, (off_t)part->at, part->size);
-        return true;
-    }
-    return output_lend_file(t, c, fd, (off_t)part->at, part->size) == 0;
+    return output_send_file(t, c, fd, !last, (off_t)part->at, part->size) ==
+               0 ||
+           last;
 }
 
 static void

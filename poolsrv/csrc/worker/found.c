@@ -71,8 +71,9 @@ found_stat(Found *found, int fd, const char *suffix, int64_t now)
     found->fd = fd;
     found->size = (uint64_t)info.st_size;
     make_tag(found, time, suffix);
-    /* Never later than the answer (RFC 9110 section 8.8.2.1). */
-    found->validator.modified = time->tv_sec < now ? time->tv_sec : now;
+    /* Never later than the answer's Date (RFC 9110 section 8.8.2.1), which is
+     * made once a second. */
+    found->validator.modified = time->tv_sec < now ? time->tv_sec : now - 1;
     /* One of the future is not settled either. */
     found->validator.weak = time->tv_sec > now - UNSETTLED;
     return true;

@@ -217,8 +217,9 @@ output_last(const Conn *c)
     return c->ending == ENDING_CLOSE ? STREAM_MORE : STREAM_PUSH;
 }
 
-static int
-send_file(Thread *t, Conn *c, int fd, bool lent, off_t offset, uint64_t size)
+int
+output_send_file(Thread *t, Conn *c, int fd, bool lent, off_t offset,
+                 uint64_t size)
 {
     Segment *segment = c->gone || pieces_flush(t, c, STREAM_MORE) < 0
                            ? NULL
@@ -233,18 +234,6 @@ send_file(Thread *t, Conn *c, int fd, bool lent, off_t offset, uint64_t size)
         (Segment){.fd = fd, .lent = lent, .offset = offset, .size = size};
     append(c, segment);
     return output_flush(t, c, STREAM_PUSH) < 0 ? -1 : 0;
-}
-
-int
-output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
-{
-    return send_file(t, c, fd, false, offset, size);
-}
-
-int
-output_lend_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size)
-{
-    return send_file(t, c, fd, true, offset, size);
 }
 
 /* Like send_some, of the first segment. A file that ends early cuts the

@@ -36,12 +36,11 @@ int output_send(Thread *t, Conn *c, const char *head, size_t head_size,
 /* What follows the last bytes of this answer? */
 StreamFollow output_last(const Conn *c);
 
-/* Send part of a file. `fd` is ours to close from now on. */
-int output_send_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
-
-/* The same, but `fd` goes on to be the caller's, who sends another part of it
- * behind this one; unless the client is gone. */
-int output_lend_file(Thread *t, Conn *c, int fd, off_t offset, uint64_t size);
+/* Send part of a file. `fd` belongs to serve from now on; if it is lent, it
+ * goes on to be the caller's, who sends another part of it behind this one,
+ * unless the client is gone. */
+int output_send_file(Thread *t, Conn *c, int fd, bool lent, off_t offset,
+                     uint64_t size);
 
 /* Wait until no more than the response buffer is unsent; -1 if the client is
  * gone, or takes too little for a thread to wait for it. */

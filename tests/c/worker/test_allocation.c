@@ -95,7 +95,7 @@ send_file(Thread *t, Conn *c, const char *head)
     CHECK(fd >= 0 && write(fd, "a file\n", 7) == 7);
     if (output_send(t, c, head, strlen(head), NULL, 0, NULL, NULL,
                     STREAM_PUSH) == 0) {
-        output_send_file(t, c, fd, 0, 7);
+        output_send_file(t, c, fd, false, 0, 7);
     } else {
         close(fd);
     }

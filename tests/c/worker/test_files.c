@@ -282,12 +282,12 @@ test_validators(void)
     CHECK(!found.validator.weak);
     set_time("in/t", now + 1000); /* of the future */
     tag_of("in/t", now, &found);
-    CHECK(found.validator.weak && found.validator.modified == now);
+    CHECK(found.validator.weak && found.validator.modified < now);
     /* A time that builds put for all files says nothing. */
     for (time_t none = 0; none < 315619200; none += 315532800) {
         set_time("in/t", none);
         tag_of("in/t", now + 100, &found);
-        CHECK(found.validator.modified >= now);
+        CHECK(found.validator.modified >= now - 1);
     }
 }
 

@@ -207,7 +207,7 @@ application(void *argument, Thread *t, Conn *c, Request *r)
     case 'f':
         fd = memfd_create("file", MFD_CLOEXEC);
         CHECK(fd >= 0 && ftruncate(fd, ANSWER) == 0);
-        output_send_file(t, c, fd, 0, ANSWER);
+        output_send_file(t, c, fd, false, 0, ANSWER);
         break;
     case 'u':
         body_streamed_want(t, c, r);

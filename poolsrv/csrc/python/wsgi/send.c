@@ -200,7 +200,7 @@ send_file(Context *x, StartResponse *sr, PyObject *wrapper)
     if (ours && output_send(x->thread, x->conn, x->thread->out.data,
                             x->thread->out.size, NULL, 0, NULL, NULL,
                             STREAM_MORE) == 0) {
-        output_send_file(x->thread, x->conn, own, span.at, size);
+        output_send_file(x->thread, x->conn, own, false, span.at, size);
     } else {
         close(own);
     }
