@@ -32,6 +32,7 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         sites=[Site("127.0.0.1", "80")],
         once=make(),
         folder=".",
+        pages=(),
         release=None,
     )
     run(job, slot=0)
