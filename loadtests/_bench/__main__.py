@@ -173,7 +173,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_whole(1),
         default=10,
         metavar="S",
-        help="of each of the six measurements (default: %(default)s)",
+        help="of each of the eight measurements (default: %(default)s)",
     )
 
     instructions = commands.add_parser("instructions", help="what observation costs, by callgrind")

@@ -150,7 +150,7 @@ def running(
 ) -> Iterator[tuple[int, int]]:
     """(port, pid of the root) of a server that gives the right answer. Raises Failed."""
     log = folder / "log"
-    port = _free_port()
+    port = free_port()
     argv = server.argv(
         app=workload.app,
         module=workload.module,
@@ -235,7 +235,7 @@ def answer(workload: Workload) -> bytes:
             body.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """One that nobody listens on now. Servers cannot all be told to choose one and say so."""
     with socket.socket() as probe:
         probe.bind((HOST, 0))

@@ -33,7 +33,7 @@ SHAPES = tuple(map(Shape.parse, ("2x1", "2x4", "8x4", "8x32", "64x1", "64x64")))
 LOADS = (0.5, 0.7, 0.9, 0.95)
 
 # The first of a run find an emptier pool than the others.
-_WARMUP = 0.2
+WARMUP = 0.2
 # A large pool needs more to fill.
 _PER_THREAD = 10
 # The smallest delay that a logarithmic scale shows.
@@ -80,7 +80,7 @@ def _points(
     )
     for policy in POLICIES:
         pool = simulate(coming, *shape, policy, gil=case.gil / shape.threads, seed=seed)
-        counted = sorted(pool.ended, key=lambda r: r.arrival)[int(_WARMUP * len(coming)) :]
+        counted = sorted(pool.ended, key=lambda r: r.arrival)[int(WARMUP * len(coming)) :]
         delays = sorted(max(request.delay, 0.0) / case.mean for request in counted)
         served = [0] * shape.processes
         for request in counted:
