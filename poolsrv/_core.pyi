@@ -42,8 +42,8 @@ DRAIN_NOTHING: Final[int]
 _Network: TypeAlias = tuple[int, int, bytes]
 # Status, type and body.
 _Page: TypeAlias = tuple[int, bytes, bytes]
-# (host, path, kind, application, folder, group, status, allowed); -1: none.
-_Mount: TypeAlias = tuple[bytes, bytes, str, int, int, int, int, tuple[_Network, ...]]
+# (host, path, inner, kind, application, folder, group, status, allowed); -1: none.
+_Mount: TypeAlias = tuple[bytes, bytes, int, str, int, int, int, int, tuple[_Network, ...]]
 # (EVENT_READABLE, token), (EVENT_NEWS, slot, news, text), (EVENT_DRAINED,) or
 # (EVENT_REFUSED, text)
 _Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | tuple[int, str]

@@ -446,3 +446,57 @@ poolsrv.serve(named("mine"), mount="/api={APPS}:api", bind="127.0.0.1:0", admin=
                     assert response.read().decode() == answer
             process.terminate()
             assert process.wait(10) == 0
+
+
+def test_a_part_for_few(server: Callable[..., Server], tmp_path: Path) -> None:
+    """It is the application's as ever, at the same SCRIPT_NAME, but not everybody's."""
+    file = tmp_path / "poolsrv.toml"
+    file.write_text(f"""
+trust-proxy = "127.0.0.1"
+forwarded-fields = "for,prefix"
+[[mount]]
+path = "/admin"
+allow = "10.0.0.0/8"
+[[mount]]
+path = "/api"
+application = "{APPS}:api"
+allow = ["10.0.0.0/8"]
+[[mount]]
+path = "/api/public"
+allow = []
+[[mount]]
+host = "a.org"
+path = "/api/keys"
+allow = ["10.9.0.0/16"]
+""")
+    made = server(f"{APPS}:root", config=file)
+    inside, far = "X-Forwarded-For: 10.1.1.1", "X-Forwarded-For: 192.0.2.1"
+    cases = [
+        ("/", "any", far, "root||/"),
+        ("/admin/x", "any", far, None),
+        ("/%61dmin%2Fx", "any", far, None),
+        ("/admin/x", "any", inside, "root||/admin/x"),
+        ("/admins", "any", far, "root||/admins"),
+        ("/api/x", "any", far, None),
+        ("/api/x", "any", inside, "api|/api|/x"),
+        ("/api/public/x", "any", far, "api|/api|/public/x"),
+        ("/api/keys", "a.org", inside, None),
+        ("/api/keys", "a.org", "X-Forwarded-For: 10.9.1.1", "api|/api|/keys"),
+        ("/api/keys", "b.org", inside, "api|/api|/keys"),
+    ]
+    with Client(made.address) as client:
+        for target, host, line, answer in cases:
+            response = ask(client, target, host, line)
+            if answer is None:
+                assert response.status == 403, target
+            else:
+                assert response.body.decode("latin-1").split("\n") == answer.split("|")
+        response = ask(client, "/pre/admin/x", "any", inside, "X-Forwarded-Prefix: /pre")
+        assert response.body == b"root\n/pre\n/admin/x"
+
+
+def test_a_part_of_nothing() -> None:
+    settings = from_options(mount=[{"path": "/admin", "allow": "unix"}], config=None)
+    with pytest.raises(ConfigError, match="at /admin nothing answers"):
+        settings.all_mounts()
+    assert settings.all_mounts(called=True)[1].script == b""

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from poolsrv.errors import ConfigError
 from poolsrv.settings import files
 from poolsrv.settings.addresses import BadValue
 from poolsrv.settings.files import Files
@@ -37,12 +38,28 @@ class Mount:
     files: Files | None = None  # with an application: that answers what is no file
     allow: tuple[Peers, ...] = ()
     group: str = "default"
+    above: str | None = None  # this is a part of what is mounted at that path
     called: bool = False  # the application is the callable of a program, whatever it is named
 
     @property
     def kind(self) -> str:
         """As the core calls it: MOUNT_KINDS of csrc/common/mounts.h."""
         return "status" if self.status else "folder" if self.files else "application"
+
+    @property
+    def is_part(self) -> bool:
+        """Does it say nothing but whom it is for?"""
+        return not (self.application or self.called or self.status or self.files)
+
+    @property
+    def script(self) -> bytes:
+        """SCRIPT_NAME."""
+        return self.prefix if self.above is None else self.above.encode().rstrip(b"/")
+
+    @property
+    def inner(self) -> int:
+        """How much of the path is PATH_INFO's."""
+        return len(self.prefix) - len(self.script)
 
     @property
     def has_application(self) -> bool:
@@ -57,7 +74,7 @@ class Mount:
         allowed = f" (allow {' '.join(map(str, self.allow))})" if self.allow else ""
         answers = [self.files.path] if self.files else []
         answers += [self.application] if self.application else []
-        what = ", then ".join(answers) or self.status
+        what = ", then ".join(answers) or self.status or ""
         return f"{self.host}{self.path}={what}{allowed}"
 
 
@@ -136,9 +153,11 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
         raise BadValue(f"status is one of {', '.join(map(str, STATUSES))}")
     application = _application(given.pop("application")) if "application" in given else ""
     found = files.take(given)
-    if bool(application or found) == bool(status):
+    is_part = not (application or found or status) and "allow" in given
+    if bool(application or found) == bool(status) and not is_part:
         raise BadValue(
-            f"{host}{path}: give it an application, a folder, a file, or a status as its answer"
+            f"{host}{path}: give it an application, a folder, a file, a status as its answer, "
+            "or networks that it is for: allow"
         )
     if given.pop("group", "default") != "default":
         raise BadValue('there is one group of processes: leave group out, or write "default"')
@@ -180,6 +199,29 @@ def table(application: str, mounts: Sequence[Mount], called: bool = False) -> tu
             both = replace(mount, application=application, called=called)
             return (both, *mounts[:i], *mounts[i + 1 :])
     return (Mount("/", application=application, called=called), *mounts)
+
+
+def with_parts(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
+    """Each part becomes what is mounted above it, for those whom the part allows.
+
+    Raises ConfigError if nothing is.
+    """
+    whole = [mount for mount in mounts if not mount.is_part]
+
+    def resolved(part: Mount) -> Mount:
+        host = f"any{part.host[1:]}" if part.host.startswith("*.") else part.host
+        above = find(whole, host, part.prefix)
+        if above is None or above.status:
+            raise ConfigError(
+                f"mount: at {part.host}{part.path} nothing answers: it names no application, and "
+                "none is mounted above it",
+                "give it an application, or mount one above it",
+            )
+        place = replace(above, host=part.host, path=part.path, allow=part.allow, above=above.path)
+        private = replace(above.files, is_private=True) if above.files else None
+        return replace(place, files=private)
+
+    return tuple(resolved(mount) if mount.is_part else mount for mount in mounts)
 
 
 def twice(mounts: Sequence[Mount]) -> Mount | None:

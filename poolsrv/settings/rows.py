@@ -38,7 +38,7 @@ from poolsrv.settings.kinds import (
     text,
     user_of_machine,
 )
-from poolsrv.settings.mounts import Mount, mounts, table, twice
+from poolsrv.settings.mounts import Mount, mounts, table, twice, with_parts
 from poolsrv.settings.pages import ErrorPage, pages
 
 # Read if the working directory has it and --config names no other.
@@ -784,7 +784,7 @@ class Settings:
 
     def all_mounts(self, called: bool = False) -> tuple[Mount, ...]:
         """All of them; `called`: the program gives the callable that is at /."""
-        return table(self.application, self.mount, called)
+        return with_parts(table(self.application, self.mount, called))
 
     @property
     def title(self) -> str:
@@ -805,7 +805,7 @@ class Settings:
                 raise ConfigError(
                     f"error-pages: there are two pages for {status}", "leave one of them out"
                 )
-        if again := twice(self.all_mounts()):
+        if again := twice(table(self.application, self.mount)):
             raise ConfigError(
                 f"mount: there are two applications at {again.host}{again.path}",
                 "leave one of them out; APP alone is at /",

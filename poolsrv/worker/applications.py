@@ -107,6 +107,7 @@ def core_mounts(mounts: Sequence[Mount]) -> tuple[tuple[Any, ...], ...]:
         (
             mount.host.encode(),
             mount.prefix,
+            mount.inner,
             mount.kind,
             places.index(mount.application) if mount.has_application else -1,
             folders.index(mount) if mount.files else -1,

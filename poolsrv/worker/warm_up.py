@@ -37,7 +37,7 @@ def warm_up(
                 f"--warm-up {text}: no application is mounted there",
                 "poolsrv config shows the mounts; a host stands in front: --warm-up a.org/path",
             )
-        prefix = mount.prefix.decode("latin-1")
+        prefix = mount.script.decode("latin-1")
         environ = template | {
             "SCRIPT_NAME": prefix,
             "PATH_INFO": plain.removeprefix(prefix),

@@ -290,6 +290,10 @@ find_in_host(const Mounts *m, const Host *host, const char *path, size_t size,
                             &found->cut)) {
             found->result = MOUNTS_FOUND;
             found->mount = mount;
+            if (mount->inner) {
+                mounts_is_below(path, size, mount->path.text,
+                                mount->path.size - mount->inner, &found->cut);
+            }
             return true;
         }
     }

@@ -44,6 +44,8 @@ typedef struct {
     MountText host; /* lower case, no port; "*.example.org": all hosts below
                      * it; empty: any */
     MountText path; /* decoded, no slash at its end; empty: all paths */
+    uint32_t inner; /* so many bytes at the end of `path` are PATH_INFO's: it is
+                     * a part of what is mounted above */
     MountKind kind;
     uint32_t number;      /* its place in the settings */
     uint32_t application; /* its place among those of the worker; also of a
@@ -65,7 +67,7 @@ typedef enum {
 typedef struct {
     MountsResult result;
     const Mount *mount; /* NULL unless it was found */
-    uint32_t cut; /* bytes of the path, as it was sent, that are the mount's */
+    uint32_t cut; /* bytes of the path, as it was sent, before PATH_INFO's */
 } MountsFound;
 
 /* Texts are copied; the networks stay the caller's. Of two with the same host

@@ -28,19 +28,20 @@ read_mount(PyObject *item, Py_ssize_t applications, Py_ssize_t folders,
 {
     const char *host, *path, *text;
     Py_ssize_t host_size, path_size;
-    int application, folder, group, status;
+    int application, folder, group, status, inner;
     PyObject *networks;
 
-    if (!PyArg_ParseTuple(item, "y#y#siiiiO!:mount", &host, &host_size, &path,
-                          &path_size, &text, &application, &folder, &group,
-                          &status, &PyTuple_Type, &networks)) {
+    if (!PyArg_ParseTuple(item, "y#y#isiiiiO!:mount", &host, &host_size, &path,
+                          &path_size, &inner, &text, &application, &folder,
+                          &group, &status, &PyTuple_Type, &networks)) {
         return -1;
     }
     const MountKind kind = kind_of(text);
     if (kind == MOUNT_KIND_COUNT || application >= applications ||
         folder >= folders || (kind == MOUNT_APPLICATION && application < 0) ||
         (kind == MOUNT_FOLDER && folder < 0) || group != 0 || status < 0 ||
-        status > 999 || host_size > UINT16_MAX || path_size > UINT16_MAX) {
+        status > 999 || inner < 0 || inner > path_size ||
+        host_size > UINT16_MAX || path_size > UINT16_MAX) {
         PyErr_SetString(PyExc_ValueError, "not a mount");
         return -1;
     }
@@ -50,6 +51,7 @@ read_mount(PyObject *item, Py_ssize_t applications, Py_ssize_t folders,
     *mount = (Mount){
         .host = {.text = host, .size = (uint32_t)host_size},
         .path = {.text = path, .size = (uint32_t)path_size},
+        .inner = (uint32_t)inner,
         .kind = kind,
         .number = mount->number,
         .application = application < 0 ? MOUNT_NONE : (uint32_t)application,
@@ -94,7 +96,8 @@ mount_table_read(PyObject *tuple, Py_ssize_t applications, Py_ssize_t folders,
             goto done;
         }
         PyObject *name = PyUnicode_DecodeLatin1(
-            mounts[i].path.text, (Py_ssize_t)mounts[i].path.size, NULL);
+            mounts[i].path.text,
+            (Py_ssize_t)(mounts[i].path.size - mounts[i].inner), NULL);
         if (name == NULL) {
             goto done;
         }

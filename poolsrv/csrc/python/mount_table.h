@@ -13,9 +13,10 @@ typedef struct {
     Py_ssize_t count;
 } MountTable;
 
-/* A tuple of (host, path, kind, application, folder, group, status, allowed),
- * where -1 stands for none, and host and path are bytes. It may be empty, and
- * then there is no table. 0, or -1 and exception; clear it in either case. */
+/* A tuple of (host, path, inner, kind, application, folder, group, status,
+ * allowed), where -1 stands for none, and host and path are bytes. It may be
+ * empty, and then there is no table. 0, or -1 and exception; clear it in either
+ * case. */
 int mount_table_read(PyObject *tuple, Py_ssize_t applications,
                      Py_ssize_t folders, MountTable *t);
 void mount_table_clear(MountTable *t);

@@ -94,6 +94,22 @@ test_the_longest_path_by_whole_segments(void)
 }
 
 static void
+test_a_part_of_what_is_mounted_above(void)
+{
+    Mount mounts[] = {mount_at("", "/shop"), mount_at("", "/shop/admin"),
+                      mount_at("", "/x")};
+    mounts[1].inner = (uint32_t)strlen("/admin");
+    mounts[2].inner = (uint32_t)strlen("/x");
+    Mounts *m = numbered(mounts, COUNT(mounts));
+    uint32_t cut;
+    CHECK(find(m, "", "/shop/admin/x", &cut) == 1 && cut == 5);
+    CHECK(find(m, "", "/s%68op%2Fadmin", &cut) == 1 && cut == 7);
+    CHECK(find(m, "", "/shop/admins", &cut) == 0 && cut == 5);
+    CHECK(find(m, "", "/x/y", &cut) == 2 && cut == 0);
+    mounts_free(m);
+}
+
+static void
 test_nothing_at_a_path(void)
 {
     Mount mounts[] = {mount_at("", "/api"), mount_at("a.org", "/b")};
@@ -206,6 +222,7 @@ int
 main(void)
 {
     test_the_longest_path_by_whole_segments();
+    test_a_part_of_what_is_mounted_above();
     test_nothing_at_a_path();
     test_hosts_come_before_paths();
     test_what_its_host_lacks_a_wider_one_may_have();

@@ -102,7 +102,7 @@ set_script_name(Context *x, PyObject *environ, const Route *route,
                 const char *base)
 {
     PyObject *key = x->app->keys.script_name, *name = NULL;
-    if (route->mount && route->mount->path.size) {
+    if (route->mount && route->mount->path.size > route->mount->inner) {
         name = PyTuple_GET_ITEM(x->app->mounts.names,
                                 (Py_ssize_t)route->mount->number);
     }
