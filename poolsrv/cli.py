@@ -157,6 +157,14 @@ address and makes no file. Exit status: 0 if nothing is wrong; 2 if an option is
     "reload": _asks(
         "reload", "Load code and settings anew without losing a request; wait for the outcome."
     ),
+    "upgrade": _asks(
+        "upgrade",
+        """Replace the supervisor itself, for a new poolsrv or Python; wait for the outcome.
+
+The same command is executed once more. It takes over sockets, connections and counters
+when its workers are ready; if they are not, the server goes on as it is. Not where the
+server is process 1, and not below what ends a service when its first process ends.""",
+    ),
     "recycle": _asks(
         "recycle",
         "Replace a worker, or all, one by one: each when the next is ready.",

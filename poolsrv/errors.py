@@ -54,6 +54,12 @@ class ListenError(PoolsrvError):
     status = 4
 
 
+class UpgradeError(PoolsrvError):
+    """Another supervisor has started this one to take its place, and that cannot be."""
+
+    status = 5
+
+
 class ControlError(PoolsrvError):
     """A running server cannot be asked, or refuses what it was asked for."""
 

@@ -6,12 +6,14 @@ is made here before the first fork; every child closes what is not its own.
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import platform
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,20 +24,12 @@ from poolsrv import _core, access_log, changes, exporter, log, one_process, priv
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import make
-from poolsrv.errors import ApplicationError, MachineError, PoolsrvError
-from poolsrv.listeners import (
-    announce,
-    open_admin,
-    open_bound,
-    open_control,
-    site_of,
-    take_passed,
-    url_of,
-    use_passed,
-)
+from poolsrv.endpoints import Endpoints, cannot_be_followed
+from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
+from poolsrv.handover import Inheritance, Ready, inherit
+from poolsrv.listeners import announce, site_of, take_passed, url_of, use_passed
 from poolsrv.messages import END_EXPORTER
 from poolsrv.pages import maintenance_of, read_pages
-from poolsrv.pid_file import pid_file
 from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
@@ -48,6 +42,7 @@ from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.stacks import Stacks
+from poolsrv.supervisor.succession import Predecessor, Seat, Successor
 from poolsrv.supervisor.touch import touched_files
 from poolsrv.worker.loader import enter, release, require, started_in
 from poolsrv.worker.main import Job
@@ -98,16 +93,28 @@ def launch(
     """
     role = "supervisor" if settings.processes else "server"
     log.setup(settings.log_level, settings.log_format, role)
+    heir = None
     try:
+        heir = inherit(os.environ)
         if settings.processes == 0:
+            if heir is not None:
+                raise ConfigError(
+                    "--processes 0: a server of one process cannot take another's place",
+                    "stop the server and start the new one",
+                )
             status = one_process.serve(settings, application)
         else:
-            status = _run(settings, application, read_again, others)
+            status = _run(settings, application, read_again, others, heir)
     except PoolsrvError as error:
+        if heir is not None:
+            heir.refuse(str(error))
         if settings.log_format != "json":
             raise
         _log.critical(say.CANNOT_START, error)  # whoever reads the log reads no other form
         return error.status
+    finally:
+        if heir is not None:
+            heir.close()
     _log.info(say.STOPPED)
     return status
 
@@ -117,17 +124,20 @@ def _run(
     application: Callable[..., Any] | None,
     read_again: Callable[[], Settings] | None,
     others: frozenset[int],
+    heir: Inheritance | None,
 ) -> int:
-    _ask_the_kernel()
+    processes.ask_the_kernel()
     if settings.reload_on_change:
         changes.require()
     # The usual soft limit of 1024 is for programs that use select(): idle connections
     # alone may be more. The application has what the server was started with.
     usual, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if heir is not None:
+        usual = heir.hello.files
     whom = privileges.identity(settings)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    notify = Notify(os.environ, os.getpid())
-    passed = take_passed(os.environ)
+    notify = Notify(os.environ, os.getpid(), waits=heir is not None)
+    passed = take_passed(os.environ) if heir is None else heir.passed()
     settings = use_passed(settings, passed)
     folder = started_in()
     touched = touched_files(settings, folder)
@@ -136,11 +146,8 @@ def _run(
         pages = read_pages(settings, folder)
     with ExitStack() as stack:
         stack.callback(notify.close)
-        stack.enter_context(pid_file(settings.pid_file))
-        listeners = [
-            open_bound(stack, address, settings, settings.backlog) for address in settings.bind
-        ]
-        admin = open_admin(stack, settings)
+        endpoints = Endpoints(stack, settings, heir)
+        listeners, admin = endpoints.listeners, endpoints.admin
         # Twice the workers: a generation that takes over needs slots of its own.
         slots = 2 * max(settings.processes, settings.max_processes)
         board_fd = _core.scoreboard_create(slots, settings.threads)
@@ -157,6 +164,7 @@ def _run(
         )
         stack.callback(dispatcher.close)
         dispatcher.set_pages(pages)
+        dispatcher.accept(heir is None)
         log_owner = whom.uid if whom is not None and os.geteuid() == 0 else None
         job = Job(
             settings=settings,
@@ -173,7 +181,7 @@ def _run(
                 for slot in range(board.slot_count)
             ],
             sites=[site_of(listener) for listener in listeners],
-            once=_owned(stack, make()),
+            once=_owned(stack, make() if heir is None else heir.take_once()),
             folder=str(Path.cwd()),
             pages=pages,
             release=release(settings),
@@ -218,17 +226,19 @@ def _run(
             supervisor_pid=os.getpid(),
             started_at=time.time(),
         )
-        jobs = {1: job}  # by generation
+        first = 1 if heir is None else heir.hello.generation + 1
+        jobs = {first: job}  # by generation
 
         def shown_settings() -> dict[str, str]:
             now = jobs[pool.generations.serving.number].settings
             return {key(name): row.kind.show(getattr(now, name)) for name, row in ROWS.items()}
 
-        control = open_control(stack, settings.control)
+        control = endpoints.control
         served = None
         if control is not None:
             facts = dataclasses.asdict(about)
             facts["pid"] = facts.pop("supervisor_pid")
+            facts["pid_namespace"] = processes.pid_namespace()
             served = Served(facts, board_fd, shown_settings)
 
         def start_template(generation: int) -> Template:
@@ -283,16 +293,38 @@ def _run(
             with privileges.acting_as(whom):  # who may have put anything in its place
                 access_log.reopen(job.access_log, job.access_log_place)
 
-        def stop_listening() -> None:
-            for listener in listeners:
-                listener.close()
+        stop_watching: Callable[[], None] = _nothing
 
+        def start_successor(generation: int, wanted: int) -> Successor:
+            used = [str(address) for address in passed if address in settings.bind]
+            hello = endpoints.hello(generation, wanted, usual, used)
+            fds = [job.once, *endpoints.descriptors()]
+            environ = {**os.environ, **notify.given}
+            return Successor([sys.executable, *sys.orig_argv[1:]], folder, environ, hello, fds)
+
+        def leave(ready: Ready) -> None:
+            nonlocal stop_watching
+            stop_watching()
+            stop_watching = _nothing
+            endpoints.leave(ready)
+
+        predecessor = None
+        if heir is not None:
+            predecessor = Predecessor.of(
+                heir, endpoints.translation, endpoints.taken, endpoints.own
+            )
+            stack.callback(predecessor.close)
+            heir.close_rest()
         pool = Pool(
-            settings.processes,
+            settings.processes
+            if heir is None
+            else min(heir.processes(settings.processes), board.slot_count // 2),
             board.slot_count,
             startup_timeout=settings.startup_timeout,
             graceful_timeout=settings.graceful_timeout,
             exporter=admin is not None,
+            predecessor=heir is not None,
+            first=first,
         )
         supervisor = Supervisor(
             pool,
@@ -302,15 +334,16 @@ def _run(
             start_template,
             start_exporter if admin is not None else None,
             lambda: announce(settings, listeners, admin),
-            stop_listening,
+            endpoints.stop_listening,
             Stacks(job.stacks),
             reopen_logs,
-            control=(control, served) if control is not None and served is not None else None,
+            control=(control.socket, served) if control and served is not None else None,
             limits=Limits.of(settings),
             reload_on_touch=touched,
             maintenance=None if maintenance is None else Path(os.fsdecode(maintenance[0])),
             notify=notify,
             others=others,
+            seat=Seat(board_fd, start_successor, leave, predecessor, cannot_be_followed()),
         )
         if whom is None and os.geteuid() == 0:
             _log.warning(say.RUNS_AS_ROOT)
@@ -320,7 +353,9 @@ def _run(
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
         if settings.reload_on_change:
-            stack.callback(start_watcher().end, 0)
+            watcher = start_watcher()
+            stop_watching = functools.partial(watcher.end, 0)
+            stack.callback(lambda: stop_watching())
         if dispatcher.measure() < 1:
             raise MachineError(
                 f"the limit of open files is {most}, and the server itself needs as many",
@@ -332,24 +367,7 @@ def _run(
     return finish.status
 
 
-def _ask_the_kernel() -> None:
-    """Raises MachineError for a system call that is refused, before it is missed."""
-    name = "memfd_create"
-    try:
-        os.close(os.memfd_create("poolsrv"))
-        name = "pidfd_open"
-        pidfd = os.pidfd_open(os.getpid())
-        try:
-            name = "pidfd_send_signal"
-            signal.pidfd_send_signal(pidfd, 0)
-        finally:
-            os.close(pidfd)
-    except OSError as error:
-        raise MachineError(
-            f"the kernel refuses {name}: {error.strerror}",
-            "allow it in the seccomp profile of the container or service, or use Linux 5.4 or "
-            "newer",
-        ) from None
+def _nothing() -> None: ...
 
 
 def _owned(stack: ExitStack, fd: int) -> int:

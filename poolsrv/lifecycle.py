@@ -1,6 +1,7 @@
 """What a process of the server can be, and which event leads where.
 
-One table for all: the worker in a slot, a template, the exporter. Knows no
+One table for all: the worker in a slot, a template, the exporter, the supervisor
+that is to take our place. Knows no
 process and no clock. The pool acts by this table, the exporter names states
 with it, ARCHITECTURE.md shows it (`python -m poolsrv.lifecycle`), and a
 property test walks it.

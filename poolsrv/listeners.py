@@ -14,6 +14,7 @@ import socket
 import sys
 from collections.abc import MutableMapping
 from contextlib import ExitStack
+from pathlib import Path
 
 from poolsrv import operator_messages as say
 from poolsrv.control import listen, place
@@ -131,29 +132,49 @@ def use_passed(settings: Settings, passed: tuple[Address, ...]) -> Settings:
     return dataclasses.replace(settings, bind=passed)
 
 
-def open_control(stack: ExitStack, given: str) -> socket.socket | None:
+class ControlSocket:
+    """The listener of the control socket, and its file."""
+
+    def __init__(self, socket: socket.socket, path: Path, *, ours: bool = True) -> None:
+        """`ours`: the file goes with it. One that another server has made is not, before `own`."""
+        self.socket = socket
+        self.path = path
+        self._owner = os.getpid()
+        self._file = path.stat().st_ino if ours else None
+
+    def own(self, path: Path) -> None:
+        """Another server has left it to us, to be found at this path."""
+        if path != self.path:
+            self.path = self.path.rename(path)
+        self._file = self.path.stat().st_ino
+
+    def leave(self) -> None:
+        """Close it; the file is another server's from now on."""
+        self.socket.close()
+        self._file = None
+
+    def close(self) -> None:
+        self.socket.close()
+        with contextlib.suppress(OSError):
+            ours = os.getpid() == self._owner and self._file is not None
+            if ours and self.path.stat().st_ino == self._file:
+                self.path.unlink()
+
+
+def open_control(stack: ExitStack, given: str) -> ControlSocket | None:
     """The listener of the control socket; a server does without rather than not start."""
     if given == "off":
         return None
     try:
         path = place(given)
-        opened = listen(path)
-        ours = path.stat().st_ino
+        opened = ControlSocket(listen(path), path)
     except OSError as error:
         _log.warning(
             say.NO_CONTROL,
             error,
         )
         return None
-    owner = os.getpid()
-
-    def close() -> None:
-        opened.close()
-        with contextlib.suppress(OSError):
-            if os.getpid() == owner and path.stat().st_ino == ours:
-                path.unlink()
-
-    stack.callback(close)
+    stack.callback(opened.close)
     return opened
 
 

@@ -21,11 +21,15 @@ from poolsrv.exporter import About
 from poolsrv.exporter.reading import Source
 from poolsrv.exporter.status import Status, status
 from poolsrv.log import escape
+from poolsrv.processes import pid_namespace
 from poolsrv.scoreboard import Reader
 
 # A worker writes its stacks within milliseconds, if at all; this long without more is the end.
 _QUIET = 0.2
 _LONGEST_SILENCE = 3.0
+
+# How often a server is looked for whose process cannot be watched from here.
+_LOOK_AGAIN = 0.1
 
 # A stopped supervisor answers nothing; a reload takes what the application takes.
 _PATIENCE = 10.0
@@ -123,6 +127,12 @@ def reload(path: Path, _words: Sequence[str], as_json: bool) -> int:
     return _print_outcome(answer, as_json, done, "the reload failed")
 
 
+def upgrade(path: Path, _words: Sequence[str], as_json: bool) -> int:
+    answer = ask(path, Command("upgrade"))
+    done = f"the supervisor with pid {answer.result.get('pid')} has taken over"
+    return _print_outcome(answer, as_json, done, "the upgrade failed")
+
+
 def recycle(path: Path, words: Sequence[str], as_json: bool) -> int:
     slot = _one(words, "recycle", "SLOT, or all")
     given = slot if slot == "all" else _number(slot, "a slot")
@@ -165,11 +175,14 @@ def show_stacks(path: Path, words: Sequence[str], as_json: bool) -> int:
 
 def stop(path: Path, _words: Sequence[str], as_json: bool, *, now: bool = False) -> int:
     about = _ask(path, "hello").result
-    ended = _watched(int(about["pid"]))
+    ended = _watched(int(about["pid"]), about.get("pid_namespace"))
     _ask(path, "stop", now=now)
     if ended is not None:
         select.select([ended], [], [])
         os.close(ended)
+    else:
+        while _answers(path):
+            time.sleep(_LOOK_AGAIN)
     if as_json:
         return _print_json({"pid": about["pid"]})
     print(f"{about['application']} (pid {about['pid']}) has ended")
@@ -218,11 +231,22 @@ def _look(path: Path) -> Status:
         os.close(answer.fd)
 
 
-def _watched(pid: int) -> int | None:
+def _watched(pid: int, namespace: object) -> int | None:
+    """Its pidfd; None if it has ended, or lives in a container: the number is another's here."""
+    if namespace != pid_namespace():
+        return None
     try:
         return os.pidfd_open(pid)
-    except OSError:  # it has ended by now, or lives in another pid namespace
+    except OSError:
         return None
+
+
+def _answers(path: Path) -> bool:
+    try:
+        ask(path, Command("hello"), timeout=_PATIENCE)
+    except ControlError:
+        return False
+    return True
 
 
 def _stacks(fd: int | None) -> str:
@@ -288,6 +312,7 @@ COMMANDS: Mapping[str, Run] = {
     "workers": show_workers,
     "requests": show_requests,
     "reload": reload,
+    "upgrade": upgrade,
     "recycle": recycle,
     "scale": scale,
     "stacks": show_stacks,

@@ -432,6 +432,69 @@ MAINTENANCE_OVER = Message(
     "Applications get requests again.",
     _NOTHING,
 )
+UPGRADES = Message(
+    430,
+    "%s: starting the new supervisor that is to take over",
+    "The signal came in, or `poolsrv upgrade`.",
+    "This one serves until the workers of the new one are ready.",
+    _NOTHING,
+)
+NO_UPGRADE = Message(
+    431,
+    "%s: no upgrade: %s",
+    "The signal came in while something else goes on, or where nobody can take over.",
+    "None.",
+    "Send it again when the server serves; in a container start a new one.",
+)
+UPGRADE_FAILED = Message(
+    432,
+    "the upgrade failed; this server goes on: %s",
+    "The new supervisor ended, or was not ready within `--startup-timeout`; the text says why.",
+    "All is as before. `poolsrv_upgrades_total` counts it.",
+    "Mend what the text names, and upgrade again.",
+)
+LEFT = Message(
+    433,
+    "the supervisor with pid %d has taken over; what runs here is finished",
+    "An upgrade.",
+    "This process ends when its workers have, within `--graceful-timeout`.",
+    _NOTHING,
+)
+TOOK_PLACE = Message(
+    434,
+    "this supervisor has taken the place of the one with pid %d",
+    "An upgrade.",
+    "Its listeners, connections and counters are here.",
+    _NOTHING,
+)
+PREDECESSOR_ENDED = Message(
+    435,
+    "the supervisor that was to be followed has ended; so does this one",
+    "It was killed, or stopped, during an upgrade.",
+    "The server ends.",
+    "Start it anew.",
+)
+INHERITANCE_FAILED = Message(
+    436,
+    "not all of the supervisor before could be taken over: %s",
+    "The pid file or the control socket could not be made this server's own.",
+    "It serves without.",
+    "The text names it; another upgrade tries again.",
+)
+SUCCESSOR_ENDED = Message(
+    437,
+    "the supervisor that has taken over %s",
+    "It was killed, or failed, while this one still finished requests.",
+    "New connections are served by nobody.",
+    "Start the server anew; its log says why it ended.",
+)
+CONNECTIONS_UNKNOWN = Message(
+    438,
+    "the supervisor before knows connections in another form; those that are idle are closed",
+    "The two releases differ in how they describe a connection.",
+    "Running requests are finished; clients of idle connections connect anew.",
+    _NOTHING,
+)
 
 # 5xx: what surrounds the server.
 

@@ -14,30 +14,44 @@ from pathlib import Path
 from poolsrv.errors import ConfigError
 
 
-@contextlib.contextmanager
-def pid_file(path: str | None) -> Iterator[None]:
-    """Write and lock the file, and remove it at the end if it is still ours.
+class PidFile:
+    """The file, written and locked until `close`."""
 
-    Raises ConfigError if it cannot be written, or is another server's.
-    """
-    if path is None:
-        yield
-        return
-    given, path = path, str(Path(path).absolute())  # a reload may change the working folder
+    def __init__(self, path: str) -> None:
+        """Raises ConfigError if it cannot be written, or is another server's."""
+        self._path = str(Path(path).absolute())  # a reload may change the working folder
+        try:
+            self._fd = _locked(self._path)
+        except OSError as error:
+            raise ConfigError(
+                f"--pid-file {path}: {error.strerror}", "its folder must exist and be writable"
+            ) from None
+        # In this order there is a number in it at any time, should another server leave it to us.
+        os.ftruncate(self._fd, os.pwrite(self._fd, b"%d\n" % os.getpid(), 0))
+
+    def leave(self) -> None:
+        """Give up the lock: another server follows, and the file is its own."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def close(self) -> None:
+        """Remove it, if it is still ours."""
+        if self._fd >= 0:
+            if _is(self._path, self._fd):
+                Path(self._path).unlink()
+            self.leave()
+
+
+@contextlib.contextmanager
+def pid_file(path: str | None) -> Iterator[PidFile | None]:
+    """A PidFile for the time of the block, if there is to be one."""
+    found = None if path is None else PidFile(path)
     try:
-        fd = _locked(path)
-    except OSError as error:
-        raise ConfigError(
-            f"--pid-file {given}: {error.strerror}", "its folder must exist and be writable"
-        ) from None
-    try:
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, b"%d\n" % os.getpid(), 0)
-        yield
+        yield found
     finally:
-        if _is(path, fd):
-            Path(path).unlink()
-        os.close(fd)
+        if found is not None:
+            found.close()
 
 
 def _locked(path: str) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poolsrv import _core, forks
+from poolsrv.errors import MachineError
 
 # Has a worker write the stacks of its threads, at once and without the GIL.
 WRITE_STACKS = signal.SIGRTMIN + 4
@@ -45,6 +46,26 @@ def _live(name: str, life: Callable[[], None]) -> None:
     life()
 
 
+def ask_the_kernel() -> None:
+    """Raises MachineError for a system call that is refused, before it is missed."""
+    name = "memfd_create"
+    try:
+        os.close(os.memfd_create("poolsrv"))
+        name = "pidfd_open"
+        pidfd = os.pidfd_open(os.getpid())
+        try:
+            name = "pidfd_send_signal"
+            signal.pidfd_send_signal(pidfd, 0)
+        finally:
+            os.close(pidfd)
+    except OSError as error:
+        raise MachineError(
+            f"the kernel refuses {name}: {error.strerror}",
+            "allow it in the seccomp profile of the container or service, or use Linux 5.4 or "
+            "newer",
+        ) from None
+
+
 @dataclass(frozen=True, slots=True)
 class Ending:
     """How a process ended: its exit status, minus its signal, or None if nobody knows."""
@@ -62,6 +83,14 @@ class Ending:
         if self.status < 0:
             return f"was ended by {signal_name(-self.status)}"
         return f"exited with status {self.status}"
+
+
+def pid_namespace() -> int:
+    """Where pids mean what they mean to us; 0 if /proc does not say."""
+    try:
+        return Path("/proc/self/ns/pid").stat().st_ino
+    except OSError:
+        return 0
 
 
 def signal_name(number: int) -> str:

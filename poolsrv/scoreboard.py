@@ -7,6 +7,7 @@ converts it.
 """
 
 import enum
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -126,6 +127,15 @@ class Layout:
     def zero(self) -> "Row":
         return Row(self, (0,) * self.words)
 
+    @property
+    def place(self) -> int:
+        """That of its first field in the table: what the core knows a kind of row by."""
+        return next(iter(self.fields.values())).place
+
+    def sum(self, first: Sequence[int], second: Sequence[int]) -> tuple[int, ...]:
+        """Two readings of such rows, added up word by word."""
+        return tuple(map(operator.add, first, second))
+
     def not_below(self, floor: Sequence[int], words: Sequence[int]) -> tuple[int, ...]:
         """`words`, but no counter lower than it is in `floor`."""
         result = list(map(max, floor, words))
@@ -139,6 +149,7 @@ SLOT = Layout("slot")
 WORKER = Layout("worker")
 THREAD = Layout("thread")
 LAYOUTS = {layout.row: layout for layout in (SUPERVISOR, SLOT, WORKER, THREAD)}
+_OF_SLOTS = (SLOT, WORKER, THREAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +219,8 @@ class Slot:
 class Snapshot:
     """The whole scoreboard, read at `now` (monotonic nanoseconds).
 
-    `slots` are those that have ever had a process. `threads` is the sum of
-    their threads.
+    `slots` are those that have ever had a process, also under a supervisor
+    before this one. `threads` is the sum of their threads.
     """
 
     now: int
@@ -247,7 +258,9 @@ class Reader:
         )
 
     def _used(self, number: int) -> bool:
-        return Row(SLOT, self._board.slot(number))["spawned_at"] != 0
+        if Row(SLOT, self._board.slot(number))["spawned_at"] != 0:
+            return True
+        return any(any(self._board.carried(layout.place, number)) for layout in _OF_SLOTS)
 
     def _slot(self, number: int, now: int) -> Slot:
         load, limit = self._board.load(number)
@@ -267,6 +280,7 @@ class Reader:
         )
 
     def _row(self, layout: Layout, number: int, words: tuple[int, ...]) -> Row:
+        words = layout.sum(words, self._board.carried(layout.place, number))
         floor = self._floors.get((layout, number))
         if floor is not None:
             words = layout.not_below(floor, words)

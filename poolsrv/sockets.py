@@ -29,7 +29,7 @@ _CHANNEL_BYTES = 1 << 20
 _SILENCE = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Listener:
     """A listening socket and its owner. `name` is its address as bound, for log and links."""
 
@@ -38,16 +38,25 @@ class Listener:
     name: str
     is_unix: bool
     owner: int
-    file: tuple[int, int] | None = None  # of a Unix socket that we have made: which it is
+    file: tuple[int, int] | None = None  # of a Unix socket that is ours: which it is
+
+    def own(self) -> None:
+        """It was another server's: the file of a Unix socket is ours from now on."""
+        if isinstance(self.address, UnixAddress):
+            self.file = _identity(Path(self.address.path))
+
+    def leave(self) -> None:
+        """Close it; the file is another server's from now on."""
+        self.socket.close()
 
     def close(self) -> None:
-        """Close it; the owner also removes the file of a Unix socket that we have made."""
+        """Close it; the owner also removes the file of a Unix socket that is ours."""
         was_open = self.socket.fileno() >= 0
         self.socket.close()
         if was_open and os.getpid() == self.owner and isinstance(self.address, UnixAddress):
             file = Path(self.address.path)
             # A successor may have put its own in the same place.
-            if _identity(file) == self.file:
+            if self.file is not None and _identity(file) == self.file:
                 file.unlink(missing_ok=True)
 
 
@@ -75,9 +84,21 @@ def open_listener(
         case FdAddress():
             opened = _adopt(address)
     opened.setblocking(False)
+    listener = _listener(opened, address)
+    listener.own()
+    return listener
+
+
+def inherit_listener(fd: int, address: Address) -> Listener:
+    """That of another server, which we follow; its file is not ours before `own`."""
+    if isinstance(address, UnixAddress):
+        address = UnixAddress(str(Path(address.path).absolute()))
+    return _listener(socket.socket(fileno=fd), address)
+
+
+def _listener(opened: socket.socket, address: Address) -> Listener:
     is_unix = opened.family == socket.AF_UNIX
-    file = _identity(Path(address.path)) if isinstance(address, UnixAddress) else None
-    return Listener(opened, address, _name(opened), is_unix, os.getpid(), file)
+    return Listener(opened, address, _name(opened), is_unix, os.getpid())
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

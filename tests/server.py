@@ -114,7 +114,8 @@ class Server:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        self.pid = self.process.pid
+        self.pid = self.session = self.process.pid
+        self._followed = 0  # how many supervisors have left their place to another
 
     # What it says
 
@@ -160,7 +161,7 @@ class Server:
 
     def processes(self) -> list[Process]:
         """The processes of the tree, zombies included, orphans too."""
-        return [process for process in processes() if process.session == self.pid]
+        return [process for process in processes() if process.session == self.session]
 
     def living(self) -> list[Process]:
         return [process for process in self.processes() if not process.is_zombie]
@@ -230,11 +231,24 @@ class Server:
         os.kill(pid, number)
 
     def terminate(self, number: signal.Signals = signal.SIGTERM) -> None:
-        self.process.send_signal(number)
+        self.kill(self.pid, number)
+
+    def follow(self, pid: int) -> None:
+        """After an upgrade: the supervisor has this pid now, and the one before it ends."""
+        before, self.pid = self.pid, pid
+        self._followed += 1
+        self.wait_until(lambda: before not in self.pids(), deadline=20)
+        assert self.log().count("poolsrv has stopped") == self._followed, self.log()
+
+    def pids(self) -> list[int]:
+        return [process.pid for process in self.living()]
 
     def wait(self, deadline: float = 20) -> int:
         """Its exit status, once it has ended."""
         self.wait_until(lambda: self.process.poll() is not None, deadline)
+        if self._followed:  # no child of ours: it says so itself
+            self.wait_until(lambda: self.pid not in self.pids(), deadline)
+            assert self.log().count("poolsrv has stopped") == self._followed + 1, self.log()
         return self.process.returncode
 
     def stop(self, deadline: float = 20) -> int:
@@ -297,7 +311,7 @@ def serving(
         server.wait_until_serving()
         held = server.descriptors()
         yield server
-        if server.process.poll() is None:
+        if server.pid in server.pids():
             server.wait_until(lambda: len(server.descriptors()) <= len(held))
             assert server.stop() == 0, server.log()
             server.wait_until(lambda: not server.living())

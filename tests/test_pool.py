@@ -28,21 +28,37 @@ from poolsrv.supervisor.actions import (
     Disable,
     Drain,
     Enable,
+    EndExporter,
+    EndSuccessor,
     Finish,
+    HandOver,
     Kill,
+    KillExporter,
+    KillSuccessor,
     KillTemplate,
     LastCall,
     QuitTemplate,
     Reason,
     ReloadFailed,
+    SayReady,
     Spawn,
     StartExporter,
+    StartSuccessor,
     StartTemplate,
     StopAccepting,
     TookOver,
+    UpgradeFailed,
 )
 from poolsrv.supervisor.generations import FIRST_PAUSE, LONGEST_PAUSE, SETTLED
-from poolsrv.supervisor.pool import FORK_TIMEOUT, KILL_AGAIN, LAST_CALL, ONE_ORDER, PAUSE, Pool
+from poolsrv.supervisor.pool import (
+    FORK_TIMEOUT,
+    KILL_AGAIN,
+    LAST_CALL,
+    LAST_WORDS,
+    ONE_ORDER,
+    PAUSE,
+    Pool,
+)
 
 pytestmark = pytest.mark.once
 
@@ -592,6 +608,150 @@ def test_scaling_while_a_generation_comes_concerns_both() -> None:
     assert TookOver(2) in actions
 
 
+# Another supervisor takes the place
+
+
+def upgrading_pool(now: float = 1.0) -> Pool:
+    """Two workers serve, and another supervisor starts its own."""
+    pool = serving_pool()
+    assert pool.upgrade(now) == [StartSuccessor()]
+    return pool
+
+
+def test_a_supervisor_leaves_its_place_when_its_exporter_has_ended() -> None:
+    pool = upgrading_pool()
+    assert pool.successor_ready(2.0) == [EndExporter()]
+    assert pool.deadline() == 2.0 + LAST_WORDS
+    assert not pool.has_left
+    leaving = [HandOver(False), QuitTemplate(1), Disable(0), Drain(0), Disable(1), Drain(1)]
+    assert pool.exporter_exited(3.0) == leaving
+    assert pool.has_left
+    assert pool.template_exited(1, "", 3.0) == []
+    assert pool.exited(0, Reason.EXIT, 4.0) == [Disable(0), Bury(0, None)]
+    assert pool.exited(1, Reason.EXIT, 4.0) == [Disable(1), Bury(1, None), Finish(0)]
+
+
+def test_without_an_exporter_it_leaves_at_once() -> None:
+    pool = Pool(1, 2, startup_timeout=STARTUP, graceful_timeout=GRACE, exporter=False)
+    pool.start(0.0)
+    pool.loaded(1, 0.0)
+    spawned(pool, [0], 0.0)
+    pool.ready(0, 0.0)
+    pool.upgrade(1.0)
+    assert pool.successor_ready(2.0)[0] == HandOver(False)
+
+
+def test_an_exporter_that_does_not_end_is_killed() -> None:
+    pool = upgrading_pool()
+    pool.successor_ready(2.0)
+    assert pool.tick(2.0 + LAST_WORDS) == [KillExporter()]
+
+
+@pytest.mark.parametrize("is_ready", [False, True])
+def test_a_successor_that_ends_before_it_serves_changes_nothing(is_ready: bool) -> None:
+    pool = upgrading_pool()
+    if is_ready:
+        pool.successor_ready(2.0)
+    assert pool.successor_exited("it is gone", 3.0) == [UpgradeFailed("it is gone")]
+    assert states(pool)[:2] == [State.READY, State.READY]
+    assert pool.state is ServerState.SERVING
+    if is_ready:  # its exporter was told to end: it gets another
+        assert pool.exporter_exited(3.0) == []
+        assert pool.tick(3.0 + PAUSE) == [StartExporter()]
+    assert pool.upgrade(9.0) == [StartSuccessor()]
+
+
+def test_a_successor_that_is_late_is_ended_and_then_killed() -> None:
+    pool = upgrading_pool(1.0)
+    failed, ended = pool.tick(1.0 + STARTUP)
+    assert isinstance(failed, UpgradeFailed)
+    assert ended == EndSuccessor()
+    assert pool.tick(1.0 + STARTUP + LAST_WORDS) == [KillSuccessor()]
+    assert pool.tick(1.0 + STARTUP + LAST_WORDS + KILL_AGAIN) == [KillSuccessor()]
+    assert pool.successor_exited("it is gone", 99.0) == []
+    assert pool.deadline() is None
+
+
+def test_a_stop_ends_the_successor_first() -> None:
+    pool = upgrading_pool()
+    assert pool.stop(2.0)[:2] == [StopAccepting(), EndSuccessor()]
+    pool.queue_empty(2.0)
+    pool.template_exited(1, "", 2.0)
+    for slot in (0, 1):
+        assert pool.exited(slot, Reason.EXIT, 3.0)[-1] == Bury(slot, None)
+    assert pool.successor_exited("it is gone", 3.0) == [Finish(0)]
+
+
+def test_after_it_has_left_the_first_order_to_stop_is_no_second_one() -> None:
+    pool = upgrading_pool()
+    pool.successor_ready(2.0)
+    pool.exporter_exited(3.0)
+    assert pool.stop(9.0) == []
+    assert pool.stop(10.0) == [
+        Disable(0),
+        Kill(0, "told to stop at once"),
+        Disable(1),
+        Kill(1, "told to stop at once"),
+    ]
+
+
+def test_a_reload_meanwhile_is_the_successors() -> None:
+    pool = upgrading_pool()
+    assert pool.reload(2.0) == []
+    pool.successor_ready(2.0)
+    assert pool.exporter_exited(3.0)[0] == HandOver(True)
+
+
+def test_a_reload_meanwhile_follows_an_upgrade_that_fails() -> None:
+    pool = upgrading_pool()
+    pool.reload(2.0)
+    assert pool.successor_failed("no", 3.0) == [
+        UpgradeFailed("no"),
+        EndSuccessor(),
+        StartTemplate(2),
+    ]
+
+
+@pytest.mark.parametrize("pool", [starting_pool, reloading_pool, upgrading_pool])
+def test_no_upgrade_while_something_else_goes_on(pool: Callable[[], Pool]) -> None:
+    with pytest.raises(Unfit):
+        pool().upgrade(5.0)
+
+
+def following_pool() -> Pool:
+    """A pool that has said that it is ready to take another supervisor's place."""
+    pool = Pool(2, 4, startup_timeout=STARTUP, graceful_timeout=GRACE, predecessor=True, first=7)
+    assert pool.start(0.0) == [StartTemplate(7)]
+    assert pool.loaded(7, 0.0) == [Spawn(0, 7), Spawn(1, 7)]
+    spawned(pool, (0, 1), 0.0, generation=7)
+    assert pool.ready(0, 1.0) == [Enable(0)]
+    assert pool.ready(1, 1.0) == [Enable(1), SayReady()]
+    return pool
+
+
+def test_who_follows_another_serves_when_it_is_told() -> None:
+    pool = following_pool()
+    assert pool.state is ServerState.STARTING
+    assert pool.take_over(2.0) == [Announce(), StartExporter()]
+    assert pool.state is ServerState.SERVING
+    with pytest.raises(Unfit):
+        pool.take_over(3.0)
+
+
+def test_who_follows_another_and_is_not_ready_is_not_asked() -> None:
+    pool = Pool(1, 2, startup_timeout=STARTUP, graceful_timeout=GRACE, predecessor=True)
+    pool.start(0.0)
+    with pytest.raises(Unfit):
+        pool.take_over(1.0)
+
+
+def test_who_follows_another_and_is_told_to_stop_leaves_that_ones_listeners() -> None:
+    pool = following_pool()
+    told = pool.stop(2.0)
+    assert told == [QuitTemplate(7), Disable(0), Drain(0), Disable(1), Drain(1)]
+    assert pool.take_over(3.0) == []
+
+
 # Any history
 
 
@@ -616,6 +776,17 @@ class TemplateProcess:
     orders: list[int] = field(default_factory=list)
 
 
+EXPORTER, SUCCESSOR = 0, -1
+
+
+@dataclass
+class SuccessorProcess:
+    """The supervisor that is to take our place, as the outside world knows it."""
+
+    said_ready: bool = False
+    told_to_end: bool = False
+
+
 @dataclass
 class World:
     """Carries out what the pool says, and objects to what cannot be carried out."""
@@ -631,7 +802,12 @@ class World:
     finish: Finish | None = None
     serving: int = 1
     forks: bool = True  # whether the supervisor can fork
-    not_started: list[int] = field(default_factory=list)  # generations, exporter: 0
+    not_started: list[int] = field(default_factory=list)  # generations; exporter, successor:
+    successor: "SuccessorProcess | None" = None
+    follows: bool = False  # another supervisor serves until it hears from us
+    said_ready: bool = False
+    handed_over: bool = False
+    upgrades: int = 0  # that have not ended
 
     def carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -655,10 +831,39 @@ class World:
                 self.templates[generation].killed = True
             case StartExporter():
                 assert not self.exporters
+                assert not self.follows, "the other supervisor has one"
                 if self.forks:
                     self.exporters = 1
                 else:
-                    self.not_started.append(0)
+                    self.not_started.append(EXPORTER)
+            case EndExporter() | KillExporter():
+                assert self.exporters
+            case StartSuccessor():
+                assert self.accepting
+                assert self.successor is None
+                self.upgrades += 1
+                if self.forks:
+                    self.successor = SuccessorProcess()
+                else:
+                    self.not_started.append(SUCCESSOR)
+            case EndSuccessor() | KillSuccessor():
+                assert self.successor is not None
+                assert not self.handed_over, "nobody ends who serves"
+                self.successor.told_to_end = True
+            case UpgradeFailed():
+                assert self.accepting
+                self.upgrades -= 1
+            case HandOver():
+                assert self.successor is not None
+                assert self.successor.said_ready
+                assert not self.exporters, "it would not know of the new workers"
+                self.upgrades -= 1
+                self.accepting = False
+                self.handed_over = True
+            case SayReady():
+                assert self.follows
+                assert not self.said_ready
+                self.said_ready = True
             case Spawn(slot, generation):
                 template = self.templates[generation]
                 assert template.loaded
@@ -693,6 +898,7 @@ class World:
                 self.accepting = False
             case Announce():
                 assert not self.announced
+                assert not self.follows
                 self.announced = True
             case TookOver(generation):
                 assert self.accepting
@@ -706,6 +912,7 @@ class World:
                 assert not self.accepting
                 assert not self.processes, "nobody is left alone"
                 assert not self.ordered()
+                assert self.handed_over or self.successor is None
                 self.finish = action
 
     def ordered(self) -> dict[int, int]:
@@ -728,21 +935,31 @@ class AnyHistory(RuleBasedStateMachine):
         self.now = 1000.0
         self.drained = False
 
-    @initialize(processes=st.integers(1, 4), spare=st.integers(0, 2))
-    def begin(self, processes: int, spare: int) -> None:
-        self.pool = new_pool(processes, 2 * (processes + spare))
-        self.world = World(self.pool)
+    @initialize(processes=st.integers(1, 4), spare=st.integers(0, 2), follows=st.booleans())
+    def begin(self, processes: int, spare: int, follows: bool) -> None:
+        self.pool = Pool(
+            processes,
+            2 * (processes + spare),
+            startup_timeout=STARTUP,
+            graceful_timeout=GRACE,
+            predecessor=follows,
+        )
+        self.world = World(self.pool, follows=follows)
         self.do(self.pool.start(self.now))
 
     def do(self, actions: list[Action]) -> None:
         """Carry them out, and what the loop says at once of those that could not be."""
+        if self.world.follows and self.pool.state is ServerState.DRAINING:
+            self.world.accepting = False  # it never did, and is not told
         self.world.carry_out(actions)
         while self.world.not_started:
             generation = self.world.not_started.pop(0)
-            if generation:
-                self.do(self.pool.template_not_started(generation, "no memory", self.now))
-            else:
+            if generation == SUCCESSOR:
+                self.do(self.pool.successor_exited("no memory", self.now))
+            elif generation == EXPORTER:
                 self.do(self.pool.exporter_exited(self.now))
+            else:
+                self.do(self.pool.template_not_started(generation, "no memory", self.now))
 
     def choose(self, data: st.DataObject, among: Iterable[int]) -> int:
         return data.draw(st.sampled_from(sorted(among)))
@@ -788,6 +1005,36 @@ class AnyHistory(RuleBasedStateMachine):
     def exporter_ends(self) -> None:
         self.world.exporters = 0
         self.do(self.pool.exporter_exited(self.now))
+
+    # Other supervisors
+
+    @rule()
+    def told_to_upgrade(self) -> None:
+        with suppress(Unfit):  # something else goes on
+            self.do(self.pool.upgrade(self.now))
+
+    @precondition(lambda self: self.world.successor is not None)
+    @rule(event=st.sampled_from(["ready", "failed", "ends"]))
+    def something_becomes_of_the_successor(self, event: str) -> None:
+        successor = self.world.successor
+        assert successor is not None
+        if event == "ends":
+            self.world.successor = None
+            self.do(self.pool.successor_exited("was ended by SIGKILL", self.now))
+        elif event == "failed":
+            self.do(self.pool.successor_failed("a traceback", self.now))
+        elif not successor.said_ready:
+            successor.said_ready = True
+            try:
+                self.do(self.pool.successor_ready(self.now))
+            except Unfit:
+                assert successor.told_to_end  # it has not heard that yet
+
+    @precondition(lambda self: self.world.said_ready and self.world.follows)
+    @rule()
+    def told_to_take_over(self) -> None:
+        self.world.follows = False
+        self.do(self.pool.take_over(self.now))
 
     # Workers
 
@@ -926,6 +1173,8 @@ class AnyHistory(RuleBasedStateMachine):
             for slot, process in list(self.world.processes.items()):
                 if process.told_to_drain or process.killed:
                     self.ends(slot, Reason.EXIT)
+            if self.world.successor is not None:
+                self.something_becomes_of_the_successor("ends")
             if self.settled() or not self.world.accepting:
                 break
             self.now = max(self.now + 0.001, self.pool.deadline() or 0.0)
@@ -972,6 +1221,10 @@ class AnyHistory(RuleBasedStateMachine):
         serving = self.world.announced and self.world.accepting
         assert (self.pool.state is ServerState.SERVING) == serving
         assert (self.pool.state is ServerState.DRAINING) == (not self.world.accepting)
+        assert self.pool.has_left == self.world.handed_over
+        if self.world.accepting:
+            assert self.world.upgrades == self.pool.is_upgrading
+        assert (self.world.successor is not None) == self.pool.successor.alive
 
     def teardown(self) -> None:
         """However it came to here: told to stop, it ends, and within its time."""
@@ -987,6 +1240,10 @@ class AnyHistory(RuleBasedStateMachine):
             for slot, process in list(self.world.processes.items()):
                 assert process.killed
                 self.ends(slot, Reason.SIGNAL)
+        successor = self.world.successor
+        if self.world.finish is None and successor is not None:
+            assert successor.told_to_end
+            self.something_becomes_of_the_successor("ends")
         assert self.world.finish is not None
         assert self.world.finish.status in (0, 3)
 

@@ -19,7 +19,7 @@ import pytest
 
 from poolsrv import _core, messages
 from poolsrv.supervisor.children import Child, Template
-from poolsrv.supervisor.loop import Supervisor, Watched
+from poolsrv.supervisor.loop import Supervisor, Watched, token
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.stacks import Stacks
 from tests.apps.gate import Gate, wait_at_gate
@@ -339,8 +339,8 @@ class Script:
     def unwatch(self, _descriptor: int) -> None: ...
 
 
-SAYS = (_core.EVENT_READABLE, 8 + Watched.CONTROL)
-ENDS = (_core.EVENT_READABLE, 8 + Watched.TEMPLATE)
+SAYS = (_core.EVENT_READABLE, token(Watched.CONTROL, 1))
+ENDS = (_core.EVENT_READABLE, token(Watched.TEMPLATE, 1))
 
 
 @pytest.mark.parametrize("events", [[SAYS, ENDS], [ENDS, SAYS]])

@@ -102,6 +102,14 @@ EACH: list[Action] = [
     actions.QuitTemplate(1),
     actions.KillTemplate(1, ""),
     actions.StartExporter(),
+    actions.EndExporter(),
+    actions.KillExporter(),
+    actions.StartSuccessor(),
+    actions.EndSuccessor(),
+    actions.KillSuccessor(),
+    actions.UpgradeFailed("why"),
+    actions.HandOver(False),
+    actions.SayReady(),
     actions.Spawn(0, 1),
     actions.Enable(0),
     actions.Disable(0),
@@ -165,7 +173,7 @@ def test_a_worker_that_any_signal_ends(server: Start, number: int) -> None:
 
 def test_signals_that_are_sent_by_habit_end_nothing(server: Start) -> None:
     probe = server(PROBE, processes=1)
-    for name in ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTTIN", "SIGTTOU"):
+    for name in ("SIGUSR1", "SIGALRM", "SIGTTIN", "SIGTTOU"):
         probe.terminate(signal.Signals[name])
         probe.wait_for_log(name)
         serves(probe)

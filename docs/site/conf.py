@@ -28,6 +28,7 @@ MENU = {
         "docs/maintenance",
         "docs/websockets",
         "docs/DEADLINES",
+        "docs/UPGRADE",
         "docs/HOOKS",
         "docs/testing",
     ],

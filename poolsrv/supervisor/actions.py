@@ -46,6 +46,53 @@ class StartExporter:
 
 
 @dataclass(frozen=True, slots=True)
+class EndExporter:
+    """Have the exporter end; say `exporter_exited`."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillExporter:
+    """End the exporter at once; say `exporter_exited`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartSuccessor:
+    """Execute another supervisor, that is to take our place."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndSuccessor:
+    """Have it end: it will not take our place."""
+
+
+@dataclass(frozen=True, slots=True)
+class KillSuccessor:
+    """End it at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpgradeFailed:
+    """It will not take our place. `text` says why."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """It takes our place now: all that is held goes there, and what comes back.
+
+    `reload`: a reload was asked for since it was started.
+    """
+
+    reload: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SayReady:
+    """Our workers are ready: tell the supervisor whose place we are to take."""
+
+
+@dataclass(frozen=True, slots=True)
 class Spawn:
     """Have the template of this generation start a worker in this slot."""
 
@@ -133,6 +180,14 @@ Action = (
     | QuitTemplate
     | KillTemplate
     | StartExporter
+    | EndExporter
+    | KillExporter
+    | StartSuccessor
+    | EndSuccessor
+    | KillSuccessor
+    | UpgradeFailed
+    | HandOver
+    | SayReady
     | Spawn
     | Enable
     | Disable

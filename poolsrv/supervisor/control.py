@@ -35,6 +35,7 @@ _EVENTS = 200
 _EVENTS_SHOWN = 1 << 17
 
 _ENDS = "the server ends"
+_LEFT = "another supervisor has taken over, and goes on with what was asked"
 
 
 class Events(logging.Handler):
@@ -74,7 +75,8 @@ class Served:
 
 
 class Control:
-    """`do` carries out actions of the pool; `ask_stacks` has a worker write its stacks: where."""
+    """`do` carries out actions of the pool; `ask_stacks` has a worker write its stacks: where;
+    `upgrade` says what is to be done for one."""
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class Control:
         served: Served,
         do: Callable[[list[Action]], None],
         ask_stacks: Callable[[int], int],
+        upgrade: Callable[[], list[Action]],
     ) -> None:
         self.listener = listener
         self.events = Events()
@@ -90,6 +93,9 @@ class Control:
         self._served = served
         self._do = do
         self._ask_stacks = ask_stacks
+        self._upgrade = upgrade
+        self.successor = 0  # the pid of the supervisor that was started last to take over
+        self.upgrade_failure = ""
         self._clients: dict[int, socket.socket] = {}  # by descriptor, oldest first
         self._waiting: dict[int, int] = {}  # client -> the generation of which it waits to hear
         self._orders: dict[int, Order] = {}  # by client
@@ -162,6 +168,13 @@ class Control:
     def _ends(self) -> bool:
         return self._pool.state is ServerState.DRAINING
 
+    @property
+    def _end(self) -> str:
+        """Why nothing more becomes of an order, or nothing."""
+        if self._pool.has_left:
+            return _LEFT
+        return _ENDS if self._ends else ""
+
     # Commands
 
     def _answer(self, number: int, line: bytes) -> Answer | None:
@@ -199,11 +212,29 @@ class Control:
     def reload(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
         if self._ends:
             raise ControlError(_ENDS)
+        if self._pool.is_upgrading:
+            raise ControlError("an upgrade runs, which loads the code anew as well")
         _log.info(say.TOLD_TO_RELOAD)
         actions = self._pool.reload(time.monotonic())
         self._waiting[number] = self._pool.generations.asked
         self._do(actions)
         return None
+
+    def upgrade(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
+        """Answered when another supervisor has taken over, or will not."""
+        self.upgrade_failure = ""
+        actions = self._upgrade()
+        _log.info(say.UPGRADES, "told to upgrade")
+        self._do(actions)
+
+        def outcome() -> Answer | None:
+            if self._pool.has_left:
+                return Answer({"pid": self.successor})
+            if self._pool.is_upgrading:
+                return None
+            return Answer(error=self.upgrade_failure or _ENDS)
+
+        return self._ordered(number, Order({}, outcome))
 
     def recycle(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
         """Answered when the workers have ended, and others serve in their place."""
@@ -218,7 +249,7 @@ class Control:
 
         def outcome() -> Answer | None:
             if self._ends or not any(map(pool.is_recycling, slots)):
-                return Answer(facts, _ENDS if self._ends else "")
+                return Answer(facts, self._end)
             return Answer(facts, text) if (text := pool.obstacle()) else None
 
         return self._ordered(number, Order(facts, outcome))
@@ -236,7 +267,7 @@ class Control:
             if pool.wanted != wanted:
                 return Answer(facts, f"another command has asked for {pool.wanted} workers")
             if self._ends or pool.is_settled():
-                return Answer(facts, _ENDS if self._ends else "")
+                return Answer(facts, self._end)
             return Answer(facts, text) if (text := pool.obstacle()) else None
 
         return self._ordered(number, Order(facts, outcome))
@@ -297,6 +328,7 @@ COMMANDS: Mapping[str, Run] = {
     "settings": Control.settings,
     "events": Control.show_events,
     "reload": Control.reload,
+    "upgrade": Control.upgrade,
     "recycle": Control.recycle,
     "scale": Control.scale,
     "stacks": Control.stacks,

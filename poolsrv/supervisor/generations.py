@@ -70,12 +70,12 @@ class Generation:
 class Generations:
     """The generations that have a process, by what is wanted of them."""
 
-    def __init__(self) -> None:
-        self.serving = Generation(1)
+    def __init__(self, first: int = 1) -> None:
+        self.serving = Generation(first)
         self.coming: Generation | None = None
         self.leaving: dict[int, Generation] = {}
         self.again = False  # another reload was asked for while one ran
-        self._newest = 1
+        self._newest = first
 
     def all(self) -> list[Generation]:
         coming = [] if self.coming is None else [self.coming]

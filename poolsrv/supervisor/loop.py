@@ -24,7 +24,7 @@ from enum import IntEnum
 from functools import partial
 from pathlib import Path
 
-from poolsrv import _core, forks, log, messages, processes
+from poolsrv import _core, forks, handover, log, messages, processes
 from poolsrv import operator_messages as say
 from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.processes import Ending
@@ -39,10 +39,15 @@ from poolsrv.supervisor.pool import LAST_WORDS, Pool
 from poolsrv.supervisor.postmortem import postmortem, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.stacks import Stacks
+from poolsrv.supervisor.succession import Counting, Seat, Successor
 from poolsrv.supervisor.touch import SETTLES, Touch
 from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
+
+# How often a supervisor at its end looks whether all is handed over, and for how long, in seconds.
+_LOOK_AGAIN = 0.05
+_LINGER = 5.0
 
 # One traceback a second says what is wrong; a thousand fill a disk.
 _SAY_AGAIN = 1.0
@@ -59,12 +64,15 @@ class Watched(IntEnum):
     COMMANDS = 5  # the listener of the control socket
     CLIENT = 6  # a connection to it
     FILES = 7  # the descriptor that tells of files
+    SUCCESSOR = 8  # the pidfd of the supervisor that is to take our place
+    HEIR = 9  # what it says
+    PREDECESSOR = 10  # what the one says whose place we take
 
 
-_KINDS = 8
+_KINDS = 16
 
 
-def _token(kind: Watched, number: int = 0) -> int:
+def token(kind: Watched, number: int = 0) -> int:
     return number * _KINDS + kind
 
 
@@ -89,6 +97,7 @@ class Supervisor:
         others: frozenset[int] = frozenset(),
         reload_on_touch: Sequence[Path] = (),
         maintenance: Path | None = None,
+        seat: Seat | None = None,
     ) -> None:
         self._pool = pool
         self._dispatcher = dispatcher
@@ -107,9 +116,11 @@ class Supervisor:
         self._control = None
         if control is not None:
             listener, served = control
-            self._control = Control(listener, pool, served, self._do, self._ask_stacks)
+            self._control = Control(
+                listener, pool, served, self._do, self._ask_stacks, self.upgrade
+            )
         self._touch = Touch(
-            lambda fd: dispatcher.watch(fd, _token(Watched.FILES)), dispatcher.unwatch
+            lambda fd: dispatcher.watch(fd, token(Watched.FILES)), dispatcher.unwatch
         )
         for path in reload_on_touch:
             self._touch.add(path, SETTLES, partial(self._touched, path))
@@ -118,6 +129,10 @@ class Supervisor:
         if maintenance is not None:
             self._touch.add(maintenance, 0.0, self._look_after_maintenance)
             self._look_after_maintenance()
+        self._seat = seat
+        self._predecessor = None if seat is None else seat.predecessor
+        self._successor: Successor | None = None
+        self._counting: Counting | None = None  # once another has our place
         self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
         self._workers: dict[int, Worker] = {}  # by slot
@@ -125,6 +140,7 @@ class Supervisor:
         self._wakeup: tuple[socket.socket, ...] = ()
         self._out_of_memory = OutOfMemory()
         self._finish: do.Finish | None = None
+        self._linger_end = 0.0  # when a supervisor that ends waits for nothing more
         self._zombies = False  # some may be left that are not ours to know
         self._others = others  # children of the program that has called serve(): its own to reap
         self._said_at = 0.0  # when an exception was logged last
@@ -142,6 +158,10 @@ class Supervisor:
             self._control.close_all()
         if self._exporter is not None:
             os.close(self._exporter.pidfd)
+        if self._successor is not None:
+            self._successor.close()
+        if self._predecessor is not None:
+            self._predecessor.close()
         for template in self._templates.values():
             template.close()
             os.close(template.child.pidfd)
@@ -153,19 +173,33 @@ class Supervisor:
         self._row.started_at = time.monotonic_ns()
         log.count_lost(self._row.count_lost_line)
         with _signals() as self._wakeup:
-            self._dispatcher.watch(self._wakeup[0].fileno(), _token(Watched.SIGNALS))
+            self._dispatcher.watch(self._wakeup[0].fileno(), token(Watched.SIGNALS))
+            if self._predecessor is not None:
+                channel = self._predecessor.channel.fileno()
+                self._dispatcher.watch(channel, token(Watched.PREDECESSOR))
+            else:
+                self._take_commands()
             if self._control is not None:
-                listener = self._control.listener.fileno()
-                self._dispatcher.watch(listener, _token(Watched.COMMANDS))
                 _log.addHandler(self._control.events)
             self._touch.begin(time.monotonic())
             try:
                 self._do(self._pool.start(time.monotonic()))
-                while self._finish is None:
+                while self._finish is None or self._lingers():
                     self._step()
             finally:
                 self._end()
         return self._finish
+
+    def _take_commands(self) -> None:
+        if self._control is not None:
+            listener = self._control.listener.fileno()
+            self._dispatcher.watch(listener, token(Watched.COMMANDS))
+
+    def _lingers(self) -> bool:
+        """All workers have ended, but not all that we have for the next supervisor is there."""
+        if self._counting is None or time.monotonic() >= self._linger_end:
+            return False
+        return self._dispatcher.held > 0
 
     def set_limits(self, limits: Limits) -> None:
         """Those of the workers that are ready from now on."""
@@ -174,8 +208,12 @@ class Supervisor:
     # One round
 
     def _step(self) -> None:
-        watched = (self._watch.deadline(), self._touch.deadline())
-        times = (self._pool.deadline(), *watched, self._notify.deadline())
+        times = [self._pool.deadline(), self._watch.deadline(), self._notify.deadline()]
+        times.append(self._touch.deadline())
+        if self._counting is not None:
+            times.append(self._counting.deadline())
+        if self._finish is not None:
+            times.append(time.monotonic() + _LOOK_AGAIN)
         deadline = min((at for at in times if at is not None), default=None)
         for event in self._dispatcher.wait(deadline):
             self._now = time.monotonic()
@@ -230,6 +268,12 @@ class Supervisor:
                 self._client_said(number)
             case Watched.FILES:
                 self._touch.changed(self._now)
+            case Watched.SUCCESSOR:
+                self._successor_ended()
+            case Watched.HEIR:
+                self._hear_successor()
+            case Watched.PREDECESSOR:
+                self._hear_predecessor()
 
     def _tick(self) -> None:
         self._do(self._pool.tick(self._now))
@@ -237,6 +281,8 @@ class Supervisor:
             self._do(actions)
         self._touch.tick(self._now)
         self._notify.tick(self._now, self._progress.made, self._progress.describe)
+        if self._counting is not None:
+            self._counting.tick(self._now)
         if self._zombies:
             self._reap_orphans()
 
@@ -246,11 +292,13 @@ class Supervisor:
         name = processes.signal_name(number)
         match number:
             case signal.SIGTERM | signal.SIGINT | signal.SIGQUIT:
-                if self._pool.state is not ServerState.DRAINING:
+                if self._pool.state is not ServerState.DRAINING or self._pool.has_left:
                     _log.info(say.STOPS, name)
                 self._do(self._pool.stop(self._now))
             case signal.SIGHUP:
                 self._reload(name)
+            case signal.SIGUSR2:
+                self._upgrade(name)
             case signal.SIGUSR1:
                 _log.info(say.LOGS_REOPENED, name)
                 self._reopen()
@@ -278,6 +326,23 @@ class Supervisor:
             self._in_maintenance = there
             _log.warning(say.MAINTENANCE if there else say.MAINTENANCE_OVER, self._maintenance)
 
+    def _upgrade(self, why: str) -> None:
+        try:
+            actions = self.upgrade()
+        except Unfit as error:
+            _log.warning(say.NO_UPGRADE, why, error)
+            return
+        _log.info(say.UPGRADES, why)
+        self._do(actions)
+
+    def upgrade(self) -> list[Action]:
+        """What the pool wants done for one. Raises Unfit."""
+        if self._seat is None or self._seat.refusal:
+            raise Unfit("nobody can take over here" if self._seat is None else self._seat.refusal)
+        if self._predecessor is not None:
+            raise Unfit("the server that this one has followed still ends; try again when it has")
+        return self._pool.upgrade(self._now)
+
     def _reopen(self) -> None:
         self._reopen_logs()
         for template in self._templates.values():
@@ -291,7 +356,7 @@ class Supervisor:
         assert self._control is not None
         client = self._control.accept()
         if client is not None:
-            self._dispatcher.watch(client, _token(Watched.CLIENT, client))
+            self._dispatcher.watch(client, token(Watched.CLIENT, client))
         crowded = self._control.crowded()
         if crowded is not None:
             self._client_gone(crowded)
@@ -319,6 +384,121 @@ class Supervisor:
 
     def _ask_stacks(self, slot: int) -> int:
         return self._stacks.ask(slot, self._workers[slot].signal)
+
+    # Who takes our place, and whose we take
+
+    def _start_successor(self) -> None:
+        assert self._seat is not None
+        self._notify.reloading()
+        try:
+            self._successor = self._seat.start(
+                self._pool.generations.serving.number, self._pool.wanted
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing has changed
+            text = f"the new supervisor cannot be started: {error}"
+            self._do(self._pool.successor_exited(text, self._now))
+            return
+        if self._control is not None:
+            self._control.successor = self._successor.pid
+        self._dispatcher.watch(self._successor.pidfd, token(Watched.SUCCESSOR))
+        self._dispatcher.watch(self._successor.channel.fileno(), token(Watched.HEIR))
+
+    def _hear_successor(self) -> None:
+        if self._successor is None:
+            return  # its end was in the same round
+        for word in self._successor.words():
+            match word:
+                case handover.Ready():
+                    self._successor.ready = word
+                    self._do(self._pool.successor_ready(self._now))
+                case handover.Failed(text):
+                    self._do(self._pool.successor_failed(text, self._now))
+                case None:  # its end, as a rule, which its pidfd tells
+                    self._successor.is_silent = True
+                    self._dispatcher.unwatch(self._successor.channel.fileno())
+                case _:
+                    raise Unfit(f"the new supervisor said {word}")
+
+    def _successor_ended(self) -> None:
+        successor = self._successor
+        if successor is None or not processes.has_ended(successor.pidfd):
+            return
+        for word in successor.words():  # why it has, above all
+            if isinstance(word, handover.Failed):
+                self._do(self._pool.successor_failed(word.text, self._now))
+        ending = processes.reap(successor.pidfd)
+        self._dispatcher.unwatch(successor.pidfd)
+        if not successor.is_silent:
+            self._dispatcher.unwatch(successor.channel.fileno())
+        self._successor = None
+        self._counting = None
+        if self._pool.has_left:
+            _log.error(say.SUCCESSOR_ENDED, ending)
+        text = f"the new supervisor {ending}; its messages are above"
+        successor.close()
+        self._do(self._pool.successor_exited(text, self._now))
+
+    def _hand_over(self, action: do.HandOver) -> None:
+        """Give our place away. What nobody takes is served to its end here."""
+        assert self._seat is not None
+        assert self._successor is not None
+        if self._control is not None:
+            self._dispatcher.unwatch(self._control.listener.fileno())
+        self._dispatcher.bequeath(self._successor.connections.fileno())
+        self._seat.leave(self._successor.ready)
+        self._notify.succeeded_by(self._successor.pid)
+        self._counting = Counting(self._seat.board_fd, self._successor.channel)
+        self._counting.say(handover.TakeOver(self._pool.wanted, action.reload))
+        _log.info(say.LEFT, self._successor.pid)
+
+    def _hear_predecessor(self) -> None:
+        if self._predecessor is None:
+            return
+        for word in self._predecessor.words(self._board):
+            match word:
+                case handover.TakeOver():
+                    self._take_over(word)
+                case handover.Totals():
+                    continue  # they are in the scoreboard
+                case None:
+                    self._predecessor_ended()
+                    return
+                case _:
+                    raise Unfit(f"the supervisor before said {word}")
+
+    def _take_over(self, word: handover.TakeOver) -> None:
+        predecessor = self._predecessor
+        assert predecessor is not None
+        predecessor.has_left = True
+        try:
+            predecessor.own()
+        except Exception as error:  # noqa: BLE001 - whatever it was, there are clients
+            _log.error(say.INHERITANCE_FAILED, error)
+        if predecessor.connections is None:
+            _log.warning(say.CONNECTIONS_UNKNOWN)
+        else:
+            connections = predecessor.connections.fileno()
+            self._dispatcher.inherit(connections, predecessor.translation)
+        self._dispatcher.accept(True)
+        self._take_commands()
+        self._row.count_upgrade(done=True)
+        _log.info(say.TOOK_PLACE, predecessor.pid)
+        self._do(self._pool.take_over(self._now))
+        if word.wanted != predecessor.wanted:  # it has been scaled meanwhile
+            self._do(self._pool.scale(word.wanted, self._now))
+        if word.reload:
+            self._do(self._pool.reload(self._now))
+
+    def _predecessor_ended(self) -> None:
+        predecessor, self._predecessor = self._predecessor, None
+        assert predecessor is not None
+        self._dispatcher.unwatch(predecessor.channel.fileno())
+        if predecessor.has_left and predecessor.connections is not None:
+            self._dispatcher.inherit_rest()
+        predecessor.close()
+        if not predecessor.has_left and self._pool.state is not ServerState.DRAINING:
+            _log.error(say.PREDECESSOR_ENDED)
+            self._do(self._pool.stop(self._now, at_once=True))
 
     # What workers and templates say
 
@@ -392,7 +572,7 @@ class Supervisor:
         self._workers[slot] = Worker(pid, pidfd, generation, served(self._board, slot))
         self._rows[slot].pid = pid
         self._do(actions)
-        self._dispatcher.watch(pidfd, _token(Watched.WORKER, slot))
+        self._dispatcher.watch(pidfd, token(Watched.WORKER, slot))
 
     def _refuse_worker(self, slot: int, pid: int, pidfd: int | None) -> None:
         """End a worker that nobody has ordered, or that we have no descriptor to watch."""
@@ -462,7 +642,7 @@ class Supervisor:
         self._dispatcher.unwatch(self._exporter.pidfd)
         exporter, self._exporter = self._exporter, None
         ending = exporter.reap()
-        if self._pool.state is not ServerState.DRAINING:
+        if self._pool.state is not ServerState.DRAINING and not self._pool.is_upgrading:
             _log.error(say.EXPORTER_ENDED, ending)
         self._do(self._pool.exporter_exited(self._now))
 
@@ -487,6 +667,8 @@ class Supervisor:
                 return self._template_ended(generation)
         if self._exporter is not None and self._exporter.pid == pid:
             return self._exporter_ended()
+        if self._successor is not None and self._successor.pid == pid:
+            return self._successor_ended()
         os.waitpid(pid, os.WNOHANG)
 
     # What the pool wants
@@ -517,6 +699,31 @@ class Supervisor:
                 self._templates[generation].child.signal(signal.SIGKILL)
             case do.StartExporter():
                 self._open_exporter()
+            case do.EndExporter():
+                if self._exporter is not None:
+                    self._exporter.signal(messages.END_EXPORTER)
+            case do.KillExporter():
+                if self._exporter is not None:
+                    self._exporter.signal(signal.SIGKILL)
+            case do.StartSuccessor():
+                self._start_successor()
+            case do.EndSuccessor():
+                if self._successor is not None:
+                    self._successor.signal(signal.SIGTERM)
+            case do.KillSuccessor():
+                if self._successor is not None:
+                    self._successor.signal(signal.SIGKILL)
+            case do.UpgradeFailed(text):
+                self._row.count_upgrade(done=False)
+                _log.error(say.UPGRADE_FAILED, text)
+                self._notify.ready()
+                if self._control is not None:
+                    self._control.upgrade_failure = text
+            case do.HandOver():
+                self._hand_over(action)
+            case do.SayReady():
+                assert self._predecessor is not None
+                self._predecessor.say(self._predecessor.taken)
             case do.Enable(slot):
                 self._enable(slot, True)
             case do.Disable(slot):
@@ -549,6 +756,9 @@ class Supervisor:
                 self._reload_ended(action)
             case do.Finish():
                 self._finish = action
+                self._linger_end = time.monotonic() + _LINGER
+                if self._predecessor is not None and action.text:
+                    self._predecessor.say(handover.Failed(action.text[: messages.LONGEST_TEXT]))
 
     def _enable(self, slot: int, on: bool) -> None:
         self._dispatcher.enable(slot, on)
@@ -604,8 +814,8 @@ class Supervisor:
             self._do(actions)
             return
         self._templates[generation] = template
-        self._dispatcher.watch(template.control.fileno(), _token(Watched.CONTROL, generation))
-        self._dispatcher.watch(template.child.pidfd, _token(Watched.TEMPLATE, generation))
+        self._dispatcher.watch(template.control.fileno(), token(Watched.CONTROL, generation))
+        self._dispatcher.watch(template.child.pidfd, token(Watched.TEMPLATE, generation))
 
     def _open_exporter(self) -> None:
         assert self._start_exporter is not None
@@ -616,7 +826,7 @@ class Supervisor:
             self._do(self._pool.exporter_exited(self._now))
             return
         self._do(self._pool.exporter_started(self._now))
-        self._dispatcher.watch(self._exporter.pidfd, _token(Watched.EXPORTER))
+        self._dispatcher.watch(self._exporter.pidfd, token(Watched.EXPORTER))
 
     def _end(self) -> None:
         self._touch.close()
@@ -634,6 +844,8 @@ class Supervisor:
         if self._exporter is not None:
             self._exporter.signal(messages.END_EXPORTER)
             self._exporter.end(LAST_WORDS)
+        if self._counting is not None:
+            self._guarded(self._counting.say, handover.Totals())
 
 
 @contextmanager

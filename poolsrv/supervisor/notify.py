@@ -12,6 +12,9 @@ from poolsrv import operator_messages as say
 
 _log = logging.getLogger("poolsrv")
 
+# What the supervisor that takes our place must know; WATCHDOG_PID would say that we are meant.
+_PASSED_ON = ("NOTIFY_SOCKET", "WATCHDOG_USEC")
+
 # How often the status line is told, in seconds.
 _STATUS = 10.0
 
@@ -21,7 +24,10 @@ class Notify:
     the application's. `progress` and `describe` are asked when it is time to tell.
     """
 
-    def __init__(self, environ: MutableMapping[str, str], pid: int) -> None:
+    def __init__(self, environ: MutableMapping[str, str], pid: int, *, waits: bool = False) -> None:
+        """`waits`: another process is the service's main one, until `ready` is called."""
+        self.given = {name: environ[name] for name in _PASSED_ON if name in environ}
+        self._silent = waits
         address = environ.pop("NOTIFY_SOCKET", "")
         watchdog = environ.pop("WATCHDOG_USEC", "")
         owner = environ.pop("WATCHDOG_PID", str(pid))
@@ -41,11 +47,11 @@ class Notify:
 
     def deadline(self) -> float | None:
         """When `tick` should be called next."""
-        return None if self._period is None else self._next
+        return None if self._period is None or self._silent else self._next
 
     def tick(self, now: float, progress: Callable[[], bool], describe: Callable[[], str]) -> None:
         """Tell how it goes, if it is time."""
-        if self._period is None or now < self._next:
+        if self._period is None or self._silent or now < self._next:
             return
         self._next = now + self._period
         moves = progress()
@@ -53,7 +59,14 @@ class Notify:
 
     def ready(self) -> None:
         """It serves: for the first time, or after a reload, whatever came of that."""
+        self._silent = False
         self._tell("READY=1")
+
+    def succeeded_by(self, pid: int) -> None:
+        """That process is the service from now on; we are silent."""
+        # One message: it is taken from us because we are the main process still.
+        self._tell(f"MAINPID={pid}", "READY=1")
+        self._silent = True
 
     def reloading(self) -> None:
         self._tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
@@ -66,7 +79,7 @@ class Notify:
             self._socket.close()
 
     def _tell(self, *lines: str) -> None:
-        if self._socket is None:
+        if self._socket is None or self._silent:
             return
         try:
             self._socket.sendto("\n".join(lines).encode(), self._address)

@@ -18,18 +18,26 @@ from poolsrv.supervisor.actions import (
     Disable,
     Drain,
     Enable,
+    EndExporter,
+    EndSuccessor,
     Finish,
+    HandOver,
     Kill,
+    KillExporter,
+    KillSuccessor,
     KillTemplate,
     LastCall,
     QuitTemplate,
     Reason,
     ReloadFailed,
+    SayReady,
     Spawn,
     StartExporter,
+    StartSuccessor,
     StartTemplate,
     StopAccepting,
     TookOver,
+    UpgradeFailed,
 )
 from poolsrv.supervisor.generations import SETTLED, Generation, Generations, Life, Slot
 
@@ -46,7 +54,7 @@ PAUSE = 1.0
 FORK_TIMEOUT = 10.0
 
 # A template that was told to end waits for its workers, then runs what the application
-# has registered for the end.
+# has registered for the end. As long for an exporter, or a supervisor that has not served.
 LAST_WORDS = 5.0
 
 # So long before a graceful stop is over, what waits for a thread is refused: it is
@@ -61,7 +69,9 @@ class Pool:
     """The slots, the templates and the exporter; `wanted` workers serve.
 
     While a generation comes it has as many slots as the one that serves: give
-    twice as many as `wanted` will ever be.
+    twice as many as `wanted` will ever be. `predecessor`: another supervisor serves
+    until it hears that we are ready, and tells us `take_over`. `first` is the number
+    of the first generation.
     """
 
     def __init__(
@@ -72,34 +82,100 @@ class Pool:
         startup_timeout: float,
         graceful_timeout: float,
         exporter: bool = True,
+        predecessor: bool = False,
+        first: int = 1,
     ) -> None:
         self.slots = [Slot() for _ in range(slots)]
-        self.generations = Generations()
+        self.generations = Generations(first)
+        self.successor = Life()  # STANDBY: it waits for our word; READY: it serves
         self.exporter = Life() if exporter else None
         self.state = ServerState.STARTING
         self.wanted = processes
         self._startup_timeout = startup_timeout
         self._graceful_timeout = graceful_timeout
         self._failure: Finish | None = None
+        self._left = False
         self._told: float | None = None  # when the server was told to stop
         self._end: float | None = None  # of its drain
         self._last_call: float | None = None
         self._finished = False
         self._recycling: list[int] = []  # slots, in the order in which they are replaced
         self._replaced: int | None = None  # the one of them whose replacement starts or is there
+        self._waits = predecessor  # to take the place of another supervisor
+        self._said_ready = False  # to that
 
     # What happens to the server
 
     def start(self, now: float) -> list[Action]:
         """Nothing runs yet: begin."""
         actions = self._start_template(self.generations.serving, now)
+        if self._waits:
+            return actions  # the other one has an exporter, at the same address
         return [*self._start_exporter(now), *actions]
+
+    def take_over(self, now: float) -> list[Action]:
+        """The supervisor before us has left its place: serve."""
+        if not self._said_ready or not self._waits:
+            raise Unfit("nobody's place is to be taken")
+        self._waits = False
+        if self.state is ServerState.DRAINING:
+            return []
+        return [*self._serve(now), *self._start_exporter(now), *self._settle(now)]
+
+    def upgrade(self, now: float) -> list[Action]:
+        """Have another supervisor take our place. Raises Unfit while something else goes on."""
+        if self.state is not ServerState.SERVING:
+            raise Unfit("the server starts or ends; try again when it serves")
+        if self.is_upgrading:
+            raise Unfit("an upgrade runs already")
+        if self.generations.coming is not None:
+            raise Unfit("a reload runs; try again when it has ended")
+        self.successor.move(Event.SPAWN)
+        self.successor.deadline = now + self._startup_timeout
+        return [StartSuccessor()]
+
+    @property
+    def is_upgrading(self) -> bool:
+        return self.successor.state in (State.STARTING, State.STANDBY)
+
+    @property
+    def has_left(self) -> bool:
+        """Another supervisor has taken our place."""
+        return self.state is ServerState.DRAINING and self._left
+
+    # What happens to the supervisor that is to take our place
+
+    def successor_ready(self, now: float) -> list[Action]:
+        """All its workers are ready. Before it serves our exporter must have ended: who asks
+        that one afterwards would not see what the new workers do."""
+        self.successor.move(Event.STAND_BY)
+        if self.exporter is None or not self.exporter.alive:
+            return self._leave(now)
+        self.successor.deadline = now + LAST_WORDS
+        return [EndExporter()]
+
+    def successor_failed(self, text: str, now: float) -> list[Action]:
+        """It will not serve; its end will follow."""
+        if not self.is_upgrading:
+            return []
+        self.successor.move(Event.DRAIN)
+        self.successor.deadline = now + LAST_WORDS
+        return [UpgradeFailed(text), EndSuccessor(), *self._go_on(now)]
+
+    def successor_exited(self, text: str, now: float) -> list[Action]:
+        """It has ended, or could not be started; `text` says so."""
+        was_upgrading = self.is_upgrading
+        self.successor.move(Event.EXITED)
+        if self.state is ServerState.DRAINING:
+            return self._finish_if_empty()
+        return [UpgradeFailed(text), *self._go_on(now)] if was_upgrading else []
 
     def reload(self, now: float) -> list[Action]:
         """Load the application anew. While it is, once more means one more after that."""
         if self.state is ServerState.DRAINING:
             return []
-        if self.state is ServerState.STARTING or self.generations.coming is not None:
+        busy = self.generations.coming is not None or self.is_upgrading
+        if self.state is ServerState.STARTING or busy:
             self.generations.again = True
             return []
         return self._start_template(self.generations.begin(), now)
@@ -154,15 +230,52 @@ class Pool:
 
     def stop(self, now: float, *, at_once: bool = False) -> list[Action]:
         """Finish what is there, then end. Said again, or `at_once`: end now."""
+        actions: list[Action]
         if self._told is not None:
             if now - self._told < ONE_ORDER and not at_once:
                 return []
             return self._kill(self._alive(), "told to stop at once", now)
+        if self._left:  # what is ours drains already
+            self._told = now
+            return self._kill(self._alive(), "told to stop at once", now) if at_once else []
         self._told = now
+        if self._waits:  # nothing has come to us, and the listeners are another's
+            actions = self._drain(now) + self._dismiss_ready(now)
+            if at_once:
+                actions += self._kill(self._alive(), "told to stop at once", now)
+            return actions + self._finish_if_empty()
+        actions = [StopAccepting()]
+        if self.is_upgrading:
+            self.successor.move(Event.DRAIN)
+            self.successor.deadline = now + LAST_WORDS
+            actions.append(EndSuccessor())
+        actions += self._drain(now)
+        grace = self._graceful_timeout
+        self._last_call = now + grace - min(LAST_CALL, grace / 4)
+        if at_once:
+            actions += self._kill(self._alive(), "told to stop at once", now)
+        return actions + self._finish_if_empty()
+
+    def _leave(self, now: float) -> list[Action]:
+        """The other supervisor serves from now on; all that is ours drains."""
+        self.successor.move(Event.READY)
+        self._left = True
+        again, self.generations.again = self.generations.again, False
+        actions = [HandOver(again), *self._drain(now), *self._dismiss_ready(now)]
+        return actions + self._finish_if_empty()
+
+    def _go_on(self, now: float) -> list[Action]:
+        """Nobody takes our place after all."""
+        actions: list[Action] = []
+        if self.exporter is not None and self.exporter.state is State.EMPTY:
+            actions += self._start_exporter(now)
+        return actions + self._reload_again(now)
+
+    def _drain(self, now: float) -> list[Action]:
+        """Nothing more is started, and those who never served end."""
         self.state = ServerState.DRAINING
         self._end = now + self._graceful_timeout
-        self._last_call = self._end - min(LAST_CALL, self._graceful_timeout / 4)
-        actions: list[Action] = [StopAccepting()]
+        actions: list[Action] = []
         if self.generations.coming is not None:
             self.generations.abandon()
         for slot, place in enumerate(self.slots):
@@ -173,14 +286,15 @@ class Pool:
             actions += self._quit_template(generation, now)
         if self.exporter is not None and self.exporter.state is State.WAITING:
             self.exporter.move(Event.DRAIN)
-        if at_once:
-            actions += self._kill(self._alive(), "told to stop at once", now)
-        return actions + self._finish_if_empty()
+        return actions
 
     def queue_empty(self, now: float) -> list[Action]:
         """The server drains, and every connection that waited has a worker."""
         if self.state is not ServerState.DRAINING:
             raise Unfit("the server does not drain")
+        return self._dismiss_ready(now)
+
+    def _dismiss_ready(self, now: float) -> list[Action]:
         ready = [slot for slot, place in enumerate(self.slots) if place.state is State.READY]
         return [action for slot in ready for action in self._dismiss(slot, now)]
 
@@ -332,6 +446,8 @@ class Pool:
         """It is gone, or could not be started."""
         assert self.exporter is not None
         self.exporter.move(Event.EXITED)
+        if self.successor.state is State.STANDBY:
+            return self._leave(now)
         if self.state is not ServerState.DRAINING:  # whoever stops us signals all processes
             self.exporter.move(Event.BACK_OFF)
             self.exporter.deadline = now + PAUSE
@@ -370,7 +486,24 @@ class Pool:
         exporter = self.exporter
         if exporter is not None and exporter.deadline is not None and exporter.deadline <= now:
             actions += self._start_exporter(now)
+        if self.successor.deadline is not None and self.successor.deadline <= now:
+            self.successor.deadline = None
+            actions += self._successor_due(now)
         return actions
+
+    def _successor_due(self, now: float) -> list[Action]:
+        if self.successor.state is State.STARTING:
+            why = f"was not ready within {self._startup_timeout:g} s"
+            return self.successor_failed(
+                f"the new supervisor {why}; give it more with --startup-timeout", now
+            )
+        self.successor.deadline = now + KILL_AGAIN
+        if self.successor.state is State.STANDBY:
+            return [KillExporter()]
+        if self.successor.state is State.DRAINING:
+            self.successor.move(Event.KILL)
+            self.successor.deadline = now + KILL_AGAIN
+        return [KillSuccessor()]
 
     def _worker_due(self, slot: int, now: float) -> list[Action]:
         place = self.slots[slot]
@@ -422,7 +555,8 @@ class Pool:
 
     def _lives(self) -> list[Life]:
         exporter = [] if self.exporter is None else [self.exporter]
-        return [*self.slots, *(found.template for found in self.generations.all()), *exporter]
+        templates = (found.template for found in self.generations.all())
+        return [*self.slots, *templates, *exporter, self.successor]
 
     def _unfinished(self) -> str:
         return f"did not finish within {self._graceful_timeout:g} s"
@@ -520,9 +654,7 @@ class Pool:
         actions = self._fill(serving, now)
         if self.state is ServerState.STARTING:
             if self.is_settled():
-                self.state = ServerState.SERVING
-                actions.append(Announce())
-                actions += self._reload_again(now)
+                actions += self._begin_to_serve(now)
         elif coming is not None:
             actions += self._recycled(now) + self._fill(coming, now)
             kept = self._keepers(coming)
@@ -531,6 +663,18 @@ class Pool:
         else:
             actions += self._recycle_next(now)
         return actions
+
+    def _begin_to_serve(self, now: float) -> list[Action]:
+        if not self._waits:
+            return self._serve(now)
+        if self._said_ready:
+            return []
+        self._said_ready = True
+        return [SayReady()]
+
+    def _serve(self, now: float) -> list[Action]:
+        self.state = ServerState.SERVING
+        return [Announce(), *self._reload_again(now)]
 
     def _all(self, slots: list[int], state: State) -> bool:
         return all(self.slots[slot].state is state for slot in slots)
@@ -647,7 +791,8 @@ class Pool:
         return self.stop(now) + self._kill(self._alive(), "", now)
 
     def _finish_if_empty(self) -> list[Action]:
-        if self._alive() or self._finished:
+        ends = self.successor.state in (State.DRAINING, State.KILLED)
+        if self._alive() or ends or self._finished:
             return []
         self._finished = True
         self._end = self._last_call = None

@@ -75,6 +75,9 @@ class SupervisorRow(_Row):
     def count_reload(self, *, done: bool) -> None:
         (_RELOADS_DONE if done else _RELOADS_FAILED).add(self)
 
+    def count_upgrade(self, *, done: bool) -> None:
+        (_UPGRADES_DONE if done else _UPGRADES_FAILED).add(self)
+
 
 class SlotRow(_Row):
     """A slot, and the process in it."""
@@ -100,4 +103,6 @@ _FAULTS = _Counter(SupervisorRow, "faults")
 _LINES_LOST = _Counter(SupervisorRow, "lines_lost", "server")
 _RELOADS_DONE = _Counter(SupervisorRow, "reloads", "done")
 _RELOADS_FAILED = _Counter(SupervisorRow, "reloads", "failed")
+_UPGRADES_DONE = _Counter(SupervisorRow, "upgrades", "done")
+_UPGRADES_FAILED = _Counter(SupervisorRow, "upgrades", "failed")
 _RESTARTS = {reason: _Counter(SlotRow, "restarts", reason.name.lower()) for reason in Reason}

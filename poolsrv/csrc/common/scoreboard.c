@@ -12,7 +12,7 @@
 
 /* "poolsrv" and a digit that changes with the layout's meaning; the sizes of
  * the rows, which the header carries too, catch what the digit forgets. */
-#define MAGIC UINT64_C(0x317672736c6f6f70)
+#define MAGIC UINT64_C(0x327672736c6f6f70)
 
 typedef struct {
     _Alignas(SCOREBOARD_LINE) uint64_t magic;
@@ -23,7 +23,9 @@ typedef struct {
 } Header;
 
 typedef struct {
-    size_t supervisor, notice, path_times, loads, slots, workers, threads, end;
+    size_t supervisor, notice, path_times, loads, slots, workers, threads;
+    size_t carried_supervisor, carried_slots, carried_workers, carried_threads;
+    size_t end;
 } Layout;
 
 static Layout
@@ -37,7 +39,12 @@ layout(uint32_t slots, uint32_t threads)
     at.slots = at.loads + slots * sizeof(LoadLine);
     at.workers = at.slots + slots * sizeof(SlotRow);
     at.threads = at.workers + slots * sizeof(WorkerRow);
-    at.end = at.threads + (size_t)slots * (threads + 1) * sizeof(ThreadRow);
+    at.carried_supervisor =
+        at.threads + (size_t)slots * (threads + 1) * sizeof(ThreadRow);
+    at.carried_slots = at.carried_supervisor + sizeof(SupervisorRow);
+    at.carried_workers = at.carried_slots + slots * sizeof(SlotRow);
+    at.carried_threads = at.carried_workers + slots * sizeof(WorkerRow);
+    at.end = at.carried_threads + slots * sizeof(ThreadRow);
     return at;
 }
 
@@ -122,6 +129,11 @@ scoreboard_attach(Scoreboard *board, int fd)
         .slots = (SlotRow *)(void *)(base + at.slots),
         .workers = (WorkerRow *)(void *)(base + at.workers),
         .threads = (ThreadRow *)(void *)(base + at.threads),
+        .carried_supervisor =
+            (SupervisorRow *)(void *)(base + at.carried_supervisor),
+        .carried_slots = (SlotRow *)(void *)(base + at.carried_slots),
+        .carried_workers = (WorkerRow *)(void *)(base + at.carried_workers),
+        .carried_threads = (ThreadRow *)(void *)(base + at.carried_threads),
     };
     return 0;
 }

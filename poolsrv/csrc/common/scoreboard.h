@@ -134,6 +134,12 @@ typedef struct {
     PathTimes *path_times;
     WorkerRow *workers; /* [slot_count] */
     ThreadRow *threads; /* [slot_count * (thread_count + 1)] */
+    /* What the counters of the server were before this scoreboard: of all
+     * supervisors that this one has followed. Readers add it. */
+    SupervisorRow *carried_supervisor;
+    SlotRow *carried_slots;     /* [slot_count] */
+    WorkerRow *carried_workers; /* [slot_count] */
+    ThreadRow *carried_threads; /* [slot_count]: all threads of a slot */
 } Scoreboard;
 
 /* Make a memfd for so many slots and threads; the descriptor, or -1 and errno.

@@ -39,6 +39,10 @@
     X(RELOAD_DONE, "done") \
     X(RELOAD_FAILED, "failed")
 
+#define UPGRADE_OUTCOMES(X) \
+    X(UPGRADE_DONE, "done") \
+    X(UPGRADE_FAILED, "failed")
+
 /* The first digit of a status is the number of its class. */
 #define STATUS_CLASSES(X) \
     X(STATUS_1XX, "1xx")  \
@@ -86,6 +90,9 @@ typedef enum { RESTART_REASONS(SCOREBOARD_ENUM) RESTART_COUNT } Restart;
 typedef enum {
     RELOAD_OUTCOMES(SCOREBOARD_ENUM) RELOAD_OUTCOME_COUNT
 } ReloadOutcome;
+typedef enum {
+    UPGRADE_OUTCOMES(SCOREBOARD_ENUM) UPGRADE_OUTCOME_COUNT
+} UpgradeOutcome;
 typedef enum { STATUS_CLASSES(SCOREBOARD_ENUM) STATUS_CLASS_COUNT } StatusClass;
 
 /* Requests that the server answers itself, by status: REFUSED_400 and so on. */
@@ -168,6 +175,12 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Reloads that ended, by outcome; of those that failed the log says why") \
     F(lines_lost, COUNTER, LOG_COUNT, "", "log_lines_lost",                    \
       "log" LOGS(SCOREBOARD_TEXT), LINES_LOST_HELP)                            \
+    F(upgrades, COUNTER, UPGRADE_OUTCOME_COUNT, "", "upgrades",                \
+      "outcome" UPGRADE_OUTCOMES(SCOREBOARD_TEXT),                             \
+      "Upgrades of the server itself that ended, by outcome; of those that "   \
+      "failed the log says why")                                               \
+    F(inherited, COUNTER, 1, "", "connections_inherited", "",                  \
+      "Connections taken over from the supervisor before this one")            \
     F(faults, COUNTER, 1, "", "supervisor_faults", "",                         \
       "Events that the supervisor could not deal with; the log says why")      \
     F(started_at, GAUGE, 1, "seconds", "", "",                                 \

@@ -1,4 +1,6 @@
-/* Binding: _core.Dispatcher, the supervisor's loop. */
+/* Binding: _core.Dispatcher, the supervisor's loop.
+ *
+ * Long, because each of its methods is converted by a few lines. */
 #include "python/core.h"
 
 #include "common/clock.h"
@@ -276,6 +278,73 @@ dispatcher_stop(DispatcherObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
+dispatcher_accept(DispatcherObject *self, PyObject *value)
+{
+    const int on = PyObject_IsTrue(value);
+    if (on < 0 || check_open(self) < 0) {
+        return NULL;
+    }
+    dispatch_accept(self->dispatch, on);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+dispatcher_bequeath(DispatcherObject *self, PyObject *value)
+{
+    const int fd = PyObject_AsFileDescriptor(value);
+    if (fd < 0 || check_open(self) < 0) {
+        return NULL;
+    }
+    dispatch_bequeath(self->dispatch, fd);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+dispatcher_inherit(DispatcherObject *self, PyObject *args)
+{
+    int fd;
+    PyObject *numbers;
+    if (!PyArg_ParseTuple(args, "iO!:inherit", &fd, &PyTuple_Type, &numbers) ||
+        check_open(self) < 0) {
+        return NULL;
+    }
+    const Py_ssize_t count = PyTuple_GET_SIZE(numbers);
+    uint16_t *translation =
+        PyMem_Calloc((size_t)count + 1, sizeof *translation);
+    if (translation == NULL) {
+        return PyErr_NoMemory();
+    }
+    int result = 0;
+    for (Py_ssize_t i = 0; i < count && result == 0; i++) {
+        const unsigned long number =
+            PyLong_AsUnsignedLong(PyTuple_GET_ITEM(numbers, i));
+        if (PyErr_Occurred()) {
+            result = -1;
+        }
+        translation[i] = (uint16_t)number;
+    }
+    if (result == 0) {
+        result =
+            dispatch_inherit(self->dispatch, fd, translation, (uint32_t)count);
+        if (result < 0) {
+            PyErr_SetFromErrno(PyExc_OSError);
+        }
+    }
+    PyMem_Free(translation);
+    return result < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static PyObject *
+dispatcher_inherit_rest(DispatcherObject *self, PyObject *Py_UNUSED(none))
+{
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    dispatch_inherit_rest(self->dispatch);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 dispatcher_hear(DispatcherObject *self, PyObject *value)
 {
     unsigned long slot = PyLong_AsUnsignedLong(value);
@@ -322,7 +391,18 @@ dispatcher_bell(DispatcherObject *self, void *Py_UNUSED(closure))
     return PyLong_FromLong(dispatch_bell(self->dispatch));
 }
 
+static PyObject *
+dispatcher_held(DispatcherObject *self, void *Py_UNUSED(closure))
+{
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    return PyLong_FromUnsignedLong(dispatch_held(self->dispatch));
+}
+
 static PyGetSetDef dispatcher_getset[] = {
+    {"held", (getter)dispatcher_held, NULL,
+     "How many connections it holds itself, in whatever state.", NULL},
     {"bell", (getter)dispatcher_bell, NULL,
      "The eventfd by which workers tell that a thread is free.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
@@ -354,6 +434,17 @@ static PyMethodDef dispatcher_methods[] = {
      "Accept what waits, then never again; close what is idle."},
     {"last_call", (PyCFunction)dispatcher_last_call, METH_NOARGS,
      "Refuse what waits for a thread, and will: soon all is over."},
+    {"accept", (PyCFunction)dispatcher_accept, METH_O,
+     "accept(on): take connections from the listeners, as at first, or not."},
+    {"bequeath", (PyCFunction)dispatcher_bequeath, METH_O,
+     "bequeath(fd): another supervisor takes our place. Hand all that is held "
+     "or comes back over to it; accept what waits, then never again."},
+    {"inherit", (PyCFunction)dispatcher_inherit, METH_VARARGS,
+     "inherit(fd, translation): take what another supervisor bequeaths. "
+     "`translation` names for each of its listeners the index of ours."},
+    {"inherit_rest", (PyCFunction)dispatcher_inherit_rest, METH_NOARGS,
+     "inherit_rest(): that has ended. Take what is still there, and forget the "
+     "descriptor."},
     {"close", (PyCFunction)dispatcher_close, METH_NOARGS,
      "Close all it holds: at the end, and in a forked child, whose copies do "
      "not matter to the parent. No other method may follow."},
@@ -389,5 +480,9 @@ static PyType_Spec dispatcher_spec = {
 int
 core_add_dispatcher(PyObject *module, CoreState *state)
 {
+    if (PyModule_AddIntConstant(module, "CHANNEL_VERSION",
+                                (long)CHANNEL_VERSION) < 0) {
+        return -1;
+    }
     return core_add_type(module, &dispatcher_spec, &state->dispatcher_type);
 }

@@ -1,4 +1,6 @@
-/* Binding: _core.Scoreboard. */
+/* Binding: _core.Scoreboard.
+ *
+ * Long, because each kind of row is converted by a few lines. */
 #include "python/fields.h"
 
 #include <string.h>
@@ -120,6 +122,77 @@ scoreboard_worker(ScoreboardObject *self, PyObject *value)
     }
     return words_tuple((Word *)(void *)&self->board.workers[slot],
                        fields_row_words(ROW_WORKER));
+}
+
+/* What the row with this field, a place in FIELDS, had counted before this
+ * scoreboard was made; NULL and exception. `words` is how many it has. */
+static Word *
+carried_row(ScoreboardObject *self, unsigned place, PyObject *slot_object,
+            size_t *words)
+{
+    const Field *field = fields_at(place);
+    uint32_t slot;
+    if (slot_index(self, slot_object, &slot) < 0) {
+        return NULL;
+    }
+    if (field == NULL) {
+        PyErr_Format(PyExc_KeyError, "no field %u", place);
+        return NULL;
+    }
+    *words = fields_row_words(field->row);
+    switch (field->row) {
+    case ROW_SUPERVISOR:
+        return (Word *)(void *)self->board.carried_supervisor;
+    case ROW_SLOT:
+        return (Word *)(void *)&self->board.carried_slots[slot];
+    case ROW_WORKER:
+        return (Word *)(void *)&self->board.carried_workers[slot];
+    case ROW_THREAD:
+    default:
+        return (Word *)(void *)&self->board.carried_threads[slot];
+    }
+}
+
+static PyObject *
+scoreboard_carried(ScoreboardObject *self, PyObject *args)
+{
+    unsigned place;
+    PyObject *slot;
+    size_t words;
+    if (!PyArg_ParseTuple(args, "IO:carried", &place, &slot)) {
+        return NULL;
+    }
+    Word *row = carried_row(self, place, slot, &words);
+    return row == NULL ? NULL : words_tuple(row, words);
+}
+
+static PyObject *
+scoreboard_carry(ScoreboardObject *self, PyObject *args)
+{
+    unsigned place;
+    PyObject *slot, *given;
+    size_t words;
+    if (!PyArg_ParseTuple(args, "IOO!:carry", &place, &slot, &PyTuple_Type,
+                          &given)) {
+        return NULL;
+    }
+    Word *row = carried_row(self, place, slot, &words);
+    if (row == NULL) {
+        return NULL;
+    }
+    if ((size_t)PyTuple_GET_SIZE(given) != words) {
+        PyErr_Format(PyExc_ValueError, "the row has %zu words", words);
+        return NULL;
+    }
+    for (size_t i = 0; i < words; i++) {
+        const unsigned long long value =
+            PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(given, (Py_ssize_t)i));
+        if (PyErr_Occurred()) {
+            return NULL;
+        }
+        word_set(&row[i], value);
+    }
+    Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -324,6 +397,13 @@ static PyMethodDef scoreboard_methods[] = {
      METH_VARARGS | METH_KEYWORDS,
      "add(field, slot, value, word=0, thread=0): `field` is a place in "
      "FIELDS."},
+    {"carried", (PyCFunction)scoreboard_carried, METH_VARARGS,
+     "carried(field, slot): what the counters of the row with that field, a "
+     "place "
+     "in FIELDS, were before this scoreboard; "
+     "readers add it."},
+    {"carry", (PyCFunction)scoreboard_carry, METH_VARARGS,
+     "carry(field, slot, words): set that. Its only writer is the supervisor."},
     {"bury", (PyCFunction)scoreboard_bury_method, METH_O,
      "Fold what ran in a slot whose process has ended; zero its gauges."},
     {NULL, NULL, 0, NULL},

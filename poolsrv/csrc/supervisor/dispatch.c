@@ -123,6 +123,9 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                     rung = 0; /* another round has read it already */
                 }
                 break;
+            case TAG_FOREBEAR:
+                heir_receive(d, now);
+                break;
             case TAG_FOREIGN: /* below */
                 break;
             }
@@ -204,6 +207,22 @@ dispatch_queued(const Dispatch *d)
 }
 
 void
+dispatch_accept(Dispatch *d, bool on)
+{
+    accept_listen(d, on);
+}
+
+uint32_t
+dispatch_held(const Dispatch *d)
+{
+    uint32_t count = 0;
+    for (size_t state = HELD_FREE + 1; state < HELD_STATES; state++) {
+        count += d->held.lists[state].count;
+    }
+    return count;
+}
+
+void
 dispatch_stop(Dispatch *d)
 {
     uint32_t i;
@@ -250,6 +269,7 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     atomic_store(&board->path_times->patience, limits->queue_timeout / 2);
     atomic_store(&board->notice->queue_timeout, limits->queue_timeout);
     atomic_store(&board->notice->queue_size, limits->queue_size);
+    d->heir = d->forebear = -1;
     d->epoll = epoll_create1(EPOLL_CLOEXEC);
     d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     d->slots = calloc(board->slot_count, sizeof *d->slots);
@@ -301,6 +321,7 @@ dispatch_free(Dispatch *d)
     free(d->slots);
     free(d->workers);
     free(d->listeners);
+    free(d->translation);
     held_clear(&d->held);
     buffer_clear(&d->busy_answers[0]);
     buffer_clear(&d->busy_answers[1]);

@@ -88,6 +88,28 @@ void dispatch_stop(Dispatch *d);
  * goes on is ended. */
 void dispatch_last_call(Dispatch *d);
 
+/* Take connections from the listeners, or leave them there. It does at first.
+ */
+void dispatch_accept(Dispatch *d, bool on);
+
+/* Another supervisor takes our place: accept what waits in the listeners, then
+ * never again, and hand over all that is held or comes back, to `heir`, which
+ * stays the caller's. Nobody must be enabled. */
+void dispatch_bequeath(Dispatch *d, int heir);
+
+/* Take what another supervisor bequeaths from `forebear`, which stays the
+ * caller's. `translation` names for each of its listeners ours. 0, or -1 and
+ * errno. */
+int dispatch_inherit(Dispatch *d, int forebear, const uint16_t *translation,
+                     uint32_t count);
+
+/* The other supervisor has ended: take what it has sent. `forebear` is not used
+ * any more. */
+void dispatch_inherit_rest(Dispatch *d);
+
+/* Connections that it holds, in whatever state. */
+uint32_t dispatch_held(const Dispatch *d);
+
 /* Connections that wait for a thread. */
 uint32_t dispatch_queued(const Dispatch *d);
 

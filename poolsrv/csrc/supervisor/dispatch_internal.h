@@ -1,7 +1,7 @@
 /* What the files of the supervisor's loop share, and nobody else: accept.c,
- * parked.c, busy.c, queue.c, slots.c, dispatch.c. A connection comes in through
- * accept.c or slots.c, waits in parked.c until it can be read, then in queue.c
- * until a thread is free, and leaves through slots.c.
+ * parked.c, busy.c, queue.c, slots.c, heir.c, dispatch.c. A connection comes in
+ * through accept.c or slots.c, waits in parked.c until it can be read, then in
+ * queue.c until a thread is free, and leaves through slots.c.
  */
 #ifndef POOLSRV_DISPATCH_INTERNAL_H
 #define POOLSRV_DISPATCH_INTERNAL_H
@@ -18,7 +18,14 @@
 /* The word that epoll keeps for a descriptor: what it is, and which. The
  * stamp tells a connection from an earlier one in the same place, whose event
  * may still be in the batch. */
-typedef enum { TAG_LISTENER, TAG_CHANNEL, TAG_HELD, TAG_FOREIGN, TAG_BELL } Tag;
+typedef enum {
+    TAG_LISTENER,
+    TAG_CHANNEL,
+    TAG_HELD,
+    TAG_FOREIGN,
+    TAG_BELL,
+    TAG_FOREBEAR,
+} Tag;
 
 static inline uint64_t
 dispatch_tag(Tag tag, uint32_t stamp, uint32_t index)
@@ -64,6 +71,11 @@ struct Dispatch {
     Slot *slots;
     ChoiceWorker *workers; /* [slots]: as they are at one choice */
     uint64_t woke;         /* when the last wait ended; 0: before the first */
+    int heir;              /* whoever takes our place gets all here; -1: none */
+    uint64_t heir_again;   /* it took nothing: try again then; 0: at once */
+    int forebear;          /* whose place we take hands over here; -1: nobody */
+    uint16_t *translation; /* [listener of the forebear]: the same of ours */
+    uint32_t translation_count;
 };
 
 /* accept.c */
@@ -99,7 +111,13 @@ uint32_t queue_length(const Dispatch *d);
 void queue_refuse_all(Dispatch *d);
 void queue_dispatch(Dispatch *d, uint64_t now);
 
+/* heir.c */
+/* Hand over what is held and waits for nothing but a thread or a request. */
+void heir_send(Dispatch *d, uint64_t now);
+void heir_receive(Dispatch *d, uint64_t now);
+
 /* slots.c */
+void slots_take_back(Dispatch *d, const ChannelMessage *m, uint64_t now);
 void slots_flush(Dispatch *d, uint32_t slot, uint64_t now);
 bool slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
                 uint32_t room, uint32_t *count);

@@ -168,7 +168,7 @@ runs_out(const Dispatch *d, HeldState state, uint64_t timeout)
 uint64_t
 parked_deadline(const Dispatch *d)
 {
-    uint64_t at = d->accept_again;
+    uint64_t at = dispatch_earlier(d->accept_again, d->heir_again);
     uint32_t i;
     at = dispatch_earlier(
         at, runs_out(d, HELD_NEW, d->group.limits.header_timeout));
@@ -222,7 +222,7 @@ parked_expire(Dispatch *d, uint64_t now)
     }
     if (d->accept_again && d->accept_again <= now) {
         d->accept_again = 0;
-        if (!d->stopped) {
+        if (!d->stopped && d->heir < 0) {
             accept_listen(d, true);
         }
     }

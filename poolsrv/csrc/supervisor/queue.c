@@ -187,13 +187,16 @@ queue_dispatch(Dispatch *d, uint64_t now)
     uint64_t rank;
     uint32_t index;
 
+    if (d->heir >= 0) {
+        heir_send(d, now);
+    }
     while ((index = first_of(d)) != HELD_NONE) {
         const uint32_t slot = choose_slot(d, rank_of(d, index));
         if (slot != CHOICE_NONE) {
             send_to(d, slot, index, now);
             continue;
         }
-        if (atomic_load(turn)) {
+        if (atomic_load(turn) || d->heir >= 0) {
             break;
         }
         /* Say that someone waits before the last look at the loads: a worker
@@ -208,7 +211,7 @@ queue_dispatch(Dispatch *d, uint64_t now)
     }
     refuse_surplus(d);
     index = first_of(d);
-    rank = index == HELD_NONE ? 0 : rank_of(d, index);
+    rank = index == HELD_NONE || d->heir >= 0 ? 0 : rank_of(d, index);
     if (atomic_load(turn) != rank) {
         atomic_store(turn, rank);
     }

@@ -49,8 +49,8 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
 /* accept.c has left room for all of them, unless other things have taken it
  * since: then the connections that have been idle longest are closed. One for
  * which the kernel had no descriptor is lost. */
-static void
-take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
+void
+slots_take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
 {
     uint32_t i;
     word_add(&d->board->supervisor->closed[CLOSED_EVICTED], m->lost);
@@ -84,7 +84,7 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
         }
         if (m.header.kind == CHANNEL_HAND_BACK) {
             word_add(&d->board->supervisor->handed_back[0], m.header.count);
-            take_back(d, &m, now);
+            slots_take_back(d, &m, now);
         } else {
             DispatchEvent *e = &events[(*count)++];
             e->kind = DISPATCH_NEWS;

@@ -28,7 +28,7 @@ test_rows_lie_apart_and_fill_the_mapping(void)
 {
     Scoreboard b = board_open();
     const char *at = b.base;
-    const char *starts[3 + 4 * SLOTS + SLOTS * THREADS];
+    const char *starts[4 + 7 * SLOTS + SLOTS * THREADS];
     size_t sizes[sizeof starts / sizeof starts[0]], count = 0;
 #define ROW(pointer)                          \
     (starts[count] = (const char *)(pointer), \
@@ -49,6 +49,16 @@ test_rows_lie_apart_and_fill_the_mapping(void)
         for (uint32_t t = 0; t <= THREADS; t++) {
             ROW(scoreboard_thread(&b, i, t));
         }
+    }
+    ROW(b.carried_supervisor);
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        ROW(&b.carried_slots[i]);
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        ROW(&b.carried_workers[i]);
+    }
+    for (uint32_t i = 0; i < SLOTS; i++) {
+        ROW(&b.carried_threads[i]);
     }
 #undef ROW
     CHECK(b.slot_count == SLOTS && b.thread_count == THREADS);

@@ -1049,6 +1049,134 @@ test_nobody_is_accepted_after_a_stop(void)
     server_close(s);
 }
 
+/* ------------------------------------------------------------------------
+ * Another supervisor */
+
+enum { NO_WORKER = -1 };
+
+/* `heir` gets what `s` has from now on; the pair is the caller's to close. */
+static void
+bequeaths(Server *s, Server *heir, int pair[2])
+{
+    static const uint16_t exchanged[] = {1, 0};
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK(dispatch_inherit(heir->dispatch, pair[1], exchanged, 2) == 0);
+    workers(s, (int32_t[]){NO_WORKER, NO_WORKER, NO_WORKER});
+    dispatch_bequeath(s->dispatch, pair[0]);
+}
+
+static void
+test_an_heir_gets_what_is_idle_what_waits_and_what_comes_back(void)
+{
+    Server *s = server_open(&patient), *heir = server_open(&patient);
+    int idle, silent, waiting, late, pair[2];
+    Got got, at_work;
+    workers(s, (int32_t[]){0, NO_WORKER, NO_WORKER});
+    idle = has_been_served(s);
+    silent = connects(s);
+    UNTIL(s, count(s->board.supervisor->parked) == 2);
+    const int served = connects_and_asks(s);
+    UNTIL(s, load(s, 0) == 1);
+    at_work = receives_one(s, 0);
+    workers(s, (int32_t[]){THREADS, NO_WORKER, NO_WORKER});
+    waiting = connects_and_asks(s);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    late = connects_and_asks(s); /* nobody has accepted it yet */
+
+    workers(heir, (int32_t[]){NO_WORKER, 0, NO_WORKER});
+    bequeaths(s, heir, pair);
+    UNTIL(s, dispatch_held(s->dispatch) == 0);
+    UNTIL(heir, count(heir->board.supervisor->inherited) == 4);
+    CHECK(load(heir, 1) == 2); /* waiting, late */
+    UNTIL(heir, count(heir->board.supervisor->parked) == 2);
+    Got two[2];
+    CHECK(receives(heir, 1, two, 2) == 2);
+    CHECK(two[0].item.client.port == port_of(waiting));
+    CHECK(two[0].item.listener == 1); /* it has the other number there */
+    close(two[0].fd);
+    close(two[1].fd);
+
+    asks(idle);
+    UNTIL(heir, load(heir, 1) == 3);
+    got = receives_one(heir, 1);
+    CHECK(got.item.client.port == port_of(idle) && got.item.requests == 1);
+    close(got.fd);
+
+    hands_back(s, 0, at_work, true);
+    while (load(heir, 1) != 4) {
+        turn(s);
+        turn(heir);
+    }
+    CHECK(receives_from(heir, 1, served));
+    CHECK(closed(s, CLOSED_STOPPING) == 0 && closed(s, CLOSED_CLIENT) == 0);
+    CHECK(!s->board.notice->stopping); /* the old workers hand back */
+    dispatch_inherit_rest(heir->dispatch);
+    dispatch_inherit_rest(heir->dispatch);
+    CHECK(recv(silent, &got, 1, MSG_DONTWAIT) < 0 && errno == EAGAIN);
+    close(idle);
+    close(silent);
+    close(served);
+    close(waiting);
+    close(late);
+    close(pair[0]);
+    close(pair[1]);
+    server_close(s);
+    server_close(heir);
+}
+
+static void
+test_an_heir_that_does_not_read_for_a_while_loses_nothing(void)
+{
+    Server *s = server_open(&patient), *heir = server_open(&patient);
+    int clients[300], pair[2], small = 1;
+    for (int i = 0; i < 300; i++) {
+        clients[i] = connects(s);
+    }
+    UNTIL(s, count(s->board.supervisor->parked) == 300);
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    CHECK(setsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &small, sizeof small) ==
+          0);
+    CHECK(dispatch_inherit(heir->dispatch, pair[1], NULL, 0) == 0);
+    dispatch_bequeath(s->dispatch, pair[0]);
+    turn(s);
+    CHECK(dispatch_held(s->dispatch) > 0);
+    while (count(heir->board.supervisor->inherited) < 300) {
+        turn(s);
+        turn(heir);
+    }
+    CHECK(dispatch_held(s->dispatch) == 0);
+    for (int i = 0; i < 300; i++) {
+        close(clients[i]);
+    }
+    close(pair[0]);
+    close(pair[1]);
+    server_close(s);
+    server_close(heir);
+}
+
+static void
+test_without_an_heir_it_ends_as_at_a_stop(void)
+{
+    Server *s = server_open(&patient);
+    int pair[2];
+    workers(s, (int32_t[]){0, NO_WORKER, NO_WORKER});
+    const int idle = has_been_served(s);
+    UNTIL(s, count(s->board.supervisor->parked) == 1);
+    workers(s, (int32_t[]){THREADS, NO_WORKER, NO_WORKER});
+    const int waiting = connects_and_asks(s);
+    UNTIL(s, dispatch_queued(s->dispatch) == 1);
+    workers(s, (int32_t[]){NO_WORKER, NO_WORKER, NO_WORKER});
+    CHECK(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
+    close(pair[1]);
+    dispatch_bequeath(s->dispatch, pair[0]);
+    UNTIL(s, sees_the_end(idle));
+    CHECK(reads_503(waiting));
+    close(idle);
+    close(waiting);
+    close(pair[0]);
+    server_close(s);
+}
+
 static void
 test_freeing_closes_whatever_it_holds(void)
 {
@@ -1098,6 +1226,9 @@ main(void)
     RUN(test_what_comes_back_after_the_end_is_let_go);
     RUN(test_what_may_come_back_is_waited_for);
     RUN(test_nobody_is_accepted_after_a_stop);
+    RUN(test_an_heir_gets_what_is_idle_what_waits_and_what_comes_back);
+    RUN(test_an_heir_that_does_not_read_for_a_while_loses_nothing);
+    RUN(test_without_an_heir_it_ends_as_at_a_stop);
     RUN(test_freeing_closes_whatever_it_holds);
     return 0;
 }

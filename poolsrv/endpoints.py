@@ -1,0 +1,157 @@
+"""All places where a server is reached, opened or taken over from the server before it.
+
+Runs in the process that becomes the supervisor. Until that one has left its place, what
+is taken over is used by both and owned by it: its files are not ours to remove.
+"""
+
+import os
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from poolsrv import _core
+from poolsrv.control import place
+from poolsrv.handover import MOST_DESCRIPTORS, Hello, Inheritance, Ready
+from poolsrv.listeners import ControlSocket, open_admin, open_bound, open_control
+from poolsrv.pid_file import PidFile, pid_file
+from poolsrv.settings.addresses import Address
+from poolsrv.settings.rows import Settings
+from poolsrv.sockets import Listener, inherit_listener
+
+
+class Endpoints:
+    """The listeners of --bind and --admin, the control socket, the pid file.
+
+    `taken` says which of the other server's we have; what it still holds at `own` is ours.
+    """
+
+    def __init__(self, stack: ExitStack, settings: Settings, heir: Inheritance | None) -> None:
+        """Raises ListenError or ConfigError. What is open is closed by `stack`."""
+        self._stack = stack
+        self._settings = settings
+        self._heir = heir
+        self._inherited: list[Listener] = []
+        self.pid_file: PidFile | None = None
+        if heir is None:
+            self.pid_file = stack.enter_context(pid_file(settings.pid_file))
+        self.translation = self._translation(heir)
+        self.listeners = [self._open(address) for address in settings.bind]
+        self.admin = self._open_admin()
+        self.control = self._open_control()
+
+    @property
+    def taken(self) -> Ready:
+        """What we have of the server before us."""
+        heir = self._heir
+        if heir is None:
+            return Ready()
+        return Ready(
+            [index for index, fd in enumerate(heir.listeners) if fd < 0],
+            admin=heir.hello.admin is not None and heir.admin is None,
+            control=heir.hello.control is not None and heir.control is None,
+        )
+
+    def _translation(self, heir: Inheritance | None) -> tuple[int, ...]:
+        """For each listener of the other server, which of ours it is; the first if none."""
+        if heir is None:
+            return ()
+        ours = list(map(str, self._settings.bind))
+        found = []
+        for given in heir.hello.listeners:
+            found.append(ours.index(given) if given in ours else 0)
+            if given in ours:
+                ours[found[-1]] = ""  # each stands for one
+        return tuple(found)
+
+    def _open(self, address: Address) -> Listener:
+        fd = None if self._heir is None else self._heir.listener(address)
+        if fd is None:
+            return open_bound(self._stack, address, self._settings, self._settings.backlog)
+        return self._inherit(fd, address)
+
+    def _open_admin(self) -> Listener | None:
+        address = self._settings.admin
+        if self._heir is not None and address is not None:
+            fd = self._heir.take_admin(address)
+            if fd is not None:
+                return self._inherit(fd, address)
+        return open_admin(self._stack, self._settings)
+
+    def _inherit(self, fd: int, address: Address) -> Listener:
+        listener = inherit_listener(fd, address)
+        self._stack.callback(listener.close)
+        self._inherited.append(listener)
+        return listener
+
+    def _open_control(self) -> ControlSocket | None:
+        given, heir = self._settings.control, self._heir
+        path = None if heir is None else heir.hello.control
+        # By default the path is that of a process: then whatever the other one has is meant.
+        if path is None or heir is None or (given and place(given) != Path(path)):
+            return open_control(self._stack, given)
+        fd = heir.take_control()
+        assert fd is not None
+        control = ControlSocket(socket.socket(fileno=fd), Path(path), ours=False)
+        self._stack.callback(control.close)
+        return control
+
+    # To whoever follows
+
+    def hello(self, generation: int, wanted: int, files: int, passed: list[str]) -> Hello:
+        return Hello(
+            pid=os.getpid(),
+            generation=generation,
+            processes=self._settings.processes,
+            wanted=wanted,
+            files=files,
+            channel=_core.CHANNEL_VERSION,
+            listeners=list(map(str, self._settings.bind)),
+            passed=passed,
+            admin=None if self.admin is None else str(self._settings.admin),
+            control=None if self.control is None else str(self.control.path),
+        )
+
+    def descriptors(self) -> list[int]:
+        """In the order of Hello. Raises OSError if they are too many for a message."""
+        found = [listener.socket.fileno() for listener in self.listeners]
+        found += [] if self.admin is None else [self.admin.socket.fileno()]
+        found += [] if self.control is None else [self.control.socket.fileno()]
+        if len(found) + 2 > MOST_DESCRIPTORS:
+            raise OSError(f"{len(found)} addresses are more than can be handed over")
+        return found
+
+    def leave(self, ready: Ready) -> None:
+        """Another server has what `ready` says; what it has not is closed for good."""
+        if self.pid_file is not None:
+            self.pid_file.leave()
+        for index, listener in enumerate(self.listeners):
+            (listener.leave if index in ready.listeners else listener.close)()
+        if self.admin is not None:
+            (self.admin.leave if ready.admin else self.admin.close)()
+        if self.control is not None:
+            (self.control.leave if ready.control else self.control.close)()
+
+    def own(self) -> None:
+        """The server before us has left: its files are ours. Raises ConfigError, OSError."""
+        for listener in self._inherited:
+            listener.own()
+        if self.control is not None:
+            given = self._settings.control
+            # Of a path that somebody has given the name stays.
+            name = self.control.path.name if given else f"poolsrv-{os.getpid()}.sock"
+            self.control.own(self.control.path.with_name(name))
+        self.pid_file = self._stack.enter_context(pid_file(self._settings.pid_file))
+
+    def stop_listening(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+
+def cannot_be_followed() -> str:
+    """Why nobody can take our place, or nothing."""
+    if os.getpid() == 1:
+        return (
+            "this is process 1, with which its container ends; reload loads new code, and a new "
+            "container brings a new poolsrv"
+        )
+    return ""

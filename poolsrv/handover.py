@@ -1,0 +1,267 @@
+"""What one supervisor says to the one that takes its place, and how that finds it.
+
+Used by supervisors only; the two may be of different releases, and run on different
+Pythons. One JSON object a message on a SOCK_SEQPACKET pair, whose other end the new
+supervisor inherits; descriptors come along. A receiver ignores names that it does not
+know and has defaults for those that are missing. The connections themselves go by
+another pair, in C (csrc/supervisor/heir.c).
+"""
+
+import array
+import dataclasses
+import json
+import os
+import socket
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from poolsrv.errors import UpgradeError
+from poolsrv.settings.addresses import Address, TcpAddress, parse_address
+
+# Of the meaning of these messages; one that says another is not understood.
+VERSION = 1
+
+# "FD:PID": our end of the pair, and who has started us. It is taken out of the environment
+# before anything else is: no process of the application sees it.
+VARIABLE = "_POOLSRV_PREDECESSOR"
+
+# Bytes of a message. What is longer, the totals, comes as a file in memory.
+_BYTES = 1 << 17
+
+# Descriptors a message: the kernel allows 253.
+MOST_DESCRIPTORS = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Old: all that is handed over. Its descriptors come along, in this order: the pair for
+    connections, the file of poolsrv.once, `listeners`, then those of `admin` and `control`
+    if they are not None.
+
+    Addresses are as the settings write them. `files` is the soft limit of open files that
+    the server was started with; `channel` says in which form connections come.
+    """
+
+    pid: int = 0
+    generation: int = 0
+    processes: int = 0
+    wanted: int = 0
+    files: int = 0
+    channel: int = 0
+    listeners: list[str] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)  # by the service manager
+    admin: str | None = None
+    control: str | None = None  # the path
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """New: all workers are ready. It has taken these listeners, by index, and these sockets."""
+
+    listeners: list[int] = field(default_factory=list)
+    admin: bool = False
+    control: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """New: it will not serve; `text` says why."""
+
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Old: serve from now on. `reload`: and load the code once more, it may be newer."""
+
+    wanted: int = 0
+    reload: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Old: what all counters are now; the descriptor of a file with them comes along."""
+
+
+Word = Hello | Ready | Failed | TakeOver | Totals
+_KINDS: Mapping[str, type[Word]] = {
+    kind.__name__: kind for kind in (Hello, Ready, Failed, TakeOver, Totals)
+}
+
+
+def send(channel: socket.socket, word: Word, fds: Sequence[int] = ()) -> None:
+    """Raises OSError if the other side is gone, or reads nothing."""
+    words = {"version": VERSION, "word": type(word).__name__, **dataclasses.asdict(word)}
+    socket.send_fds(channel, [json.dumps(words).encode()], list(fds))
+
+
+def receive(channel: socket.socket) -> tuple[Word | None, list[int]]:
+    """The next word and its descriptors, which are the caller's; None at the end.
+
+    Raises BlockingIOError if nothing is there, UpgradeError for what is not understood.
+    """
+    got = array.array("i")
+    room = socket.CMSG_SPACE(MOST_DESCRIPTORS * got.itemsize)
+    try:
+        body, ancillary, flags, _ = channel.recvmsg(_BYTES, room, socket.MSG_CMSG_CLOEXEC)
+    except ConnectionResetError:  # it has ended with words of ours unread
+        return None, []
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            got.frombytes(data[: len(data) - len(data) % got.itemsize])
+    fds = list(got)
+    if not body:
+        return None, fds
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise UpgradeError("a message between two supervisors was cut short")
+        return _parse(body), fds
+    except UpgradeError:
+        for fd in fds:
+            os.close(fd)
+        raise
+
+
+def _parse(body: bytes) -> Word:
+    try:
+        words: dict[str, Any] = json.loads(body)
+        version, kind = words["version"], _KINDS[words["word"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UpgradeError(f"no message between two supervisors: {error!r}") from None
+    if version != VERSION:
+        raise UpgradeError(
+            f"the other supervisor speaks version {version} of the handover, this one {VERSION}",
+            "stop the server and start the new one",
+        )
+    known = {each.name for each in dataclasses.fields(kind)}
+    return kind(**{name: value for name, value in words.items() if name in known})
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """In a supervisor that takes another's place: what that has handed over.
+
+    Whoever takes a descriptor out owns it; `close` closes those that nobody wanted.
+    """
+
+    channel: socket.socket
+    hello: Hello
+    connections: int
+    once: int
+    listeners: list[int]
+    admin: int | None
+    control: int | None
+
+    def listener(self, address: object) -> int | None:
+        """The listening socket of that address, once; None if the other one had none."""
+        for index, (given, fd) in enumerate(zip(self.hello.listeners, self.listeners, strict=True)):
+            if given == str(address) and fd >= 0:
+                self.listeners[index] = -1
+                return fd
+        return None
+
+    def passed(self) -> tuple[Address, ...]:
+        """The sockets that a service manager has passed to the first of us."""
+        usual = TcpAddress("127.0.0.1", 0)
+        return tuple(parse_address(given, usual) for given in self.hello.passed)
+
+    def processes(self, configured: int) -> int:
+        """How many workers are wanted: as many as the other one was scaled to, unless the
+        settings have changed."""
+        same = configured == self.hello.processes
+        return self.hello.wanted if same and self.hello.wanted else configured
+
+    def refuse(self, text: str) -> None:
+        """Say that we do not start, and why."""
+        try:
+            send(self.channel, Failed(text))
+        except OSError:
+            return  # it has ended as well
+
+    def take_once(self) -> int:
+        fd, self.once = self.once, -1
+        return fd
+
+    def take_admin(self, address: object) -> int | None:
+        if self.hello.admin != str(address):
+            return None
+        fd, self.admin = self.admin, None
+        return fd
+
+    def take_control(self) -> int | None:
+        fd, self.control = self.control, None
+        return fd
+
+    def close_rest(self) -> None:
+        """What nobody has wanted."""
+        rest = [self.connections, self.once, *self.listeners, self.admin, self.control]
+        for fd in rest:
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self.connections = self.once = -1
+        self.listeners, self.admin, self.control = [], None, None
+
+    def close(self) -> None:
+        self.close_rest()
+        self.channel.close()
+
+
+def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
+    """What we are to take over, if another supervisor has executed us for that.
+
+    Raises UpgradeError if it cannot be understood.
+    """
+    given = environ.pop(VARIABLE, "")
+    fd, _, sender = given.partition(":")
+    if not fd.isdecimal():
+        return None
+    # Not the parent's pid is asked for: it may have ended by now, and then we must not serve.
+    try:
+        channel = socket.socket(fileno=int(fd))
+    except OSError:
+        raise UpgradeError(
+            f"{VARIABLE} names no socket", "take it out of the environment"
+        ) from None
+    channel.set_inheritable(False)
+    channel.setblocking(False)  # it was sent before we were executed
+    fds: list[int] = []
+    try:
+        hello, fds = receive(channel)
+        if not isinstance(hello, Hello) or str(hello.pid) != sender:
+            raise UpgradeError("the supervisor that has started this one said nothing")
+        return _inheritance(channel, hello, fds)
+    except (BlockingIOError, UpgradeError, StopIteration) as error:
+        channel.close()
+        for left in fds:
+            os.close(left)
+        if isinstance(error, UpgradeError):
+            raise
+        raise UpgradeError("the supervisor that has started this one said too little") from None
+
+
+def _inheritance(channel: socket.socket, hello: Hello, fds: list[int]) -> Inheritance:
+    rest = iter(fds)
+    return Inheritance(
+        channel,
+        hello,
+        connections=next(rest),
+        once=next(rest),
+        listeners=[next(rest) for _ in range(len(hello.listeners))],
+        admin=next(rest) if hello.admin is not None else None,
+        control=next(rest) if hello.control is not None else None,
+    )
+
+
+def execute(argv: list[str], folder: str, environ: Mapping[str, str], ours: int) -> int:
+    """Start the new supervisor, with `ours` as its end of the pair; its pid. Raises OSError."""
+    here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.chdir(folder)
+        os.set_inheritable(ours, True)
+        given = {**environ, VARIABLE: f"{ours}:{os.getpid()}"}
+        return os.posix_spawn(argv[0], argv, given, setsigmask=())
+    finally:
+        os.set_inheritable(ours, False)
+        os.fchdir(here)
+        os.close(here)

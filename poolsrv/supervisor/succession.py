@@ -1,0 +1,167 @@
+"""A supervisor's ends to the one that is to take its place, and to the one whose place it takes.
+
+Supervisor only. What follows from what they say is the pool's decision; the words
+themselves are poolsrv.handover's. A supervisor that has left says once a second what its
+counters are by now, and a last time at its end.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from poolsrv import _core, handover, processes, totals
+from poolsrv.handover import Hello, Inheritance, Ready, TakeOver, Totals, Word
+from poolsrv.scoreboard import Reader
+from poolsrv.sockets import channel_pair
+
+# How often a server that has left its place says what it counts, in seconds.
+_SAY_TOTALS = 1.0
+
+
+class Successor:
+    """The supervisor that we have executed. `fds` are what Hello says, but for the first."""
+
+    def __init__(
+        self, argv: list[str], folder: str, environ: dict[str, str], hello: Hello, fds: list[int]
+    ) -> None:
+        """Raises OSError."""
+        self.ready = Ready()
+        self.is_silent = False  # it has closed its end
+        self.channel, theirs = channel_pair()
+        self.connections, far = channel_pair()
+        try:
+            with theirs, far:
+                handover.send(self.channel, hello, [far.fileno(), *fds])
+                self.pid = handover.execute(argv, folder, environ, theirs.fileno())
+            # A child of ours that was not waited for: the pid cannot be another's.
+            self.pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            self.channel.close()
+            self.connections.close()
+            raise
+
+    def signal(self, number: int) -> None:
+        processes.send_signal(self.pidfd, number)
+
+    def words(self) -> Iterator[Word | None]:
+        """What it has said since the last time, None at its end. Raises UpgradeError."""
+        return (word for word, _ in _words(self.channel))
+
+    def close(self) -> None:
+        """Also in a child just forked."""
+        self.channel.close()
+        self.connections.close()
+        os.close(self.pidfd)
+
+
+@dataclass(slots=True)
+class Predecessor:
+    """The supervisor whose place we are to take, or have taken until it has ended.
+
+    `own` makes what it has left to us ours.
+    """
+
+    channel: socket.socket
+    connections: socket.socket | None  # None: it has them in a form that we do not know
+    translation: tuple[int, ...]
+    taken: Ready
+    own: Callable[[], None]
+    pid: int
+    wanted: int
+    has_left: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        heir: Inheritance,
+        translation: tuple[int, ...],
+        taken: Ready,
+        own: Callable[[], None],
+    ) -> "Predecessor":
+        connections = None
+        if heir.hello.channel == _core.CHANNEL_VERSION:
+            connections = socket.socket(fileno=heir.connections)
+            heir.connections = -1
+        hello = heir.hello
+        return cls(heir.channel, connections, translation, taken, own, hello.pid, hello.wanted)
+
+    def say(self, word: Word) -> None:
+        """Nothing if it has ended, which is heard anyway."""
+        try:
+            handover.send(self.channel, word)
+        except (BrokenPipeError, ConnectionResetError):
+            return
+
+    def words(self, board: _core.Scoreboard) -> Iterator[Word | None]:
+        """What it has said since the last time, None at its end; totals are in `board` by then.
+
+        Raises UpgradeError, or ValueError for totals that are none.
+        """
+        for word, fds in _words(self.channel):
+            if isinstance(word, TakeOver | Totals) and fds:
+                totals.carry(board, os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
+            yield word
+
+    def close(self) -> None:
+        """Also in a child just forked."""
+        self.channel.close()
+        if self.connections is not None:
+            self.connections.close()
+
+
+def _words(channel: socket.socket) -> Iterator[tuple[Word | None, list[int]]]:
+    while True:
+        try:
+            word, fds = handover.receive(channel)
+        except BlockingIOError:
+            return
+        try:
+            yield word, fds
+        finally:
+            for fd in fds:
+                os.close(fd)
+        if word is None:
+            return
+
+
+class Counting:
+    """What a server that has left its place says of its counters."""
+
+    def __init__(self, board_fd: int, channel: socket.socket) -> None:
+        self._reader = Reader(board_fd)
+        self._channel = channel
+        self._next = 0.0
+
+    def deadline(self) -> float:
+        return self._next
+
+    def tick(self, now: float) -> None:
+        """Say it, if it is time."""
+        if now >= self._next:
+            self._next = now + _SAY_TOTALS
+            self.say(Totals())
+
+    def say(self, word: TakeOver | Totals) -> None:
+        """With all counters as they are now. Raises OSError if nobody is there."""
+        file = os.memfd_create("poolsrv-totals", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(file, totals.write(self._reader.read(time.monotonic_ns())), 0)
+            handover.send(self._channel, word, [file])
+        finally:
+            os.close(file)
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """What the launcher knows of the server's place. `start` executes the new supervisor, for
+    the generation that serves and so many workers; `leave` closes what that has taken over.
+    `refusal` says why nobody can take over, if so.
+    """
+
+    board_fd: int
+    start: Callable[[int, int], Successor]
+    leave: Callable[[Ready], None]
+    predecessor: Predecessor | None = None
+    refusal: str = ""

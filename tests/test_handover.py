@@ -1,0 +1,177 @@
+"""What supervisors of two releases say to each other: words, descriptors, counters."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from poolsrv import _core, handover, totals
+from poolsrv.errors import UpgradeError
+from poolsrv.handover import Failed, Hello, Ready, TakeOver, inherit, receive, send
+from poolsrv.lifecycle import State
+from poolsrv.scoreboard import UPPERS, Reader, Snapshot, up_to_bounds
+from poolsrv.settings.addresses import TcpAddress
+from poolsrv.sockets import channel_pair
+from tests.board import SECOND, Board, place_of
+
+pytestmark = pytest.mark.once
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    ends = channel_pair()
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def test_words_arrive_with_their_descriptors(pair: Pair) -> None:
+    send(pair[0], Hello(pid=7, listeners=["127.0.0.1:80"]), [0, 1])
+    send(pair[0], TakeOver(wanted=3, reload=True))
+    word, fds = receive(pair[1])
+    assert word == Hello(pid=7, listeners=["127.0.0.1:80"])
+    assert len(fds) == 2
+    assert not any(map(os.get_inheritable, fds))
+    for fd in fds:
+        os.close(fd)
+    assert receive(pair[1]) == (TakeOver(3, True), [])
+    with pytest.raises(BlockingIOError):
+        receive(pair[1])
+    pair[0].close()
+    assert receive(pair[1]) == (None, [])
+
+
+def test_what_another_release_says_is_understood_as_far_as_it_is_known(pair: Pair) -> None:
+    words = {"version": handover.VERSION, "word": "Failed", "text": "why", "mood": "bad"}
+    pair[0].send(json.dumps(words).encode())
+    assert receive(pair[1])[0] == Failed("why")
+    pair[0].send(json.dumps({"version": handover.VERSION, "word": "Ready"}).encode())
+    assert receive(pair[1])[0] == Ready()
+
+
+@pytest.mark.parametrize(
+    "words", [b"nonsense", b'{"version": 2, "word": "Ready"}', b'{"version": 1, "word": "Dance"}']
+)
+def test_what_is_not_understood_is_refused_and_nothing_stays_open(pair: Pair, words: bytes) -> None:
+    opened = os.dup(0)
+    os.close(opened)  # the lowest free number
+    socket.send_fds(pair[0], [words], [0])
+    with pytest.raises(UpgradeError):
+        receive(pair[1])
+    again = os.dup(0)
+    os.close(again)
+    assert again == opened
+
+
+def test_a_variable_of_another_process_is_refused(pair: Pair) -> None:
+    send(pair[0], Hello(pid=7))
+    ours = os.dup(pair[1].fileno())
+    environ = {handover.VARIABLE: f"{ours}:8"}
+    with pytest.raises(UpgradeError):
+        inherit(environ)
+    assert environ == {}
+    with pytest.raises(UpgradeError, match="names no socket"):
+        inherit({handover.VARIABLE: "4711:8"})
+    assert inherit({}) is None
+
+
+def test_what_is_inherited_goes_to_who_wants_it_and_the_rest_is_closed(pair: Pair) -> None:
+    hello = Hello(
+        pid=7, listeners=["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0"], admin="127.0.0.1:9"
+    )
+    descriptors = [os.open("/dev/null", os.O_RDONLY) for _ in range(6)]
+    send(pair[0], hello, descriptors)
+    for fd in descriptors:
+        os.close(fd)
+    ours = os.dup(pair[1].fileno())
+    found = inherit({handover.VARIABLE: f"{ours}:7"})
+    assert found is not None
+    first, second = (found.listener(TcpAddress("127.0.0.1", 0)) for _ in range(2))
+    assert first != second
+    assert found.listener(TcpAddress("127.0.0.1", 0)) is None
+    assert found.take_admin(TcpAddress("127.0.0.1", 8)) is None
+    assert found.take_control() is None
+    found.close()
+    for fd in (first, second):
+        assert fd is not None
+        os.close(fd)
+
+
+def test_who_says_nothing_is_no_predecessor(pair: Pair) -> None:
+    ours = os.dup(pair[1].fileno())
+    with pytest.raises(UpgradeError):
+        inherit({handover.VARIABLE: f"{ours}:7"})
+
+
+# Counters
+
+
+@pytest.fixture
+def boards() -> Iterator[tuple[Board, Board]]:
+    """Of the supervisor before, with two slots, and of the one that follows, with one."""
+    fds = [_core.scoreboard_create(slots, 2) for slots in (2, 1)]
+    yield Board(fds[0]), Board(fds[1])
+    for fd in fds:
+        os.close(fd)
+
+
+def read(board: Board) -> Snapshot:
+    return Reader(board.fd).read(board.started_at + SECOND)
+
+
+def test_counters_go_on_where_the_other_supervisor_was(boards: tuple[Board, Board]) -> None:
+    old, new = boards
+    for slot in (0, 1):
+        old.spawn(slot)
+        old.count(slot, "requests", 5 + slot, "2xx")
+        old.core.add(place_of("thread", "duration"), slot, 3, word=7)
+        old.core.add(place_of("thread", "duration"), slot, 1000, word=len(UPPERS) + 1)
+        old.core.add(place_of("slot", "restarts"), slot, 1, word=1)
+    old.core.add(place_of("supervisor", "accepted"), 0, 9)
+    old.supervisor("parked", 4)
+    before = read(old)
+    totals.carry(new.core, totals.write(before))
+    after = read(new)
+    (slot,) = after.slots  # although nobody has been in it yet
+    assert slot.slot["state"] == State.EMPTY
+    assert slot.slot.by_value("restarts")["signal"] == 2
+    assert after.threads.words == before.threads.words
+    assert after.supervisor["accepted"] == 9
+    assert after.supervisor["parked"] == 0  # that is no counter
+    new.count(0, "requests", 1, "2xx")
+    totals.carry(new.core, totals.write(before))  # said once more, not counted twice
+    assert read(new).threads.by_value("requests")["2xx"] == 12
+    # What the supervisor asks of a worker is of that worker only.
+    assert new.core.totals(0, 0)[after.threads.layout.fields["requests"].index + 1] == 1
+
+
+def test_a_release_with_other_fields_and_buckets_is_counted_as_well(
+    boards: tuple[Board, Board],
+) -> None:
+    _, new = boards
+    bound = UPPERS[100]
+    given = {
+        "uppers": [bound - 1, UPPERS[-1] * 2],
+        "supervisor": {"accepted": {"0": 2}, "forgotten": {"0": 1}, "closed": {"boredom": 3}},
+        "slots": [
+            {
+                "number": 0,
+                "slot": {},
+                "worker": {},
+                "thread": {"duration": {"0": 1, "1": 2, "2": 4, "3": 99}},
+            }
+        ],
+    }
+    totals.carry(new.core, json.dumps(given).encode())
+    after = read(new)
+    duration = after.threads.all("duration")
+    assert duration[100] == 1
+    assert duration[len(UPPERS)] == 2 + 4  # beyond all of ours
+    assert duration[-1] == 99
+    assert up_to_bounds(duration[:-1])[-1] == 7
+    assert after.supervisor["accepted"] == 2
+    assert set(after.supervisor.all("closed")) == {0}
