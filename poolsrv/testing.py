@@ -57,10 +57,17 @@ def running(application: Callable[..., Any], **options: object) -> Iterator[Runn
     settings = reading.settings
     if settings.processes:
         raise ConfigError("running() serves in this process", "leave processes out")
-    imports = [name for name in ("application", "mount", "chdir", "pythonpath") if name in options]
+    imports: list[str] = [
+        name for name in ("application", "chdir", "pythonpath") if name in options
+    ]
+    if any(mount.application for mount in settings.mount):
+        imports.append("mount")
     if imports:
         names = ", ".join(imports)
-        raise ConfigError(f"{names}: running() serves the object that it is given", "leave it out")
+        raise ConfigError(
+            f"{names}: running() serves the object that it is given, and imports none",
+            "leave it out; a mount may name a folder",
+        )
     if settings.idle:
         names = ", ".join(settings.idle)
         raise ConfigError(f"{names}: needs a supervisor, and running() has none", "leave it out")

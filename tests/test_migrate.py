@@ -170,7 +170,7 @@ def test_uwsgi(tmp_path: Path) -> None:
     printed, _ = settings_of(tmp_path, outcome)
     assert printed == {
         "application": "site.wsgi:app",
-        "mount": ["/api=api:app"],
+        "mount": ["/static=/tmp/static/", "/api=api:app"],
         "chdir": "/tmp/site",
         "pythonpath": ["/tmp", "/"],
         "threads": 4,
@@ -194,7 +194,6 @@ def test_uwsgi(tmp_path: Path) -> None:
         "processes = %k",
         "env = DJANGO_SETTINGS_MODULE=%(project).settings",
         "env = LANG=C.UTF-8",
-        "static-map = /static=%(base)/static",
         "attach-daemon = memcached",
         "logto = $(HOME)/log",
         "limit-post = 1",
@@ -237,7 +236,7 @@ def test_apache(tmp_path: Path) -> None:
     printed, _ = settings_of(tmp_path, outcome)
     assert printed == {
         "application": "/srv/my site/site.wsgi",
-        "mount": ["/tools=/srv/tools.wsgi:tools"],
+        "mount": ["/tools=/srv/tools.wsgi:tools", "/static=/srv/static/"],
         "bind": ["0.0.0.0:80"],
         "chdir": "/tmp",
         "pythonpath": ["/", "/tmp"],
@@ -277,6 +276,8 @@ def test_hosts_of_one_group_are_mounts(tmp_path: Path) -> None:
         ServerName a.example.org:80
         ServerAlias *.a.example.org
         WSGIScriptAlias / /srv/a.wsgi
+        Alias /files "/srv/my files"
+        Alias /robots.txt /srv/robots.txt
     </VirtualHost>
     <VirtualHost *:80>
         ServerName b.example.org
@@ -288,6 +289,8 @@ def test_hosts_of_one_group_are_mounts(tmp_path: Path) -> None:
         "a.example.org/=/srv/a.wsgi",
         "*.a.example.org/=/srv/a.wsgi",
         "b.example.org/b=/srv/b.wsgi",
+        "a.example.org/files=/srv/my files/",
+        "*.a.example.org/files=/srv/my files/",
     ]
     assert "reload-on-touch" not in printed
 
@@ -321,6 +324,7 @@ def _sample(field: str) -> str:
         "log_level": "info",
         "pythonpath": "/",
         "chdir": "/",
+        "mount": "/static=/srv/static",
     }
     if field in special:
         return special[field]
@@ -373,7 +377,7 @@ def test_each_option_of_a_daemon_process(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", apache.RULES)
 def test_each_directive_of_apache(tmp_path: Path, name: str) -> None:
     rule = apache.RULES[name]
-    value = _sample(rule.field) if isinstance(rule, Take) else "x"
+    value = _sample(rule.field).replace("=", " ") if isinstance(rule, Take) else "x"
     _becomes(outcome_of(tmp_path, "x.conf", f"{name} {value}\n"), rule)
 
 

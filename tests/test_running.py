@@ -526,6 +526,13 @@ def test_an_upload_is_read_and_a_file_is_sent(tmp_path: Path) -> None:
             assert session.post(server.url, data=io.BytesIO(bytes(2_000_000))).text == "2000000"
 
 
+def test_files_are_served_beside_the_application(tmp_path: Path) -> None:
+    (tmp_path / "style.css").write_text("body {}")
+    with poolsrv.running(saying(b"the application"), mount=f"/static={tmp_path}/") as server:
+        assert get(f"{server.url}/static/style.css") == b"body {}"
+        assert get(f"{server.url}/other") == b"the application"
+
+
 def test_many_clients_at_once() -> None:
     with poolsrv.running(saying(b"hello")) as server:
         failed: list[object] = []

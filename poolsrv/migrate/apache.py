@@ -137,16 +137,18 @@ RULES: Mapping[str, Rule] = {
     "MaxKeepAliveRequests": Take("keep_alive_requests", _unlimited),
     "ListenBacklog": Take("backlog", _number),
     "PidFile": Take("pid_file"),
-    "Alias": Leave("a mount serves a folder: docs/files.md"),
-    "AliasMatch": Leave("a mount serves a folder: docs/files.md"),
-    "DocumentRoot": Leave("a mount serves a folder: docs/files.md"),
+    "Alias": Take("mount"),  # see _files
+    "AliasMatch": Leave("a mount has a path, no pattern: write one for each"),
+    "DocumentRoot": Leave(
+        'a folder at / answers before the application: mount = ["/=/srv/htdocs/"] does that'
+    ),
     "SetEnv": Leave(
         "set variables where the server is started; what an application looks for in environ is "
         "set by middleware: wrap = 'module:callable'"
     ),
     "Redirect": Leave("the application or a proxy in front does this"),
     "RewriteRule": Leave("the application or a proxy in front does this"),
-    "ErrorDocument": Leave("the application or a proxy in front does this"),
+    "ErrorDocument": Leave("error-pages has a file for each status that the server answers with"),
     "Require": Leave('a mount may say who is served: allow = ["10.0.0.0/8"]'),
     "ProxyPass": Leave("this is for Apache, which may stay in front"),
     "CustomLog": Leave("access-log = 'FILE' has a line a request"),
@@ -223,7 +225,7 @@ def read(path: Path, text: str, outcome: Outcome, group: str = "") -> None:
     for script in scripts:
         if script not in own:
             outcome.leave(script.place, _another(path, script.group))
-    _mounts(own, hosts, outcome)
+    _files(directives, _mounts(own, hosts, outcome), outcome)
     if own and ("wsgiscriptreloading", ("Off",)) not in [(d.name, d.words) for d in directives]:
         place = Place(own[0].place.line, "mod_wsgi loads a script anew that was touched")
         outcome.take("reload_on_touch", ["auto"], place)
@@ -319,15 +321,34 @@ def _scripts(
         yield _Script(path.rstrip("/") or "/", spec, group, found.place, found.host)
 
 
-def _mounts(scripts: list[_Script], hosts: Mapping[int, _Host], outcome: Outcome) -> None:
+def _files(directives: list[_Directive], at: Mapping[int, list[str]], outcome: Outcome) -> None:
+    """Folders beside the scripts, at the hosts that have any of them."""
+    for found in directives:
+        if found.name != "alias" or len(found.words) != 2 or found.host not in at:
+            continue
+        path, folder = found.words
+        if "." in folder.rpartition("/")[2]:
+            outcome.leave(found.place, "a mount of one file is a table: docs/files.md")
+            continue
+        where, target = path.rstrip("/") or "/", folder.rstrip("/")
+        for host in at[found.host] or [""]:
+            outcome.take("mount", [f"{host}{where}={target}/"], found.place)
+
+
+def _mounts(
+    scripts: list[_Script], hosts: Mapping[int, _Host], outcome: Outcome
+) -> dict[int, list[str]]:
+    """The names under which each host's paths are, none where there is one host."""
     several = len({script.host for script in scripts}) > 1
+    at: dict[int, list[str]] = {0: []}
     for script in scripts:
-        names = hosts[script.host].names if several else []
+        names = at[script.host] = hosts[script.host].names if several else []
         if script.path == "/" and not names and "application" not in outcome.settings:
             outcome.take("application", script.file, script.place)
             continue
-        for at in names or [""]:
-            outcome.take("mount", [f"{at}{script.path}={script.file}"], script.place)
+        for host in names or [""]:
+            outcome.take("mount", [f"{host}{script.path}={script.file}"], script.place)
+    return at
 
 
 def _rest(directive: _Directive, outcome: Outcome) -> None:
@@ -348,6 +369,8 @@ def _rest(directive: _Directive, outcome: Outcome) -> None:
                 directive.place,
                 "all applications of a worker are in its main interpreter, as with %{GLOBAL}",
             )
+        case "alias":  # read with the scripts
+            return
         case name if name in _BY_LOWER:
             outcome.put(RULES[_BY_LOWER[name]], value, directive.place)
         case name if name.startswith("ssl"):

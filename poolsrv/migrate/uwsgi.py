@@ -66,10 +66,17 @@ def _lazy(value: str) -> bool:
     return not _flag(value)
 
 
+def _static(value: str) -> list[str]:
+    path, equals, folder = value.partition("=")
+    if not equals:
+        raise Refused("is path=folder there")
+    return [f"{path.rstrip('/') or '/'}={folder.rstrip('/')}/"]
+
+
 _OTHERS = Leave("other programs do this: systemd, cron, a job queue, Redis")
 _ROUTES = Leave("the application or a proxy in front does this")
 _LOGS = Leave("the log is on standard error, and there are log-level, log-format and access-log")
-_STATIC = Leave("a mount serves a folder: docs/files.md")
+_STATIC = Leave("a mount of a folder has options in the file: docs/files.md")
 
 # Where the name alone does not say it, as for the rest habits.py does.
 RULES: Mapping[str, Rule] = {
@@ -163,8 +170,9 @@ RULES: Mapping[str, Rule] = {
     "attach-daemon": _OTHERS,
     "smart-attach-daemon": _OTHERS,
     "emperor": Leave("each application is a service of systemd, or a mount"),
-    "static-map": _STATIC,
-    "check-static": _STATIC,
+    "static-map": Take("mount", _static),
+    "static-map2": _STATIC,
+    "check-static": Take("mount", lambda folder: _static(f"/={folder}")),
     "static-index": _STATIC,
     "static-expires": _STATIC,
     "gevent": Leave("poolsrv serves with threads: give more threads for requests that wait"),

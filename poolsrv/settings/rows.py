@@ -671,6 +671,7 @@ class Settings:
             "While this file is there, applications get no requests: the server answers 503 with "
             "its content, at most 16 KiB of it, or with the page for 503 if it is empty.",
             reloadable=False,
+            supervised=True,
         ),
     ] = None
     maintenance_bypass: Annotated[
@@ -679,6 +680,7 @@ class Settings:
             peers(),
             MESSAGES,
             "Clients in this network reach the applications during maintenance. Repeatable.",
+            supervised=True,
         ),
     ] = ()
 

@@ -210,6 +210,8 @@ worker_object_close(WorkerObject *self, PyObject *Py_UNUSED(none))
         return NULL;
     }
     free_worker(self);
+    folder_table_clear(&self->app.folders);
+    folder_table_clear(&self->app.sendfile);
     Py_RETURN_NONE;
 }
 
