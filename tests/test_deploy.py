@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 # With a port that is not the proxy's: the machine may map another to it.
 HOST = "shop.example:8080"
-GUIDE = Path(__file__).parent.parent / "docs" / "deploy.md"
+GUIDES = Path(__file__).parent.parent / "docs"
 
 
 def free_port() -> int:
@@ -32,9 +32,10 @@ def free_port() -> int:
         return port
 
 
-def shown(language: str) -> str:
+def shown(language: str, guide: str = "deploy.md") -> str:
     """The block of the guide in that language."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE.read_text(), re.M | re.S)
+    text = (GUIDES / guide).read_text()
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)
     return str(block)
 
 
@@ -93,6 +94,15 @@ PROXIES = [
 ]
 
 
+def configured(proxy: Proxy, port: int, server: Server, guide: str = "deploy.md") -> str:
+    """The guide's configuration, for this port and this server."""
+    config = shown(proxy.language, guide)
+    old, new = proxy.listens
+    assert config.count(old) == 1
+    config = config.replace(old, new.format(f"127.0.0.1:{port}", port=port))
+    return config.replace("127.0.0.1:8000", f"127.0.0.1:{server.address[1]}")
+
+
 @contextmanager
 def running(command: list[str], address: tuple[str, int], log: Path) -> Iterator[None]:
     environ = os.environ | {"HOME": str(log.parent)}
@@ -120,12 +130,7 @@ def front(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Serv
         pytest.skip(f"needs the package {proxy.program}")
     port = free_port()
     with serving("tests.apps.probe:app", tmp_path, trust_proxy="127.0.0.1") as server:
-        config = shown(proxy.language)
-        old, new = proxy.listens
-        assert config.count(old) == 1
-        config = config.replace(old, new.format(f"127.0.0.1:{port}", port=port))
-        config = config.replace("127.0.0.1:8000", f"127.0.0.1:{server.address[1]}")
-        command = proxy.command(tmp_path, config)
+        command = proxy.command(tmp_path, configured(proxy, port, server))
         with running(command, ("127.0.0.1", port), tmp_path / "proxy.log"):
             yield server, port
 

@@ -2,6 +2,8 @@
 
 import json
 import random
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +22,8 @@ from tests.apps.gate import Gate
 from tests.apps.taken import SWITCHED
 from tests.client import Client, Response, head
 from tests.server import Server
+from tests.test_deploy import APACHE_MODULES, PROXIES, Proxy, configured, free_port
+from tests.test_deploy import running as through
 
 TAKEN = "tests.apps.taken:app"
 FLASK_SOCK = "tests.apps.websocket_site:app"
@@ -129,6 +133,35 @@ def test_flask_socketio(server: Start, transports: list[str]) -> None:
         assert client.transport() == "websocket"
     assert heard == [f"message {number}" for number in range(200)]
     wait_until_left(running)
+
+
+# Proxies
+
+
+def with_upgrade(config: str) -> str:
+    return re.sub(r"(ProxyPass / http\S+)", r"\1 upgrade=websocket", config)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("proxy", PROXIES, ids=lambda proxy: proxy.program)
+def test_proxies_pass_them_on(server: Start, tmp_path: Path, proxy: Proxy) -> None:
+    if not shutil.which(proxy.program):
+        pytest.skip(f"needs the package {proxy.program}")
+    running = server(FLASK_SOCK, trust_proxy="127.0.0.1")
+    guide = "websockets.md" if proxy.program == "nginx" else "deploy.md"
+    port = free_port()
+    config = with_upgrade(configured(proxy, port, running, guide))
+    if proxy.program == "apache2":
+        config += f"LoadModule proxy_wstunnel_module {APACHE_MODULES}/mod_proxy_wstunnel.so\n"
+    command = proxy.command(tmp_path, config)
+    with through(command, ("127.0.0.1", port), tmp_path / "proxy.log"):
+        client = WebSocket(f"ws://127.0.0.1:{port}/echo")
+        for number in range(200):
+            assert echoes(client, f"message {number}")
+        assert running.metric("poolsrv_connections", state="upgraded") == 1
+        client.close()
+        client.thread.join()
+        wait_until_left(running)
 
 
 # Workers that end
