@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include "worker/drain.h"
@@ -26,6 +27,8 @@
 #include "worker/body_streamed.h"
 #include "worker/conn.h"
 #include "worker/exchange.h"
+#include "worker/file_answer.h"
+#include "worker/found.h"
 #include "worker/notes.h"
 #include "worker/output.h"
 #include "worker/threads.h"
@@ -101,6 +104,21 @@ send_file(Thread *t, Conn *c, const char *head)
     }
 }
 
+/* As a mount of files does, once it has opened one. */
+static void
+answer_with_file(Thread *t, Conn *c, Request *r)
+{
+    static const FileAnswerFields none = {.lines = ""};
+    const struct timespec times[2] = {{.tv_sec = 1700000000},
+                                      {.tv_sec = 1700000000}};
+    const int fd = memfd_create("file", MFD_CLOEXEC);
+    Found found = {.type = "text/plain", .cache_control = "max-age=60"};
+    CHECK(fd >= 0 && write(fd, "a file\n", 7) == 7);
+    CHECK(futimens(fd, times) == 0);
+    CHECK(found_stat(&found, fd, "", 1800000000));
+    file_answer_send(t, c, r, &found, &none);
+}
+
 /* The application: the size of the body, then what the path asks for. */
 static void
 application(void *argument, Thread *t, Conn *c, Request *r)
@@ -118,6 +136,10 @@ application(void *argument, Thread *t, Conn *c, Request *r)
         } while (got > 0);
     }
     CHECK(got == 0);
+    if (strncmp(path, "/mounted", 8) == 0) {
+        answer_with_file(t, c, r);
+        return;
+    }
     c->status = 200;
     c->ending = exchange_may_keep(t->worker, c, r) ? ENDING_KEEP : ENDING_CLOSE;
     snprintf(head, sizeof head, "answer %d\n", (int)r->body_size);
@@ -273,6 +295,15 @@ typedef struct {
 #define B1000 B100 B100 B100 B100 B100 B100 B100 B100 B100 B100
 #define FIELD "X: " B1000 B1000 B1000 B1000 B1000 B1000 B1000 B1000 B100 "\r\n"
 
+#define MOUNTED "GET /mounted HTTP/1.1\r\nHost: a\r\n"
+#define VALIDATORS                                                    \
+    "ETag: \"17979cfe362a0000-7\"\r\n"                                \
+    "Last-Modified: Tue, 14 Nov 2023 22:13:20 GMT\r\nCache-Control: " \
+    "max-age=60\r\n"
+#define REPRESENTATION                                     \
+    "Content-Type: text/plain\r\nAccept-Ranges: bytes\r\n" \
+    "X-Content-Type-Options: nosniff\r\n"
+
 static const Scene scenes[] = {
     {"small", {GET("/")}, "answer 0\n", 0, "", false},
     {"head in pieces",
@@ -346,6 +377,20 @@ static const Scene scenes[] = {
      "answer 1\nanswer 1000\n",
      true},
     {"file", {GET("/file")}, "answer 0\na file\n", 0, "", false},
+    {"mounted files",
+     {GET("/mounted"),
+      MOUNTED "Range: bytes=2-5\r\n\r\n" MOUNTED "If-None-Match: *\r\n\r\n",
+      MOUNTED "Range: bytes=7-\r\n\r\n"},
+     "HTTP/1.1 200 OK\r\n" VALIDATORS REPRESENTATION
+     "Content-Length: 7\r\n\r\na file\n"
+     "HTTP/1.1 206 Partial Content\r\n" VALIDATORS REPRESENTATION
+     "Content-Range: bytes 2-5/7\r\nContent-Length: 4\r\n\r\nfile"
+     "HTTP/1.1 304 Not Modified\r\n" VALIDATORS "\r\n",
+     0,
+     "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */7\r\n"
+     "Content-Type: text/plain\r\nContent-Length: 26\r\n\r\n"
+     "416 Range Not Satisfiable\n",
+     false},
     {"large",
      {GET("/large") GET("/file")},
      "answer 0\n",
@@ -413,7 +458,7 @@ receive(int client, char *to, size_t size)
 static void
 check_answers(const Scene *scene, int client)
 {
-    static char expected[sizeof large + 100], got[sizeof expected];
+    static char expected[sizeof large + 2000], got[sizeof expected];
     size_t size, same = 0;
     char *end = stpcpy(expected, scene->answer);
     end = mempcpy(end, large, scene->large);
