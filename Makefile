@@ -3,8 +3,9 @@
 #   make serve    serve the demo application; APP=module:callable for another
 #   make test     run the tests; ARGS="-k name" for some of them, JOBS=2 side by
 #                 side, CORE=sanitized on a core with AddressSanitizer and
-#                 UndefinedBehaviorSanitizer, CORE=parallel on one whose
-#                 threads are scheduled as if there were no GIL
+#                 UndefinedBehaviorSanitizer, CORE=raced on one with
+#                 ThreadSanitizer, CORE=parallel on one whose threads are
+#                 scheduled as if there were no GIL
 #   make coverage which lines of the C core the tests run: build/coverage/report
 #   make check    linters, types, layers, strict compile of the C core
 #   make bench    servers side by side: ARGS="run --help", simulate, predict,
@@ -129,6 +130,7 @@ CORE_BUILD = $(CURDIR)/build/$(CORE)
 WITH_CORE = PYTHONPATH=$(CURDIR)/tests/cores CORE_BUILD=$(CORE_BUILD) $(WITH_$(CORE))
 WITH_sanitized = \
 	SANITIZERS=$$($(CC) -print-file-name=libasan.so):$$($(CC) -print-file-name=libubsan.so)
+WITH_raced = SANITIZERS=$$($(CC) -print-file-name=libtsan.so)
 
 $(VENV)/.core-%: $(VENV)/.installed-dev $(BUILT_FROM)
 	@echo "building the core: $*"

@@ -2,8 +2,8 @@
 
 POOLSRV_BUILD chooses the build: release (default), unobserved (without
 counters, to measure what they cost), strict (warnings are errors), sanitized
-(AddressSanitizer and UndefinedBehaviorSanitizer), coverage (for gcov) or
-parallel (threads are scheduled as if there were no GIL).
+(AddressSanitizer and UndefinedBehaviorSanitizer), raced (ThreadSanitizer),
+coverage (for gcov) or parallel (threads are scheduled as if there were no GIL).
 """
 
 import os
@@ -17,6 +17,7 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 SANITIZERS = "-fsanitize=address,undefined"
+RACES = "-fsanitize=thread"
 RELEASE = ["-O3", "-fno-semantic-interposition", "-fno-plt"]
 # -UNDEBUG: Python's own flags carry -DNDEBUG, which would silence assert().
 FLAGS = {
@@ -24,10 +25,12 @@ FLAGS = {
     "unobserved": [*RELEASE, "-DSCOREBOARD_OBSERVED=0"],
     "strict": ["-O2", "-UNDEBUG", "-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Werror"],
     "sanitized": ["-O1", "-g", "-UNDEBUG", SANITIZERS, "-fno-sanitize-recover=undefined"],
+    # It does not know fences, and says so; those order atomics, which it knows.
+    "raced": ["-O1", "-g", "-UNDEBUG", RACES, "-Wno-tsan"],
     "coverage": ["-O0", "-g", "-UNDEBUG", "--coverage", "-DPOOLSRV_COVERAGE"],
     "parallel": [*RELEASE, "-UNDEBUG", "-DWORKER_PARALLEL=1"],
 }
-LINK = {"sanitized": [SANITIZERS], "coverage": ["--coverage"]}
+LINK = {"sanitized": [SANITIZERS], "raced": [RACES], "coverage": ["--coverage"]}
 SOURCES = Path("poolsrv/csrc")
 build = os.environ.get("POOLSRV_BUILD", "release")
 

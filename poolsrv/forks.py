@@ -6,6 +6,7 @@ it ends. Any process that runs code of the application.
 """
 
 import atexit
+import contextlib
 import faulthandler
 import gc
 import logging
@@ -44,6 +45,17 @@ SIGNALS = (
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGCHLD,
+)
+
+# By default these end a process as well, and have no meaning for ours. Sent by mistake,
+# to a number that was meant for another, they must not end the server.
+STRAY = (
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGPWR,
+    signal.SIGSTKFLT,
+    *(number for number in signal.valid_signals() if number >= signal.SIGRTMIN),
 )
 
 # What a process that runs code of the application must keep for the server.
@@ -185,20 +197,28 @@ def finish(time_limit: float) -> NoReturn:
 
 def _end_threads(patience: float) -> None:
     """Wait for those that are no daemons, as the interpreter does, but not for ever."""
+    late = False
 
     def give_up(_number: int, _frame: object) -> NoReturn:
+        nonlocal late
+        late = True
         raise _TooLate
 
+    # From 3.13 on the wait ends by it, but does not raise it.
+    show, sys.unraisablehook = sys.unraisablehook, lambda _: None
     signal.signal(signal.SIGALRM, give_up)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM,))
     try:
-        signal.setitimer(signal.ITIMER_REAL, patience)
-        # And never again: the interpreter sees that it was done.
-        threading._shutdown()  # type: ignore[attr-defined]
-        signal.setitimer(signal.ITIMER_REAL, 0)
-    except _TooLate:
-        here = threading.main_thread()
-        left = [one for one in threading.enumerate() if not one.daemon and one is not here]
+        with contextlib.suppress(_TooLate):
+            signal.setitimer(signal.ITIMER_REAL, patience)
+            # And never again: the interpreter sees that it was done.
+            threading._shutdown()  # type: ignore[attr-defined]
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        sys.unraisablehook = show
+    here = threading.main_thread()
+    left = [one for one in threading.enumerate() if not one.daemon and one is not here]
+    if late and left:
         frames = sys._current_frames()
         stacks = [
             "".join(traceback.format_stack(frame))

@@ -173,7 +173,9 @@ def test_a_worker_that_any_signal_ends(server: Start, number: int) -> None:
 
 def test_signals_that_are_sent_by_habit_end_nothing(server: Start) -> None:
     probe = server(PROBE, processes=1)
-    for name in ("SIGUSR1", "SIGALRM", "SIGTTIN", "SIGTTOU"):
+    habits = ["SIGUSR1", "SIGALRM", "SIGTTIN", "SIGTTOU"]
+    mistakes = ["SIGVTALRM", "SIGPROF", "SIGIO", "SIGPWR", "SIGSTKFLT", "SIGRTMIN", "SIGRTMAX"]
+    for name in habits + mistakes:
         probe.terminate(signal.Signals[name])
         probe.wait_for_log(name)
         serves(probe)

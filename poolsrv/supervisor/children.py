@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolsrv import forks, messages, processes
-from poolsrv.forks import SIGNALS
+from poolsrv.forks import SIGNALS, STRAY
 from poolsrv.processes import WRITE_STACKS, Ending
 
 
@@ -34,12 +34,12 @@ class Child:
         or an init system signals all. No signal reaches it while it still has the
         supervisor's handlers: the wakeup descriptor that they share would tell us.
         """
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, *STRAY))
 
         def life() -> None:
             signal.set_wakeup_fd(-1)
             usual = {signal.SIGCHLD, ends_by}
-            for number in SIGNALS:
+            for number in (*SIGNALS, *STRAY):
                 signal.signal(number, signal.SIG_DFL)
             forks.handle({number: forks.nothing for number in SIGNALS if number not in usual})
             # Until a worker writes its stacks by it: by default it would end the process.

@@ -858,7 +858,7 @@ def _signals() -> Iterator[tuple[socket.socket, socket.socket]]:
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
-    numbers = forks.SIGNALS
+    numbers = (*forks.SIGNALS, *forks.STRAY)
     before = {number: signal.signal(number, lambda *_: None) for number in numbers}
     previous = signal.set_wakeup_fd(sender.fileno(), warn_on_full_buffer=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, numbers)

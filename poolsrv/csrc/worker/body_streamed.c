@@ -25,7 +25,7 @@ wait_readable(Thread *t, Conn *c, const Request *r)
                                                            : INT_MAX);
         at = clock_now();
     } while (n == 0 && at < deadline);
-    t->waited += at - now;
+    word_add(&t->waited, at - now);
     atomic_store(&t->row->current.state, THREAD_APPLICATION);
     if (n == 0) {
         word_add(&t->row->limited[LIMIT_BODY], 1);

@@ -111,7 +111,7 @@ struct Conn {
     bool registered;   /* in the epoll set: not before it first waits */
     bool counted;      /* in the load: it has, or is to have, a thread */
     bool drained;      /* nothing is left to receive, as far as we know */
-    bool gone;         /* the client is gone: send nothing more */
+    _Atomic bool gone; /* the client is gone: send nothing more */
     bool deaf;         /* stream_deafen: the end that it gives is our own */
     bool probed;       /* by stream_is_reset */
     uint16_t status;   /* of the answer on its way */

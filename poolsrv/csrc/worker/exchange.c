@@ -130,7 +130,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     c->status = 0;
     c->ending = ENDING_CLOSE;
     c->patience = PATIENCE_UNTRIED;
-    t->waited = 0;
+    word_set(&t->waited, 0);
     conn_set_state(w, t, c, CONN_RUNNING);
     histogram_add(t->row->queue, start > complete ? start - complete : 0);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
@@ -157,7 +157,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&current->since, 0);
     atomic_store_explicit(&current->state, THREAD_IDLE, memory_order_relaxed);
     word_add(t->row->busy_time, t->now - start);
-    record_learn(w, c, r, t->now - start - t->waited);
+    record_learn(w, c, r, t->now - start - word_get(&t->waited));
     conn_uncount(w, c);
     if (r->streaming && !r->ended) {
         r->ended = body_streamed_end(r, &r->next);

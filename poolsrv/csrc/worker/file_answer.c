@@ -236,7 +236,7 @@ start(Http1Answer *a, const char *status, const FileAnswerFields *more)
 static bool
 finish(Thread *t, Conn *c, const Request *r, Http1Answer *a, int64_t size)
 {
-    const Http1Asker asker = record_asker(t, c, r);
+    const Http1Asker asker = record_asker(t, c, r, !r->streaming);
     t->out.size = 0;
     a->content_length = size;
     if (http1_answer_head(a, &asker, 0, &t->out) != ANSWER_DONE) {

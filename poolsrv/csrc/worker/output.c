@@ -371,7 +371,7 @@ output_wait(Thread *t, Conn *c)
         c->judged = clock_now();
         atomic_store(&t->row->current.state, THREAD_WRITING);
         n = stream_wait_writable(c, timeout < INT_MAX ? (int)timeout : INT_MAX);
-        t->waited += clock_now() - c->judged;
+        word_add(&t->waited, clock_now() - c->judged);
         atomic_store(&t->row->current.state, THREAD_APPLICATION);
         if (n < 0) {
             return lose_client(c);

@@ -160,7 +160,7 @@ record_end(Thread *t, const Conn *c, uint64_t now)
 }
 
 Http1Asker
-record_asker(Thread *t, const Conn *c, const Request *r)
+record_asker(Thread *t, const Conn *c, const Request *r, bool body_is_settled)
 {
     const Worker *w = t->worker;
     Record *record = &t->record;
@@ -176,7 +176,7 @@ record_asker(Thread *t, const Conn *c, const Request *r)
         .id = record->id,
         .minor = r->head.minor,
         .is_head = r->head.is_head,
-        .may_keep = exchange_may_keep(w, c, r),
+        .may_keep = body_is_settled && exchange_may_keep(w, c, r),
         .pages = &w->o.pages,
         .server = w->o.limits.server_header,
         .date = w->o.limits.date_header ? record->date.text : NULL,

@@ -43,7 +43,10 @@ void record_learn(const Worker *w, const Conn *c, const Request *r,
 /* It is answered: count it, and how long it took. */
 void record_end(Thread *t, const Conn *c, uint64_t now);
 
-/* Whom an answer is for, and what the server adds to it. */
-Http1Asker record_asker(Thread *t, const Conn *c, const Request *r);
+/* Whom an answer is for, and what the server adds to it. While another thread
+ * reads the body nobody knows how much of it is left: then it is not settled,
+ * and the connection is not kept. */
+Http1Asker record_asker(Thread *t, const Conn *c, const Request *r,
+                        bool body_is_settled);
 
 #endif

@@ -37,7 +37,7 @@ write_refusal(Thread *t, Conn *c, const Request *r, bool may_keep, int status,
     char text[160], body[HTTP1_PAGE_LONGEST];
     Http1Page page = {.status = (uint16_t)status, .body = body};
     const Http1Pages pages = {.items = &page, .count = 1};
-    Http1Asker asker = record_asker(t, c, r);
+    Http1Asker asker = record_asker(t, c, r, true);
 
     snprintf(text, sizeof text, "%d %s: %s", status, status_phrase(status),
              words);

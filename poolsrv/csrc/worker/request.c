@@ -41,8 +41,8 @@ request_drop_body(Request *r)
     r->body_size = r->body_capacity = 0;
     r->spool = -1;
     r->streaming = r->ended = r->wanted = false;
-    r->refusal = 0;
-    r->abandoned = false;
+    atomic_store_explicit(&r->refusal, 0, memory_order_relaxed);
+    atomic_store_explicit(&r->abandoned, false, memory_order_relaxed);
 }
 
 void

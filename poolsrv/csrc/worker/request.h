@@ -36,7 +36,7 @@ struct Request {
     bool streaming;
     bool ended;  /* all of it has been read */
     bool wanted; /* 100 Continue has been answered, or was not asked for */
-    int refusal; /* reading went wrong: the status to answer with */
+    _Atomic int refusal;    /* reading went wrong: the status to answer with */
     _Atomic bool abandoned; /* nobody will read the rest */
 };
 

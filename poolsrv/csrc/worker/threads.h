@@ -35,9 +35,9 @@ struct Thread {
     pthread_cond_t wake;
     Thread *next; /* parked before it */
     bool woken;
-    bool active;     /* has a connection in hand */
-    uint64_t now;    /* the last time it looked at the clock */
-    uint64_t waited; /* for the client, in this request */
+    bool active;  /* has a connection in hand */
+    uint64_t now; /* the last time it looked at the clock */
+    Word waited;  /* for the client, in this request; by whoever waited */
     Request request;
     Pieces pieces;
     Record record; /* of the request that it serves or served last */

@@ -67,6 +67,17 @@ gate_enter(Gate *gate, Context *const *place)
     return GATE_ENTERED;
 }
 
+bool
+gate_try(Gate *gate)
+{
+    if (pthread_mutex_trylock(&gate->lock) != 0) {
+        return false;
+    }
+    atomic_store_explicit(&gate->inside, PyThread_get_thread_ident(),
+                          memory_order_relaxed);
+    return true;
+}
+
 void
 gate_leave(Gate *gate)
 {

@@ -273,7 +273,7 @@ response_fail(Context *x, StartResponse *sr)
             sr->answer.framing == FRAMING_CLOSE ? ENDING_RESET : ENDING_CLOSE;
         return;
     }
-    const Http1Asker who = record_asker(x->thread, x->conn, x->request);
+    const Http1Asker who = send_asker(x);
     char text[64];
     snprintf(text, sizeof text, "%d %s", status, status_phrase(status));
     if (x->request->refusal) {

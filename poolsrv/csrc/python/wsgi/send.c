@@ -18,6 +18,21 @@
  * pages a memcpy is cheaper than a second iovec and keeping the owner. */
 #define COPY_BODY 16384
 
+Http1Asker
+send_asker(Context *x)
+{
+    if (!x->request->streaming) {
+        return record_asker(x->thread, x->conn, x->request, true);
+    }
+    const bool settled = gate_try(x->reading);
+    const Http1Asker who =
+        record_asker(x->thread, x->conn, x->request, settled);
+    if (settled) {
+        gate_leave(x->reading);
+    }
+    return who;
+}
+
 /* Complete the head in x->thread->out. `length` is the body's if it is known,
  * else -1.
  */
@@ -30,7 +45,7 @@ finish_head(Context *x, StartResponse *sr, int64_t length)
                         "start_response");
         return -1;
     }
-    const Http1Asker who = record_asker(x->thread, x->conn, x->request);
+    const Http1Asker who = send_asker(x);
     x->thread->out.size = 0;
     if (answer_result(
             http1_answer_head(&sr->answer, &who, length, &x->thread->out),

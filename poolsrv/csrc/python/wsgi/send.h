@@ -14,6 +14,11 @@ send_has_begun(const StartResponse *sr)
     return sr->answer.framing != FRAMING_UNDECIDED;
 }
 
+/* Whom the answer is for. A thread of the application may read the body
+ * meanwhile.
+ */
+Http1Asker send_asker(Context *x);
+
 /* Send a piece of the body, with the head before the first. `last` says that
  * nothing follows: all of the answer may then go out together. `length` is the
  * whole body's if known. */

@@ -219,6 +219,8 @@ void gate_release(Gate *gate);
 /* Come in as soon as nobody is inside. `place` is where an object of the
  * request keeps its context. */
 GateResult gate_enter(Gate *gate, Context *const *place);
+/* The same at once, or not at all. */
+bool gate_try(Gate *gate);
 void gate_leave(Gate *gate);
 
 /* input.c: wsgi.input over the request's body. */
