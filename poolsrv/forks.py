@@ -101,6 +101,17 @@ def take_back(handlers: Mapping[signal.Signals, Callable[[], None]], wakeup: int
     ]
     if handle(handlers, wakeup) != wakeup:
         changed.append("signal.set_wakeup_fd (asyncio does that)")
+    return _said(changed)
+
+
+def set_since(before: Mapping[signal.Signals, Any]) -> str:
+    """Which of these handlers are others by now, in the same words, or nothing."""
+    now = {number: signal.getsignal(number) for number in before}
+    changed = [number for number in before if now[number] is not before[number]]
+    return _said([f"{number.name} ({_place(now[number])})" for number in changed])
+
+
+def _said(changed: list[str]) -> str:
     if not changed:
         return ""
     return (

@@ -10,8 +10,9 @@ import platform
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from poolsrv import _core, forks
 from poolsrv import operator_messages as say
@@ -29,7 +30,14 @@ from poolsrv.worker.loader import release, started_in
 _log = logging.getLogger("poolsrv")
 
 # Their meaning is the same as for a supervisor; others are the application's.
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGUSR1)
+_SIGNALS = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 
 def serve(settings: Settings, application: Application | None) -> int:
@@ -49,8 +57,11 @@ def serve(settings: Settings, application: Application | None) -> int:
         stack.callback(notify.close)
         stack.enter_context(pid_file(settings.pid_file))
         born = os.getpid()
+        handlers = {number: signal.getsignal(number) for number in _SIGNALS}
         loaded = load_all(settings, application, started_in(), release(settings))
         forks.stay(born)
+        if taken := forks.set_since(handlers):
+            _log.warning(say.SIGNALS_TAKEN_BACK, taken)
         mounts = settings.all_mounts(application is not None)
         embedded = Embedded(settings, loaded, mounts, _core.DRAIN_ALL, notify)
         if settings.idle:
@@ -59,7 +70,7 @@ def serve(settings: Settings, application: Application | None) -> int:
         if not faults_are_shown:
             faulthandler.enable()
             stack.callback(faulthandler.disable)
-        stack.enter_context(_signals(embedded))
+        stack.enter_context(_signals(embedded, handlers))
         embedded.start(dispatches=False)
         announce(settings, embedded.listeners, embedded.admin)
         notify.ready()
@@ -69,15 +80,15 @@ def serve(settings: Settings, application: Application | None) -> int:
 
 
 @contextmanager
-def _signals(embedded: Embedded) -> Iterator[None]:
+def _signals(embedded: Embedded, before: Mapping[signal.Signals, Any]) -> Iterator[None]:
     """The server hears the signals that are its own meanwhile, whatever the application has set.
 
-    They are blocked at the end, as those of a supervisor are: see launcher.serve.
+    At the end they have the handlers of `before`, and are blocked, as those of a supervisor are:
+    see launcher.serve.
     """
     receiver, sender = socket.socketpair()
     for end in receiver, sender:
         end.setblocking(False)
-    before = {number: signal.getsignal(number) for number in _SIGNALS}
     previous = forks.handle(dict.fromkeys(_SIGNALS, forks.nothing), sender.fileno())
     forks.keep([receiver.fileno(), sender.fileno()])
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
@@ -88,7 +99,8 @@ def _signals(embedded: Embedded) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         signal.set_wakeup_fd(previous)
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # else it is one of C
+                signal.signal(number, handler)
         forks.keep([])
         receiver.close()
         sender.close()
@@ -101,7 +113,7 @@ def _heard(embedded: Embedded, number: int) -> None:
             if not embedded.is_told:
                 _log.info(say.STOPS, name)
             embedded.stop(at_once=embedded.is_told)
-        case signal.SIGHUP:
+        case signal.SIGHUP | signal.SIGUSR2:
             _log.warning(say.NOT_IN_ONE_PROCESS, name)
         case signal.SIGUSR1:
             _log.info(say.LOGS_REOPENED, name)

@@ -575,7 +575,7 @@ IDLE_OPTIONS = Message(
 NOT_IN_ONE_PROCESS = Message(
     603,
     "%s: a server of one process cannot load code anew; stop it and start it again",
-    "The signal came in, which reloads a server that has a supervisor.",
+    "The signal came in, which reloads a server that has a supervisor, or upgrades it.",
     "None.",
     "Give `--processes 1` to have reloads.",
 )

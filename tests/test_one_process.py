@@ -106,11 +106,23 @@ def test_without_any_thread_it_ends(server: Start) -> None:
     assert all(read_all(client).startswith(b"HTTP/1.1 504 ") for client in clients)
 
 
-def test_it_says_that_it_cannot_reload(server: Start) -> None:
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR2])
+def test_it_says_that_it_cannot_reload(server: Start, number: signal.Signals) -> None:
     running = server(processes=0)
-    running.terminate(signal.SIGHUP)
-    running.wait_for_log("WARNING .* POOL603 SIGHUP: .* cannot load code anew")
+    running.terminate(number)
+    running.wait_for_log(f"WARNING .* POOL603 {number.name}: .* cannot load code anew")
     assert get(running.url)
+
+
+def test_handlers_of_the_application_are_taken_back(server: Start, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from tests.apps.hello import app\n"
+    )
+    running = server(f"{tmp_path}/app.py", processes=0)
+    running.wait_for_log("WARNING .* POOL212 the application has set SIGTERM")
+    assert running.stop() == 0
 
 
 def test_usr1_opens_the_access_log_anew(server: Start, tmp_path: Path) -> None:
