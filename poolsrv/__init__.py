@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from poolsrv._version import __version__
 
 if TYPE_CHECKING:
+    from poolsrv import shared
     from poolsrv.claims import once
     from poolsrv.errors import RequestTimeout
     from poolsrv.launcher import serve
     from poolsrv.testing import running
 
-__all__ = ["RequestTimeout", "__version__", "once", "running", "serve"]
+__all__ = ["RequestTimeout", "__version__", "once", "running", "serve", "shared"]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,6 +30,10 @@ def __getattr__(name: str) -> Any:
         from poolsrv.testing import running
 
         return running
+    if name == "shared":
+        import importlib
+
+        return importlib.import_module("poolsrv.shared")
     if name == "once":
         from poolsrv.claims import once
 

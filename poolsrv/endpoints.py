@@ -116,7 +116,7 @@ class Endpoints:
         found = [listener.socket.fileno() for listener in self.listeners]
         found += [] if self.admin is None else [self.admin.socket.fileno()]
         found += [] if self.control is None else [self.control.socket.fileno()]
-        if len(found) + 2 > MOST_DESCRIPTORS:
+        if len(found) + 3 > MOST_DESCRIPTORS:
             raise OSError(f"{len(found)} addresses are more than can be handed over")
         return found
 

@@ -36,7 +36,8 @@ MOST_DESCRIPTORS = 250
 @dataclass(frozen=True, slots=True)
 class Hello:
     """Old: all that is handed over. Its descriptors come along, in this order: the pair for
-    connections, the file of poolsrv.once, `listeners`, then those of `admin` and `control`
+    connections, the file of poolsrv.once, the table of
+    poolsrv.shared, `listeners`, then those of `admin` and `control`
     if they are not None.
 
     Addresses are as the settings write them. `files` is the soft limit of open files that
@@ -149,6 +150,7 @@ class Inheritance:
     hello: Hello
     connections: int
     once: int
+    shared: int
     listeners: list[int]
     admin: int | None
     control: int | None
@@ -183,6 +185,10 @@ class Inheritance:
         fd, self.once = self.once, -1
         return fd
 
+    def take_shared(self) -> int:
+        fd, self.shared = self.shared, -1
+        return fd
+
     def take_admin(self, address: object) -> int | None:
         if self.hello.admin != str(address):
             return None
@@ -195,11 +201,11 @@ class Inheritance:
 
     def close_rest(self) -> None:
         """What nobody has wanted."""
-        rest = [self.connections, self.once, *self.listeners, self.admin, self.control]
+        rest = [self.connections, self.once, self.shared, *self.listeners, self.admin, self.control]
         for fd in rest:
             if fd is not None and fd >= 0:
                 os.close(fd)
-        self.connections = self.once = -1
+        self.connections = self.once = self.shared = -1
         self.listeners, self.admin, self.control = [], None, None
 
     def close(self) -> None:
@@ -247,6 +253,7 @@ def _inheritance(channel: socket.socket, hello: Hello, fds: list[int]) -> Inheri
         hello,
         connections=next(rest),
         once=next(rest),
+        shared=next(rest),
         listeners=[next(rest) for _ in range(len(hello.listeners))],
         admin=next(rest) if hello.admin is not None else None,
         control=next(rest) if hello.control is not None else None,

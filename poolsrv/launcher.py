@@ -34,6 +34,7 @@ from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
+from poolsrv.shared import make as make_shared
 from poolsrv.sockets import channel_pair
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.control import Served
@@ -182,6 +183,7 @@ def _run(
             ],
             sites=[site_of(listener) for listener in listeners],
             once=_owned(stack, make() if heir is None else heir.take_once()),
+            shared=_owned(stack, make_shared() if heir is None else heir.take_shared()),
             folder=str(Path.cwd()),
             pages=pages,
             release=release(settings),
@@ -298,7 +300,7 @@ def _run(
         def start_successor(generation: int, wanted: int) -> Successor:
             used = [str(address) for address in passed if address in settings.bind]
             hello = endpoints.hello(generation, wanted, usual, used)
-            fds = [job.once, *endpoints.descriptors()]
+            fds = [job.once, job.shared, *endpoints.descriptors()]
             environ = {**os.environ, **notify.given}
             return Successor([sys.executable, *sys.orig_argv[1:]], folder, environ, hello, fds)
 

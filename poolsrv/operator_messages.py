@@ -276,6 +276,14 @@ ADMIN_CLIENT_GONE = Message(
     "None.",
     _NOTHING,
 )
+LOCK_OWNER_DIED = Message(
+    250,
+    "the last owner of the lock %r ended while it had it",
+    "A worker, or a thread of one, has ended between `acquire` and `release` of "
+    "`poolsrv.shared.Lock`.",
+    "The next owner has the lock, and is told `Outcome.OWNER_DIED`.",
+    "See in the log why the worker ended. Have the application mend what the owner left half done.",
+)
 
 # 3xx: requests.
 

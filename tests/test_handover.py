@@ -83,7 +83,7 @@ def test_what_is_inherited_goes_to_who_wants_it_and_the_rest_is_closed(pair: Pai
     hello = Hello(
         pid=7, listeners=["127.0.0.1:80", "127.0.0.1:0", "127.0.0.1:0"], admin="127.0.0.1:9"
     )
-    descriptors = [os.open("/dev/null", os.O_RDONLY) for _ in range(6)]
+    descriptors = [os.open("/dev/null", os.O_RDONLY) for _ in range(7)]
     send(pair[0], hello, descriptors)
     for fd in descriptors:
         os.close(fd)

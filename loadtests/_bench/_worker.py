@@ -9,6 +9,7 @@ import socket
 import sys
 
 from loadtests._bench import _apps
+from poolsrv import shared
 from poolsrv.claims import make
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.main import Job, Site, run
@@ -31,6 +32,7 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         stacks=[os.memfd_create("stacks")],
         sites=[Site("127.0.0.1", "80")],
         once=make(),
+        shared=shared.make(),
         folder=".",
         pages=(),
         release=None,

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from poolsrv import _core, access_log, forks, log
+from poolsrv import _core, access_log, forks, log, shared
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.claims import at_service_start, attach
@@ -72,6 +72,7 @@ class Job:
     stacks: list[int]  # by slot: the file for the stacks of its threads
     sites: list[Site]
     once: int  # the file of poolsrv.once
+    shared: int  # the table of poolsrv.shared
     folder: str  # where the server was started
     pages: tuple[Page, ...]
     release: str | None  # the folder of --chdir when this generation began
@@ -80,7 +81,8 @@ class Job:
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
         ends = [end.fileno() for pair in self.channels for end in pair if end.fileno() >= 0]
-        own = [self.board, self.bell, self.lifeline, self.access_log, self.once, *self.stacks]
+        own = [self.board, self.bell, self.lifeline, self.access_log, self.once, self.shared]
+        own += self.stacks
         return [*ends, *(fd for fd in own if fd > 2)]
 
 
@@ -116,6 +118,7 @@ def run(job: Job, slot: int) -> None:
     forks.keep(own)
     born = os.getpid()
     attach(job.once)
+    shared.attach(job.shared)
     try:
         loaded = job.loaded
         if loaded is None:

@@ -16,7 +16,7 @@ import signal
 import socket
 import time
 
-from poolsrv import _core, forks, messages, outlets, privileges, processes
+from poolsrv import _core, forks, messages, outlets, privileges, processes, shared
 from poolsrv import operator_messages as say
 from poolsrv.claims import attach
 from poolsrv.errors import PoolsrvError
@@ -47,6 +47,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
         importlib.invalidate_caches()  # the supervisor has looked into folders before
         try:
             attach(job.once)
+            shared.attach(job.shared)
             job.loaded = load_all(job.settings, job.application, job.folder, job.release)
             forks.stay(born)
             run_hook("on-template-ready", job.settings.on_template_ready)

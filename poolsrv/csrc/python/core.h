@@ -22,6 +22,7 @@ typedef struct {
     PyTypeObject *file_wrapper_type;
     PyTypeObject *set_timeout_type;
     PyTypeObject *takeover_type;
+    PyTypeObject *shared_type;
 } CoreState;
 
 extern struct PyModuleDef core_module;
@@ -38,6 +39,7 @@ int core_add_input(PyObject *module, CoreState *state);
 int core_add_start_response(PyObject *module, CoreState *state);
 int core_add_set_timeout(PyObject *module, CoreState *state);
 int core_add_takeover(PyObject *module, CoreState *state);
+int core_add_shared(PyObject *module, CoreState *state);
 int core_add_file_wrapper(PyObject *module, CoreState *state);
 
 /* The mapping inside a _core.Scoreboard; TypeError if it is none. */

@@ -9,7 +9,18 @@
 #include "common/channel.h"
 #include "common/forks.h"
 #include "common/privileges.h"
+#include "common/shared.h"
 #include "common/title.h"
+
+static PyObject *
+core_shared_create(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    const int fd = shared_create();
+    if (fd < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromLong(fd);
+}
 
 static PyObject *
 core_scoreboard_create(PyObject *Py_UNUSED(module), PyObject *args)
@@ -245,6 +256,9 @@ static PyMethodDef core_methods[] = {
     {"say", core_say, METH_VARARGS,
      "say(channel, word, text): tell the supervisor; text beyond 16000 bytes "
      "is cut."},
+    {"shared_create", core_shared_create, METH_NOARGS,
+     "shared_create(): the descriptor of a new table for SharedTable.\n\n"
+     "The caller owns it."},
     {"scoreboard_create", core_scoreboard_create, METH_VARARGS,
      "scoreboard_create(slots, threads): the descriptor of a new memfd.\n\n"
      "The caller owns it."},
@@ -265,6 +279,7 @@ core_exec(PyObject *module)
         core_add_start_response(module, state) < 0 ||
         core_add_set_timeout(module, state) < 0 ||
         core_add_takeover(module, state) < 0 ||
+        core_add_shared(module, state) < 0 ||
         core_add_file_wrapper(module, state) < 0 ||
         core_add_worker(module, state) < 0) {
         return -1;
