@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from loadtests._bench import _cell, _instructions, _processes, _report, _servers, _svg, _wrk
+from loadtests._bench import _cell, _files, _instructions, _processes, _report, _servers, _svg, _wrk
 from loadtests._bench._cell import Cell
 from loadtests._bench._figures import Key, Spread, rows
 from loadtests._bench._instructions import Count
@@ -342,6 +342,16 @@ def test_a_short_run(tmp_path: Path) -> None:
     ElementTree.fromstring(out.with_suffix(".svg").read_text())
     again = bench("report", "--out", str(out))
     assert again.stdout == done.stdout
+
+
+@needs_wrk
+@pytest.mark.skipif(not shutil.which("nginx"), reason="nginx is not installed")
+def test_what_files_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_files, "SIZES", {"4 KiB": 4096})
+    costs = _files.measure(1, lambda text: None)
+    assert all(cost.requests > 0 for sizes in costs.values() for cost in sizes.values())
+    rows = [line.split()[1] for line in _files.markdown(costs).splitlines()[-2:]]
+    assert rows == ["poolsrv", "nginx"]
 
 
 @needs_wrk

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from loadtests._bench import _curves, _instructions, _prediction, _report, _run
+from loadtests._bench import _curves, _files, _instructions, _prediction, _report, _run
 from loadtests._bench._run import Plan, Results
 from loadtests._bench._servers import OURS, PEERS, Failed, Missing, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
@@ -83,6 +83,10 @@ def _predict_command(arguments: argparse.Namespace) -> None:
 
 def _instructions_command(arguments: argparse.Namespace) -> None:
     print(_instructions.markdown(_instructions.measure(arguments.requests, _tell)))
+
+
+def _files_command(arguments: argparse.Namespace) -> None:
+    print(_files.markdown(_files.measure(arguments.rounds, _tell)))
 
 
 def _write(results: Results, out: Path) -> None:
@@ -184,6 +188,16 @@ def _parser() -> argparse.ArgumentParser:
         default=10000,
         metavar="N",
         help="of each build (default: %(default)s)",
+    )
+
+    files = commands.add_parser("files", help="what a file costs, beside nginx")
+    files.set_defaults(command=_files_command)
+    files.add_argument(
+        "--rounds",
+        type=_whole(1),
+        default=5,
+        metavar="N",
+        help="of a second for each server and size (default: %(default)s)",
     )
 
     for command, name in ((run, "bench"), (report, "bench"), (simulate, "simulation")):
