@@ -121,7 +121,7 @@ def _asks(name: str, help: str, operand: str = "", **switches: str) -> Command:
         f"{help}\n\nExit status: 0, 1 if it failed, 2 for bad words, 5 if no server can be asked.",
         operand=operand,
         switches={"--json": "Print one JSON object, for scripts.", **flags},
-        options=("control",),
+        options=("control", "config"),
     )
 
 
@@ -237,10 +237,22 @@ def run(words: Sequence[str]) -> int:
         print(_help(name, command))
         return 0
     entries = line.entries
+    line.faults += [
+        ConfigError(
+            f"{entry.origin}: poolsrv {name} does not take it",
+            "the server's options are those of poolsrv serve, and of poolsrv.toml, which a reload "
+            "reads anew",
+        )
+        for entry in entries
+        if entry.field not in command.options
+    ]
     if command.operand.strip("[]") == "APP":
         entries = _entries(line)
         line.faults += [_unexpected(word) for word in line.operands[1:]]
-    reading = read(os.environ, line=entries, faults=line.faults)
+    elif "control" in command.options:
+        most = len(command.operand.split())
+        line.faults += [_no_server(name, word) for word in line.operands[most:]]
+    reading = read(os.environ, line=entries, faults=line.faults, wanted=command.options)
     return command.run(line, reading)
 
 
@@ -280,6 +292,14 @@ def _unexpected(word: str) -> ConfigError:
     if word.isdecimal() or re.fullmatch(r"[^/]*:[0-9]+", word):
         return ConfigError(f"{word}: unexpected", f"to listen there: --bind {word}")
     return ConfigError(f"{word}: unexpected", "there is one application, and flags take no value")
+
+
+def _no_server(name: str, word: str) -> ConfigError:
+    """A word behind a command for the only server, where it may be meant to name one."""
+    known = word if word.isdecimal() or "/" in word else "PID"
+    return ConfigError(
+        f"{word}: unexpected", f"a server is named by its pid: poolsrv {name} --control {known}"
+    )
 
 
 def _unknown_command(name: str, rest: Sequence[str]) -> ConfigError:

@@ -201,9 +201,9 @@ def find(given: str) -> Path:
             f"no server of yours{which} is running here",
             "name its socket with --control PATH if it has one of its own",
         )
-    lines = [f"{about.get('pid')}  {about.get('application')}" for _, about in running]
+    lines = [f"\n    {about.get('pid')}  {about.get('application')}" for _, about in running]
     raise ControlError(
-        "several servers are running", "name one with --control PID: " + "; ".join(lines)
+        "several servers are running", "name one with --control PID:" + "".join(lines)
     )
 
 

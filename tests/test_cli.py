@@ -78,6 +78,15 @@ def test_help_of_serve_has_every_option_in_80_columns(tmp_path: Path) -> None:
         ),
         (["app:app"], "app:app: there is no such command", "write poolsrv serve app:app"),
         (["--bind", "a:1"], "--bind: there is no command in front of it", "follow the command"),
+        # With one server running, these would stop or reload that, whichever was meant.
+        (["stop", "999"], "999: unexpected", "poolsrv stop --control 999"),
+        (["recycle", "all", "/run/a"], "/run/a: unexpected", "poolsrv recycle --control /run/a"),
+        (["reload", "app:app"], "app:app: unexpected", "poolsrv reload --control PID"),
+        (
+            ["reload", "--threads", "8"],
+            "--threads: poolsrv reload does not take it",
+            "of poolsrv.toml, which a reload reads anew",
+        ),
     ],
 )
 def test_mistakes_are_a_line_of_fault_and_one_of_remedy_and_status_2(

@@ -159,6 +159,21 @@ def test_a_syntax_error_shows_its_line() -> None:
     assert "loader.py" not in message
 
 
+def test_a_folder_is_no_script() -> None:
+    Path("static").mkdir()
+    message = failure("./static")
+    assert f"{Path('static').absolute()} is a folder\n" in message
+    assert message.endswith("ends with a slash: ./static/")
+
+
+@pytest.mark.parametrize("content", [b"User-agent: *\nDisallow:\n", b"\x89PNG\0"])
+def test_a_file_that_is_no_script_is_to_be_sent(content: bytes) -> None:
+    Path("robots.txt").write_bytes(content)
+    assert 'write file = "./robots.txt" in a [[mount]]' in failure("./robots.txt")
+    Path("robots.py").write_bytes(content)
+    assert "[[mount]]" not in failure("./robots.py")
+
+
 def test_a_factory_that_fails() -> None:
     Path("factory.py").write_text("def create():\n    raise RuntimeError('no database')\n")
     message = failure("factory:create()")

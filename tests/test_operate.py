@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from poolsrv.control import Command, ask, listen
+from poolsrv.control import Command, ask, find, listen
 from poolsrv.errors import ControlError
 from tests.apps.gate import Gate
 from tests.client import Client, head
@@ -82,6 +82,29 @@ def test_what_a_server_shows(server: Start, path: Path, gate: Gate) -> None:
             assert done.stdout
         gate.release(1)
         assert client.receive().status == 200
+
+
+def test_a_mistake_in_the_file_keeps_nobody_from_asking(
+    server: Start, path: Path, tmp_path: Path
+) -> None:
+    probe = server(PROBE, processes=1, control=path)
+    file = tmp_path / "mistaken.toml"
+    file.write_text(f'control = "{path}"\nthreads = 0\nno-such-option = 1\n')
+    done = poolsrv("status", "--config", file, "--json", POOLSRV_BIND="[")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["server"]["pid"] == probe.pid
+    # What cannot be read might name another server.
+    file.write_text("control =")
+    done = poolsrv("stop", "--config", file)
+    assert (done.returncode, "not a TOML file" in done.stderr) == (2, True)
+
+
+def test_several_servers_have_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = [(Path("/a"), {"pid": 1, "application": "a:a"}), (Path("/b"), {"pid": 2})]
+    monkeypatch.setattr("poolsrv.control.servers", lambda: running)
+    with pytest.raises(ControlError) as raised:
+        find("")
+    assert "name one with --control PID:\n    1  a:a\n    2  " in str(raised.value)
 
 
 def test_the_stacks_of_a_worker(server: Start, path: Path, gate: Gate) -> None:

@@ -128,6 +128,11 @@ def test_other_statuses(server: Server, root: Path) -> None:
     assert (response.status, response.body) == (404, b"a {}")
     response = get(server, "list", root / "page.css", status="304 Not Modified")
     assert (response.status, response.body) == (304, b"")
+    # The words are the application's: clients show them.
+    response = get(server, "list", root / "page.css", status="404 No Such Invoice")
+    assert response.reason == "No Such Invoice"
+    response = get(server, "list", root / "page.css", status="200 OK", field=['ETag:"own"'])
+    assert response.reason == "OK"
 
 
 def test_head(server: Server, root: Path) -> None:
@@ -163,6 +168,13 @@ def test_what_is_no_file_in_the_folder_is_404(
 @pytest.mark.parametrize("path", ["/etc/passwd", "data.bin", "files/data.bin", "/"])
 def test_nor_is_one_elsewhere(server: Server, path: str) -> None:
     assert get(server, "list", path).status == 404
+
+
+def test_a_relative_path_is_said_to_be_one(root: Path, tmp_path: Path) -> None:
+    options = {"processes": 1, "sendfile_root": root}
+    with serving("tests.apps.naming:app", tmp_path, **options) as server:
+        assert get(server, "list", "files/data.bin").status == 404
+        server.wait_for_log("X-Sendfile names files/data.bin, .*write the whole of it")
 
 
 def test_one_that_a_prefix_of_the_folder_names(server: Server, root: Path) -> None:

@@ -80,9 +80,15 @@ def read(
     line: Iterable[Entry] = (),
     keywords: Mapping[str, object] | None = None,
     faults: Iterable[ConfigError] = (),
+    wanted: Collection[str] = tuple(ROWS),
 ) -> Reading:
-    """All options from all sources; `line` and `faults` are those of the command line."""
+    """Options from all sources; `line` and `faults` are those of the command line.
+
+    Only those that are `wanted`: what is wrong with others must keep nobody from
+    asking or stopping a server.
+    """
     found = list(faults)
+    of_unknown = found if set(ROWS) <= set(wanted) else []
     given: dict[str, list[Entry]] = {}
 
     def take(entries: Iterable[Entry]) -> None:
@@ -95,14 +101,15 @@ def read(
 
     take(line)
     take(_named(Source.CALL, keywords or {}, found))
-    take(_named(Source.ENVIRONMENT, _variables(environ), found))
-    take(_read_file(given.get("config", []), found))
+    take(_named(Source.ENVIRONMENT, _variables(environ), of_unknown))
+    take(_read_file(given.get("config", []), found, of_unknown))
     take(
         Entry(platform.field, platform.variable, platform.text(environ[platform.variable]))
         for platform in habits.PLATFORM
         if environ.get(platform.variable)
     )
     values: dict[str, Any] = {}
+    given = {name: mentions for name, mentions in given.items() if name in wanted}
     for name, mentions in given.items():
         try:
             values[name] = value_of(name, mentions)
@@ -180,8 +187,13 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _read_file(config: list[Entry], faults: list[ConfigError]) -> Iterator[Entry]:
-    """The options of the file that `config` names, or of the usual one if it is there."""
+def _read_file(
+    config: list[Entry], faults: list[ConfigError], of_unknown: list[ConfigError]
+) -> Iterator[Entry]:
+    """The options of the file that `config` names, or of the usual one if it is there.
+
+    `of_unknown` gets the faults of names that no option has.
+    """
     path: object = None
     if config:
         try:
@@ -205,7 +217,7 @@ def _read_file(config: list[Entry], faults: list[ConfigError]) -> Iterator[Entry
         faults.append(ConfigError(f"{path}: not a TOML file: {error}", remedy))
     else:
         # A file cannot name the file to read.
-        yield from _named(Source.FILE, values, faults, f"{path}: ", hidden=("config",))
+        yield from _named(Source.FILE, values, of_unknown, f"{path}: ", hidden=("config",))
 
 
 def value_of(name: str, mentions: list[Entry]) -> object:

@@ -258,6 +258,9 @@ def _import(name: str) -> ModuleType:
 
 def _run_file(path: str) -> ModuleType:
     file = Path(path).expanduser().absolute()
+    if file.is_dir():
+        remedy = f"give the script; a folder whose files are to be sent ends with a slash: {path}/"
+        raise ApplicationError(f"{file} is a folder", remedy)
     if not file.is_file():
         remedy = "check the path; --chdir changes the folder it is looked for in"
         if file.with_name(f"{file.name}.py").is_file():
@@ -277,8 +280,21 @@ def _run_file(path: str) -> ModuleType:
         # Without the bytecode cache, where file.py and file.wsgi would be one.
         exec(loader.source_to_code(file.read_bytes(), str(file)), module.__dict__)
 
-    guarded(f"running {path} failed", run)
+    try:
+        guarded(f"running {path} failed", run)
+    except ApplicationError as error:
+        if isinstance(error.__cause__, SyntaxError | ValueError) and not _is_python(file):
+            remedy = (
+                f'a script of Python is run here: to send the file as it is, write file = "{path}" '
+                "in a [[mount]] of poolsrv.toml"
+            )
+            raise ApplicationError(error.args[0], remedy) from error.__cause__
+        raise
     return module
+
+
+def _is_python(file: Path) -> bool:
+    return file.suffix in (".py", ".wsgi")
 
 
 def _attribute(module: ModuleType, names: list[str]) -> Any:

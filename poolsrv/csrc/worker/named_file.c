@@ -44,7 +44,8 @@ open_named(Found *found, const char *path, const Files *files, uint64_t now)
         found->cache_control = "";
         return NULL;
     }
-    return "which is in no folder of --sendfile-root";
+    return path[0] == '/' ? "which is in no folder of --sendfile-root"
+                          : "which is no absolute path: write the whole of it";
 }
 
 /* Behind the status line. */
@@ -85,8 +86,9 @@ named_file_send(Thread *t, Conn *c, Request *r, const Http1Answer *a,
         file_answer_send(t, c, r, &found, &more);
         return;
     }
-    char status[4];
-    snprintf(status, sizeof status, "%u", a->status % 1000u);
+    char status[128]; /* of the application's words what finds room */
+    const char *said = a->head.data + strlen("HTTP/1.1 ");
+    snprintf(status, sizeof status, "%.*s", (int)(more.lines - 2 - said), said);
     uint64_t at = 0, size = found.size;
     if (a->status == 206 && facts.first >= 0 &&
         (uint64_t)facts.last < found.size) {
