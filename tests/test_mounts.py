@@ -271,6 +271,14 @@ def test_what_the_server_answers_itself(closed: Server) -> None:
         assert client.receive().status == 421
     metrics = closed.metrics()
     assert metrics["poolsrv_requests_refused_total", frozenset({("status", "421")})] == 3
+    assert metrics["poolsrv_requests_refused_total", frozenset({("status", "404")})] == 5
+    # They are no requests of applications: of those there was one.
+    answered = {
+        dict(labels)["status_class"]: number
+        for (name, labels), number in metrics.items()
+        if name == "poolsrv_requests_total" and number
+    }
+    assert answered == {"2xx": 1}
     assert '"reason": "nothing is mounted here"' in closed.log()
 
 

@@ -288,7 +288,7 @@ QUESTIONS = (
     (
         "Which share of the answers are errors, of the application (5xx) or of the server itself?",
         '(sum(rate(poolsrv_requests_total{status_class="5xx"}[5m]))'
-        " + sum(rate(poolsrv_requests_refused_total[5m])))"
+        ' + sum(rate(poolsrv_requests_refused_total{status!~"403|404|421"}[5m])))'
         " / (sum(rate(poolsrv_requests_total[5m]))"
         " + sum(rate(poolsrv_requests_refused_total[5m])))",
     ),

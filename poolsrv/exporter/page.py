@@ -116,7 +116,7 @@ def _requests(status: Status) -> Iterable[str]:
         Fact(
             "errors per second",
             _rate(requests.errors_per_second),
-            "5xx of the application, and all that the server refused itself",
+            "5xx of the application, and what the server refused itself, but for 403, 404, 421",
             bad=bool(requests.errors_per_second),
         ),
         Fact("median", _quantile(requests.median_seconds), "Half of the requests took less"),
@@ -131,14 +131,15 @@ def _requests(status: Status) -> Iterable[str]:
         Fact(
             "errors",
             f"{requests.errors:,}",
-            "5xx of the application, and all that the server refused itself",
+            "5xx of the application, and what the server refused itself, but for 403, 404, 421",
             bad=requests.errors > 0,
         ),
         Fact(
             "refused",
             refused or "0",
             "Answered by the server itself, by status: 503 when no thread came free in time,"
-            " 408 when the client was too slow, others for what it sent",
+            " 408 when the client was too slow, 403, 404 and 421 by the mounts, others for what it"
+            " sent",
             bad=bool(refused),
         ),
         Fact(

@@ -32,6 +32,10 @@ def seconds(nanoseconds: int) -> float:
     return nanoseconds / 1e9
 
 
+# What the settings say of requests; the dashboard and the alerts leave them out, too.
+_OF_MOUNTS = frozenset({"403", "404", "421"})
+
+
 @dataclass(frozen=True, slots=True)
 class Totals:
     """What all had done at `now` (monotonic nanoseconds)."""
@@ -55,8 +59,12 @@ class Totals:
 
     @property
     def errors(self) -> int:
-        """Requests that got no good answer: 5xx of the application, or refused."""
-        return self.threads.by_value("requests")["5xx"] + sum(self.refused.values())
+        """Requests that got no good answer: 5xx of the application, or refused.
+
+        What is asked for where nothing is mounted, or by whom it is not for, is no error.
+        """
+        refused = sum(n for status, n in self.refused.items() if status not in _OF_MOUNTS)
+        return self.threads.by_value("requests")["5xx"] + refused
 
 
 class History:

@@ -114,6 +114,7 @@ struct Conn {
     _Atomic bool gone; /* the client is gone: send nothing more */
     bool deaf;         /* stream_deafen: the end that it gives is our own */
     bool probed;       /* by stream_is_reset */
+    bool refused;      /* that is the server's, and is counted as such */
     uint16_t status;   /* of the answer on its way */
     uint64_t began;    /* when the first byte of that request was there */
 };

@@ -128,6 +128,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 
     conn_count(w, c);
     c->status = 0;
+    c->refused = false;
     c->ending = ENDING_CLOSE;
     c->patience = PATIENCE_UNTRIED;
     word_set(&t->waited, 0);

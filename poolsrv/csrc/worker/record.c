@@ -151,7 +151,7 @@ void
 record_end(Thread *t, const Conn *c, uint64_t now)
 {
     const unsigned class = c->status / 100u;
-    if (class >= 1 && class <= STATUS_CLASS_COUNT) {
+    if (!c->refused && class >= 1 && class <= STATUS_CLASS_COUNT) {
         word_add(&t->row->requests[class - 1], 1);
     }
     if (!conn_is_upgraded(c)) { /* hours, and no answer */

@@ -62,6 +62,7 @@ static void
 serve_refusal(void *argument, Thread *t, Conn *c, Request *r)
 {
     (void)argument;
+    c->refused = true;
     if (write_refusal(t, c, r, true, r->route.status, r->route.words)) {
         c->ending = ENDING_KEEP;
     }
