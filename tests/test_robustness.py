@@ -231,7 +231,8 @@ def test_a_kept_connection_waits_where_it_is_and_in_the_one_queue(
         assert pinned.receive().status == 200
         assert [client.receive().status for client in kept] == [200] * 8
     assert probe.metric("poolsrv_queue_length") == 0
-    assert probe.metric("poolsrv_connections_handed_back_total") == 0
+    # Where they are for a while, then in the supervisor: no request travels twice.
+    assert probe.metric("poolsrv_connections_handed_back_total") <= 8
 
 
 def test_one_that_waits_on_a_kept_connection_is_refused_in_time(server: Start, gate: Gate) -> None:
@@ -311,17 +312,18 @@ def test_those_that_wait_in_vain_until_the_end_of_a_stop_are_refused(
     assert re.search(r" x 503 \((the latest: )?the server stops\)", probe.log())
 
 
-def test_those_that_wait_in_a_killed_worker_are_counted(server: Start, gate: Gate) -> None:
+def test_those_that_wait_behind_a_worker_for_long_survive_it(server: Start, gate: Gate) -> None:
     probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
     with ExitStack() as stack:
-        _, kept = wait_kept(stack, probe, gate, 3)
+        pinned, kept = wait_kept(stack, probe, gate, 3)
         (worker,) = probe.workers()
+        probe.wait_for_metric(3, "poolsrv_connections_handed_back_total")
+        assert probe.metric("poolsrv_queue_length") == 3
         probe.kill(worker)
-        for client in kept:
-            with pytest.raises((Truncated, ConnectionResetError)):
-                client.receive()
-        probe.wait_for_metric(3, "poolsrv_connections_closed_total", reason="worker_ended")
-    probe.wait_until(lambda: replaced(probe, worker))
+        assert [client.receive().status for client in kept] == [200] * 3
+        with pytest.raises((Truncated, ConnectionResetError)):
+            pinned.receive()
+    assert probe.metric("poolsrv_connections_closed_total", reason="worker_ended") == 0
     assert probe.metric("poolsrv_queue_length") == 0
 
 

@@ -129,11 +129,11 @@ came_earlier(const Conn *c, const Conn *than)
 }
 
 static Conn *
-take_best(Worker *w, Better *better, uint64_t before)
+take_best(Worker *w, Better *better, uint64_t before, size_t lanes)
 {
     Chain *chain = NULL;
     Conn *best = NULL, *behind = NULL;
-    for (size_t i = 0; i < READY_LANES; i++) {
+    for (size_t i = 0; i < lanes; i++) {
         Conn *last = NULL;
         for (Conn *c = w->ready.lanes[i].first; c; c = c->next) {
             if (conn_may_move(c) && c->ready <= before &&
@@ -151,19 +151,38 @@ take_best(Worker *w, Better *better, uint64_t before)
 Conn *
 ready_take_first(Worker *w)
 {
-    return take_best(w, ranks_before, UINT64_MAX);
+    return take_best(w, ranks_before, UINT64_MAX, READY_LANES);
 }
 
 Conn *
 ready_take_newest(Worker *w)
 {
-    return take_best(w, came_later, UINT64_MAX);
+    return take_best(w, came_later, UINT64_MAX, READY_LANES);
 }
 
 Conn *
 ready_take_older(Worker *w, uint64_t then)
 {
-    return take_best(w, came_earlier, then);
+    return take_best(w, came_earlier, then, READY_LANES);
+}
+
+Conn *
+ready_take_kept(Worker *w)
+{
+    return take_best(w, came_later, UINT64_MAX, READY_PLACED);
+}
+
+uint64_t
+ready_kept_since(const Worker *w)
+{
+    uint64_t since = UINT64_MAX;
+    for (size_t i = 0; i < READY_PLACED; i++) {
+        const Conn *c = w->ready.lanes[i].first;
+        if (c && c->ready < since) {
+            since = c->ready;
+        }
+    }
+    return since;
 }
 
 static void

@@ -57,6 +57,11 @@ uint64_t ready_pause(const Worker *w, uint64_t now);
 Conn *ready_take_first(Worker *w);
 Conn *ready_take_newest(Worker *w);
 Conn *ready_take_older(Worker *w, uint64_t then);
+/* Of those that wait on kept connections: take out the one that came last;
+ * since when the first waits, UINT64_MAX if none does. What the supervisor sent
+ * is to be begun next, and stays. */
+Conn *ready_take_kept(Worker *w);
+uint64_t ready_kept_since(const Worker *w);
 /* Publish how many wait, since when, and the lowest rank. */
 void ready_tell(Worker *w);
 

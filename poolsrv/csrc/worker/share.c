@@ -113,6 +113,13 @@ take_newest(Worker *w, uint64_t unused)
     return ready_take_newest(w);
 }
 
+static Conn *
+take_kept(Worker *w, uint64_t unused)
+{
+    (void)unused;
+    return ready_take_kept(w);
+}
+
 /* Give at most so many of those that wait back to the supervisor. */
 static void
 give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
@@ -142,10 +149,12 @@ void
 share_waiting(Worker *w, uint32_t room)
 {
     const uint64_t timeout = atomic_load(&w->o.board->notice->queue_timeout);
+    uint64_t since;
     uint32_t waiting;
 
     pthread_mutex_lock(&w->lock);
     waiting = w->ready.waiting;
+    since = ready_kept_since(w);
     pthread_mutex_unlock(&w->lock);
     if (waiting == 0) {
         return;
@@ -162,6 +171,12 @@ share_waiting(Worker *w, uint32_t room)
     }
     if (!is_sent_on(w)) {
         return;
+    }
+    /* The supervisor does not run what may kill a worker, and what waits for so
+     * long can afford the way. */
+    if (since < w->main.now - LADDER_SWEEP) {
+        give_back(w, take_kept, 0,
+                  choice_surplus(waiting, w->begun, UINT32_MAX));
     }
     give_back(w, take_newest, 0,
               choice_surplus(waiting, w->begun, too_many(w)));

@@ -196,8 +196,14 @@ test_who_leaves_for_another_worker(void)
     reading->state = CONN_HEAD; /* it cannot leave */
     s->worker->ready.waiting--;
     CHECK(ready_take_older(s->worker, 0) == NULL);
+    CHECK(ready_kept_since(s->worker) == 1);
     CHECK(ready_take_older(s->worker, 2) == oldest);
     CHECK(ready_take_newest(s->worker) == newest);
+    CHECK(ready_kept_since(s->worker) == 3);
+    CHECK(ready_take_kept(s->worker) == first);
+    CHECK(ready_take_kept(s->worker) == NULL);
+    CHECK(ready_kept_since(s->worker) == UINT64_MAX);
+    first = comes(s, FAST, 3, false);
     CHECK(ready_take_first(s->worker) == first);
     CHECK(ready_take_first(s->worker) == NULL);
     CHECK(s->worker->ready.waiting == 0);
