@@ -340,11 +340,12 @@ class Embedded:
                 # It keeps its own bounds, unless it hangs itself.
                 self._dispatching.join(self.settings.graceful_timeout + 4 * _LAST_WORDS)
             end = time.monotonic() + 2 * _LAST_WORDS
-            lost = self._deadlines.lost_threads()
+            # One that was lost may just have come back.
+            lost = self._deadlines.lost_threads() if self._worker.lost else []
             started = [thread for thread in self._threads if thread.ident is not None]
             for thread in started:
-                if thread not in lost:
-                    thread.join(max(0.0, end - time.monotonic()))
+                most = _LAST_WORDS / 10 if thread in lost else 2 * _LAST_WORDS
+                thread.join(max(0.0, min(most, end - time.monotonic())))
             left = [thread.name for thread in started if thread.is_alive()]
             if left:
                 _log.error(say.LEFT_BEHIND, ", ".join(left))

@@ -274,6 +274,23 @@ def test_an_application_that_computes_for_ever_is_interrupted() -> None:
     assert interrupted == [True]
 
 
+def test_a_thread_that_was_lost_and_has_come_back_is_not_left_behind() -> None:
+    goes_on = threading.Event()
+
+    def app(environ: Environ, start_response: Start) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/wait":
+            goes_on.wait()
+        start_response("200 OK", [])
+        return [b"served"]
+
+    options = {"threads": 2, "request_timeout": 0.05, "interrupt_timeout": 0.05}
+    with poolsrv.running(app, **options) as server:
+        with pytest.raises(urllib.error.HTTPError, match="504"):
+            get(f"{server.url}/wait")
+        assert get(server.url) == b"served"  # the other thread
+        goes_on.set()
+
+
 def test_a_socket_that_is_taken_over_does_not_keep_the_block() -> None:
     def app(environ: Environ, _start_response: Start) -> Iterable[bytes]:
         with environ["poolsrv.socket"] as taken:
