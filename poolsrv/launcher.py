@@ -6,7 +6,6 @@ is made here before the first fork; every child closes what is not its own.
 
 import contextlib
 import dataclasses
-import functools
 import logging
 import os
 import platform
@@ -50,6 +49,14 @@ from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
 
 _log = logging.getLogger("poolsrv")
+
+# By the exit status.
+_CANNOT_START = {
+    2: say.BAD_SETTINGS,
+    3: say.NO_APPLICATION,
+    4: say.NO_LISTENER,
+    5: say.MACHINE_REFUSES,
+}
 
 # What a reload cannot change; `scale` changes the number of workers.
 _KEPT = [name for name, row in ROWS.items() if not row.reloadable]
@@ -111,7 +118,7 @@ def launch(
             heir.refuse(str(error))
         if settings.log_format != "json":
             raise
-        _log.critical(say.CANNOT_START, error)  # whoever reads the log reads no other form
+        _log.critical(_CANNOT_START[error.status], error)  # who reads the log reads no other form
         return error.status
     finally:
         if heir is not None:
@@ -295,8 +302,6 @@ def _run(
             with privileges.acting_as(whom):  # who may have put anything in its place
                 access_log.reopen(job.access_log, job.access_log_place)
 
-        stop_watching: Callable[[], None] = _nothing
-
         def start_successor(generation: int, wanted: int) -> Successor:
             used = [str(address) for address in passed if address in settings.bind]
             hello = endpoints.hello(generation, wanted, usual, used)
@@ -305,9 +310,7 @@ def _run(
             return Successor([sys.executable, *sys.orig_argv[1:]], folder, environ, hello, fds)
 
         def leave(ready: Ready) -> None:
-            nonlocal stop_watching
-            stop_watching()
-            stop_watching = _nothing
+            supervisor.end_watcher()
             endpoints.leave(ready)
 
         predecessor = None
@@ -355,9 +358,7 @@ def _run(
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
         if settings.reload_on_change:
-            watcher = start_watcher()
-            stop_watching = functools.partial(watcher.end, 0)
-            stack.callback(lambda: stop_watching())
+            supervisor.keep_watcher(start_watcher())
         if dispatcher.measure() < 1:
             raise MachineError(
                 f"the limit of open files is {most}, and the server itself needs as many",
@@ -367,9 +368,6 @@ def _run(
     if finish.text:
         raise ApplicationError(finish.text)
     return finish.status
-
-
-def _nothing() -> None: ...
 
 
 def _owned(stack: ExitStack, fd: int) -> int:

@@ -43,14 +43,13 @@ STARTS = Message(
     "It opens its addresses, then loads the application.",
     _NOTHING,
 )
-CANNOT_START = Message(
+BAD_SETTINGS = Message(
     102,
     "%s",
-    "An option, the application, an address or the machine is not as it must be; the text says "
-    "which.",
-    "The server ends with status 2, 3, 4 or 5 for these four.",
+    "An option is unknown, or its value is not allowed; the text says which.",
+    "The server ends with status 2.",
     "The text names it. `poolsrv check APP` shows all faults at once.",
-    "the server cannot start",
+    "the server cannot start: an option",
 )
 STOPPED = Message(
     103,
@@ -122,6 +121,32 @@ MANAGER_UNREACHABLE = Message(
     "systemd may take the server for one that does not start, or hangs.",
     "Set `NotifyAccess=main`, and let the server reach the socket.",
 )
+NO_APPLICATION = Message(
+    113,
+    "%s",
+    "The application cannot be loaded, or its workers end while they start. The text ends with its "
+    "traceback, if there is one.",
+    "The server ends with status 3.",
+    "Mend what the traceback shows. `poolsrv check APP` loads it without a server.",
+    "the server cannot start: the application",
+)
+NO_LISTENER = Message(
+    114,
+    "%s",
+    "An address is in use, privileged, or none of this machine.",
+    "The server ends with status 4.",
+    "The text names who holds it, or another way.",
+    "the server cannot start: an address",
+)
+MACHINE_REFUSES = Message(
+    115,
+    "%s",
+    "The kernel, or what confines the server, refuses a call; or a supervisor that was to be "
+    "followed is gone.",
+    "The server ends with status 5.",
+    "The text says what to allow.",
+    "the server cannot start: the machine",
+)
 
 # 2xx: workers, templates and the exporter.
 
@@ -137,7 +162,8 @@ WORKER_ENDED = Message(
     "%s",
     "The text says how: its exit status, a signal, the kernel for want of memory, a limit. With "
     "status 0 it was told to.",
-    "Each request that was inside has a line of its own. Another worker takes its place.",
+    "Each request that was inside has a line of its own, and its client sees the connection end: "
+    "the only descriptor of it ended with the worker. Another worker takes its place.",
     "Look for the reason in the lines of that worker above. Out of memory: fewer `--processes`, "
     "or `--max-rss`.",
     "worker … (has ended)",
@@ -439,6 +465,13 @@ MAINTENANCE_OVER = Message(
     "The file of `--maintenance-file` was removed.",
     "Applications get requests again.",
     _NOTHING,
+)
+WATCHER_ENDED = Message(
+    416,
+    "the process that watches the code %s: changes of code are not seen any more",
+    "Somebody has killed it, or it has failed; its messages are above.",
+    "The server serves on. SIGHUP and `poolsrv reload` still reload.",
+    "Start the server anew to have changes seen again.",
 )
 UPGRADES = Message(
     430,

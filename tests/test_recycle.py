@@ -1,5 +1,6 @@
 """Limits of a worker: pure cases, then real workers under load."""
 
+import os
 import random
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,7 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from poolsrv import _core
+from poolsrv.supervisor.actions import Spawn
+from poolsrv.supervisor.children import Worker
 from poolsrv.supervisor.limits import Limits, Use, exceeded, kills, resident
+from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.watch import Watch
+from tests.board import Board
 from tests.client import Client, Truncated
 from tests.server import Server
 from tests.test_reload import Kept
@@ -104,3 +111,26 @@ def test_an_old_worker_is_replaced(server: Start) -> None:
     probe.wait_until(
         lambda: probe.metric("poolsrv_worker_restarts_total", reason="recycle") >= 2, deadline=30
     )
+
+
+def test_a_worker_is_looked_at_when_it_will_have_served_enough() -> None:
+    fd = _core.scoreboard_create(2, 1)
+    board = Board(fd)
+    os.close(fd)
+    pool = Pool(1, 2, startup_timeout=60, graceful_timeout=60, exporter=False)
+    pool.start(0.0)
+    pool.loaded(1, 0.0)
+    pool.spawned(0, 1, 0.0)
+    pool.ready(0, 0.0)
+    watch = Watch(pool, board.core, Limits(requests=1000))
+    workers = {0: Worker(os.getpid(), -1, 1)}
+    assert watch.look(workers, 10.0) == []
+    assert watch.deadline() == 11.0
+    board.count(0, "requests", 800, "2xx")
+    assert watch.look(workers, 11.0) == []
+    assert watch.deadline() == pytest.approx(11.25)  # 800 a second: 200 more take so long
+    board.count(0, "requests", 199, "2xx")
+    assert watch.look(workers, 11.25) == []
+    assert watch.deadline() == pytest.approx(11.27)  # no more often than so
+    board.count(0, "requests", 1, "2xx")
+    assert watch.look(workers, 11.27) == [Spawn(1, 1)]

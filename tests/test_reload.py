@@ -220,6 +220,24 @@ def test_a_change_of_code_reloads_and_a_broken_one_changes_nothing(
     assert not Path(f"/proc/{watcher}").exists()
 
 
+def test_a_watcher_that_ends_is_said(server: Start, site: Site) -> None:
+    changing = server(
+        "changing:app",
+        processes=1,
+        chdir=site.folder,
+        reload_on_change=True,
+        allow_errors="changes of code are not seen",
+        **site.options,
+    )
+    (watcher,) = changing.wait_until(lambda: changing.named("pool:watcher"))
+    held = len(changing.descriptors())
+    changing.kill(watcher)
+    changing.wait_for_log("POOL416 .* was ended by SIGKILL")
+    changing.wait_until(lambda: len(changing.descriptors()) < held)
+    assert watcher not in [process.pid for process in changing.processes()]
+    assert answer(changing) == b"1"
+
+
 def test_watching_without_the_library_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"poolsrv\[watch\]"):

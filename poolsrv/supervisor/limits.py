@@ -1,7 +1,7 @@
 """When a worker has served enough: how many requests, how long, how much memory.
 
 Supervisor only; pure but for `resident`. Each worker's limits are drawn once, when
-it is ready, and judged once a second from outside: so they hold for a worker
+it is ready, and judged from outside, once a second at least: so they hold for a worker
 that is stuck as well.
 """
 

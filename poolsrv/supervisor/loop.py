@@ -67,6 +67,7 @@ class Watched(IntEnum):
     SUCCESSOR = 8  # the pidfd of the supervisor that is to take our place
     HEIR = 9  # what it says
     PREDECESSOR = 10  # what the one says whose place we take
+    WATCHER = 11  # the pidfd of the process that watches the code
 
 
 _KINDS = 16
@@ -135,6 +136,7 @@ class Supervisor:
         self._counting: Counting | None = None  # once another has our place
         self._templates: dict[int, Template] = {}  # by generation
         self._exporter: Child | None = None
+        self._watcher: Child | None = None
         self._workers: dict[int, Worker] = {}  # by slot
         self._enabled: set[int] = set()
         self._wakeup: tuple[socket.socket, ...] = ()
@@ -156,8 +158,9 @@ class Supervisor:
         self._touch.close_in_child()
         if self._control is not None:
             self._control.close_all()
-        if self._exporter is not None:
-            os.close(self._exporter.pidfd)
+        for child in (self._exporter, self._watcher):
+            if child is not None:
+                os.close(child.pidfd)
         if self._successor is not None:
             self._successor.close()
         if self._predecessor is not None:
@@ -262,6 +265,8 @@ class Supervisor:
                 self._exporter_ended()
             case Watched.WORKER:
                 self._worker_ended(number)
+            case Watched.WATCHER:
+                self._watcher_ended()
             case Watched.COMMANDS:
                 self._client_came()
             case Watched.CLIENT:
@@ -646,6 +651,24 @@ class Supervisor:
             _log.error(say.EXPORTER_ENDED, ending)
         self._do(self._pool.exporter_exited(self._now))
 
+    def keep_watcher(self, watcher: Child) -> None:
+        """It is ours to look after, and to end."""
+        self._watcher = watcher
+        self._dispatcher.watch(watcher.pidfd, token(Watched.WATCHER))
+
+    def end_watcher(self) -> None:
+        if self._watcher is not None:
+            self._dispatcher.unwatch(self._watcher.pidfd)
+            watcher, self._watcher = self._watcher, None
+            watcher.end(0)
+
+    def _watcher_ended(self) -> None:
+        if self._watcher is None or not processes.has_ended(self._watcher.pidfd):
+            return
+        self._dispatcher.unwatch(self._watcher.pidfd)
+        watcher, self._watcher = self._watcher, None
+        _log.error(say.WATCHER_ENDED, watcher.reap())
+
     def _reap_orphans(self) -> None:
         """End the zombies of processes that applications have left; we adopt them."""
         self._hear_templates()  # of a worker that we are about to know
@@ -669,6 +692,8 @@ class Supervisor:
             return self._exporter_ended()
         if self._successor is not None and self._successor.pid == pid:
             return self._successor_ended()
+        if self._watcher is not None and self._watcher.pid == pid:
+            return self._watcher_ended()
         os.waitpid(pid, os.WNOHANG)
 
     # What the pool wants
@@ -830,6 +855,7 @@ class Supervisor:
 
     def _end(self) -> None:
         self._touch.close()
+        self.end_watcher()
         if self._control is not None:
             self._control.stopping()
             _log.removeHandler(self._control.events)

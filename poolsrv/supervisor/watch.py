@@ -23,6 +23,10 @@ from poolsrv.supervisor.postmortem import served
 _log = logging.getLogger("poolsrv")
 
 
+# A worker about to reach --max-requests is looked at more often, but not more often than so.
+_SOONEST = 0.02
+
+
 class Progress:
     """Whether the server gets on, and how, since it was asked last."""
 
@@ -50,13 +54,15 @@ class Progress:
         return f"{busy} of {threads} threads busy, {rate:.1f} requests/s"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Watched:
     """A worker since it was ready, and its limits."""
 
     pid: int
     limits: Limits
     since: float
+    looked_at: float
+    served: int = 0  # until then
 
 
 class Watch:
@@ -85,12 +91,22 @@ class Watch:
                 actions += self._judge(slot, worker, now)
         return actions
 
+    def _until(self, watched: _Watched, requests: int, now: float) -> float:
+        """In how many seconds the worker has served enough, if it goes on like that."""
+        passed, more = now - watched.looked_at, requests - watched.served
+        watched.looked_at, watched.served = now, requests
+        left = watched.limits.requests - requests
+        if not watched.limits.requests or left <= 0 or more <= 0 or passed <= 0:
+            return LOOK
+        return max(_SOONEST, left * passed / more)
+
     def _judge(self, slot: int, worker: Worker, now: float) -> list[Action]:
         watched = self._watched.get(slot)
         if watched is None or watched.pid != worker.pid:
             drawn = self.given.drawn(self._chance)
-            watched = self._watched[slot] = _Watched(worker.pid, drawn, now)
+            watched = self._watched[slot] = _Watched(worker.pid, drawn, now, now)
         requests = served(self._board, slot) - worker.served_before
+        self._next = min(self._next, now + self._until(watched, requests, now))
         use = Use(requests, now - watched.since, limits.resident(worker.pid))
         if why := limits.kills(watched.limits, use):
             return self._pool.kill(slot, why, Reason.RECYCLE, now)
