@@ -313,6 +313,27 @@ def test_a_slow_reader_holds_no_thread(folder: Path, tmp_path: Path) -> None:
         assert ask(server, "/page").status == 200
 
 
+def test_files_need_no_interpreter(folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "poolsrv.toml"
+    config.write_text(f'[[mount]]\npath = "/static"\nfolder = "{folder}"\n')
+    options = {"config": config, "processes": 1, "threads": 2, "allow_errors": "holding"}
+    with (
+        serving("tests.apps.holding:app", tmp_path, **options) as server,
+        Client(server.address) as page,
+        Client(server.address) as files,
+    ):
+        page.send(head("GET", "/"))
+        server.wait_for_log("holding")
+        for _ in range(10):
+            files.send(head("GET", "/static/a.txt"))
+            assert files.receive().body == TEXT
+        page.socket.setblocking(False)
+        with pytest.raises(BlockingIOError):  # it still computes
+            page.socket.recv(1, socket.MSG_PEEK)
+        page.socket.settimeout(30)
+        assert page.receive().status == 200
+
+
 # What happens to files
 
 
