@@ -95,7 +95,6 @@ class Server:
         options: dict[str, object],
         through: Sequence[str] = (),
     ) -> None:
-        self.log_path = directory / f"server-{uuid.uuid4().hex[:8]}.log"
         serve = [
             sys.executable,
             "-m",
@@ -104,11 +103,19 @@ class Server:
             *filter(None, [app]),
             *arguments(ENDPOINTS | options),
         ]
+        given = os.environ | {"PROBE_DIR": str(directory)} | env
+        self.start([*through, *serve], directory, given, folder=ROOT)
+
+    def start(
+        self, command: Sequence[str], directory: Path, env: dict[str, str], folder: Path
+    ) -> None:
+        """Run the command in the folder, with its log in the directory."""
+        self.log_path = directory / f"server-{uuid.uuid4().hex[:8]}.log"
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [*through, *serve],
-                cwd=ROOT,
-                env=os.environ | {"PROBE_DIR": str(directory)} | env,
+                command,
+                cwd=folder,
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -21,6 +21,13 @@ BLOCKS = re.findall(
 COMMANDS = Path(sys.executable).parent  # poolsrv, django-admin and python, as after `activate`
 
 
+class Typed(Server):
+    """A server that was started by a line of the tutorial."""
+
+    def __init__(self, line: str, folder: Path, env: dict[str, str]) -> None:
+        self.start(line.split(), folder, env, folder)
+
+
 class Reader:
     """Somebody who follows the tutorial in an empty folder; their ports are free ones."""
 
@@ -61,18 +68,7 @@ class Reader:
     @contextmanager
     def serve(self, line: str) -> Iterator[Server]:
         assert line.startswith("poolsrv serve")
-        server = Server.__new__(Server)
-        server.log_path = self.folder / "log"
-        with server.log_path.open("wb") as log:
-            server.process = subprocess.Popen(
-                line.split(),
-                cwd=self.folder,
-                env=self.env,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        server.pid = server.process.pid
+        server = Typed(line, self.folder, self.env)
         try:
             server.wait_until_serving()
             yield server
