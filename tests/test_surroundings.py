@@ -236,7 +236,7 @@ def test_lines_that_nobody_reads_are_a_metric(tmp_path: Path) -> None:
 
         wait_until(stuck, 20)
         before = lost("server")
-        process.send_signal(signal.SIGUSR2)  # a line of the supervisor's
+        process.send_signal(signal.SIGALRM)  # a line of the supervisor's
         wait_until(lambda: lost("server") > before, 20)
     os.close(reader)
     os.close(writer)
