@@ -122,6 +122,7 @@ class Embedded:
             stack.callback(os.close, self._bell)
             self._dispatcher.channel(_SLOT, ours.fileno(), theirs.fileno())
             self._dispatcher.watch(self._call, _CALL)
+            self._dispatcher.measure()
             templates = templates_of(settings, map(site_of, self.listeners))
             self._begin_work = partial(begin_work, settings, mounts, loaded, templates)
             self._worker = make_worker(

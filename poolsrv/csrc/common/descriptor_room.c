@@ -3,7 +3,6 @@
 #include "common/descriptor_room.h"
 
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 int32_t
@@ -15,15 +14,4 @@ descriptor_room_lowest(void)
     }
     close(fd);
     return fd;
-}
-
-int32_t
-descriptor_room_here(uint64_t more)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0) {
-        return INT32_MAX;
-    }
-    return descriptor_room_of(limit.rlim_max,
-                              (uint64_t)descriptor_room_lowest(), more);
 }

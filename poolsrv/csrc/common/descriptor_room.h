@@ -29,7 +29,4 @@ descriptor_room_of(uint64_t limit, uint64_t open, uint64_t more)
     return rest < INT32_MAX ? (int32_t)rest : INT32_MAX;
 }
 
-/* The same, as the limits of this process are. */
-int32_t descriptor_room_here(uint64_t more);
-
 #endif

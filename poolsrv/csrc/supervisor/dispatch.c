@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "common/descriptor_room.h"
@@ -182,8 +183,13 @@ dispatch_bell(const Dispatch *d)
 int32_t
 dispatch_measure(Dispatch *d)
 {
-    /* A pidfd of each worker comes. */
-    d->most = descriptor_room_here(PROCESSES + d->board->slot_count);
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        /* A pidfd of each worker comes. */
+        d->most = descriptor_room_of(limit.rlim_cur,
+                                     (uint64_t)descriptor_room_lowest(),
+                                     PROCESSES + d->board->slot_count);
+    }
     return d->most;
 }
 

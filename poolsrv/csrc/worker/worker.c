@@ -180,7 +180,8 @@ worker_new(const WorkerOptions *options)
     word_set(options->board->workers[options->slot].threads, threads);
     atomic_store(&w->line->width, (int32_t)threads);
     atomic_store(&w->line->limit, (int32_t)threads);
-    const int32_t most = descriptor_room_here(0);
+    const int32_t most = descriptor_room_of(
+        w->descriptors.most, (uint64_t)descriptor_room_lowest(), 0);
     atomic_store(&w->line->most, most > 0 ? most : 1);
     if (watchdog_start(w) < 0) {
         goto failed;

@@ -17,6 +17,6 @@ main(void)
     CHECK(before == 4999 - 33 - DESCRIPTOR_RESERVE);
     CHECK(descriptor_room_of(UINT64_MAX, 25, 8) == INT32_MAX);
     CHECK(descriptor_room_of(10, UINT64_MAX / 2, 8) == 0);
-    CHECK(descriptor_room_here(0) > 0);
+    CHECK(descriptor_room_lowest() > 2);
     return 0;
 }
