@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from poolsrv import _core
-from poolsrv.supervisor.touch import LOOK, SETTLES, Touch
+from poolsrv.supervisor.touch import LOOK, SETTLES, Touch, is_there
 from tests.client import Client
 from tests.server import Server
 
@@ -123,6 +123,34 @@ def test_a_link_that_is_turned(tmp_path: Path) -> None:
         assert made.go_on(SETTLES) == ["site.wsgi"]
     made.touch.close()
     assert made.watched == []
+
+
+def test_a_folder_that_may_not_be_looked_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look everywhere, hence without a real one."""
+    file = tmp_path / "down"
+    file.touch()
+    closed = True
+    lstat, stat = Path.is_symlink, Path.stat
+
+    def refuse(act: Callable[..., object]) -> Callable[..., object]:
+        def look(path: Path, **options: object) -> object:
+            if closed and path == file:
+                raise PermissionError
+            return act(path, **options)
+
+        return look
+
+    monkeypatch.setattr(Path, "is_symlink", refuse(lstat))
+    monkeypatch.setattr(Path, "stat", refuse(stat))
+    made = Watching(file)
+    assert not is_there(file)
+    assert made.watched == []
+    closed = False
+    made.go_on(LOOK)
+    assert is_there(file)
+    assert made.go_on(SETTLES) == ["down"]
 
 
 def test_a_script_is_touched_and_its_server_reloads(

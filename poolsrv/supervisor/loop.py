@@ -40,7 +40,7 @@ from poolsrv.supervisor.postmortem import postmortem, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.stacks import Stacks
 from poolsrv.supervisor.succession import Counting, Seat, Successor
-from poolsrv.supervisor.touch import SETTLES, Touch
+from poolsrv.supervisor.touch import SETTLES, Touch, is_there
 from poolsrv.supervisor.watch import Progress, Watch
 
 _log = logging.getLogger("poolsrv")
@@ -320,12 +320,12 @@ class Supervisor:
         self._do(self._pool.reload(self._now))
 
     def _touched(self, path: Path) -> None:
-        if path.exists():  # one that is gone will come again
+        if is_there(path):  # one that is gone will come again
             self._reload(f"{path} has changed")
 
     def _look_after_maintenance(self) -> None:
         assert self._maintenance is not None
-        there = self._maintenance.exists()
+        there = is_there(self._maintenance)
         self._row.maintenance = int(there)
         if there != self._in_maintenance:
             self._in_maintenance = there

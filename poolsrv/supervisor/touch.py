@@ -76,15 +76,16 @@ class Touch:
 
     def begin(self, now: float) -> None:
         """Wait for changes of all that were added."""
-        folders = frozenset(found for file in self._files for found in _folders(file.path))
-        if folders == self._folders and self._inotify >= 0:
-            return
-        self.close()
-        self._folders = folders
-        self._look_at = None
         try:
+            folders = frozenset(found for file in self._files for found in _folders(file.path))
+            if folders == self._folders and self._inotify >= 0:
+                return
+            self.close()
+            self._folders = folders
+            self._look_at = None
             self._inotify = _core.watch_folders([os.fsencode(folder) for folder in folders])
-        except OSError:
+        except OSError:  # a folder that we may not look into, or no watch is left
+            self.close()
             self._look_at = now + LOOK
         else:
             self.watch(self._inotify)
@@ -138,6 +139,11 @@ class Touch:
                 file.due = now + file.delay
         if self._look_at is None:
             self.begin(now)  # a link may lead elsewhere now
+
+
+def is_there(path: Path) -> bool:
+    """What cannot be looked at is not."""
+    return _mark(path) is not None
 
 
 def _mark(path: Path) -> _Mark:
