@@ -1,7 +1,7 @@
 """What a run found, for people: a table in Markdown and a plot."""
 
 from loadtests._bench import _svg
-from loadtests._bench._figures import Row, Spread, rows
+from loadtests._bench._figures import Key, Row, Spread, rows
 from loadtests._bench._run import Results
 from loadtests._bench._workloads import WORKLOADS
 
@@ -36,6 +36,7 @@ def markdown(results: Results) -> str:
         " the client as well, which takes its share of the cores; requests per CPU second do not."
         " *Shape* is processes x threads; 1x1 has a core of its own. Memory is the tree's PSS.",
     ]
+    lines += _overview(results, found)
     for key in dict.fromkeys((key.workload, key.asked) for key in (*found, *failed)):
         workload, asked = key
         here = {k.server: row for k, row in found.items() if (k.workload, k.asked) == key}
@@ -63,6 +64,24 @@ def markdown(results: Results) -> str:
             " these figures are not to be quoted.",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _overview(results: Results, found: dict[Key, Row]) -> list[str]:
+    """The table of the README: requests per CPU second, the best of each line in bold."""
+    names = list(results.servers)
+    lines = ["", "## Requests per CPU second", ""]
+    lines += [_joined(["workload", "shape", *names]), _joined(["---"] * 2 + ["--:"] * len(names))]
+    for workload, asked in dict.fromkeys((key.workload, key.asked) for key in found):
+        here = {k.server: row for k, row in found.items() if k[:2] == (workload, asked)}
+        best = max(here, key=lambda server: here[server].per_cpu.median)
+        cells = [
+            f"{'**' * (name == best)}{here[name].per_cpu.median:,.0f}{'**' * (name == best)}"
+            if name in here
+            else ""
+            for name in names
+        ]
+        lines.append(_joined([WORKLOADS[workload].shows, asked, *cells]))
+    return lines
 
 
 # Cores. wrk and the kernel's own work account for less.

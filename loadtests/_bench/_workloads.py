@@ -64,13 +64,14 @@ WORKLOADS = {
     for workload in (
         Workload("hello", f"{_APPS}:hello", 64, (_ONE, _FOUR), "hello, keep-alive"),
         Workload(
-            "close", f"{_APPS}:hello", 64, (_FOUR,), "hello, a connection for each", close=True
+            "close", f"{_APPS}:hello", 64, (_ONE, _FOUR), "hello, a connection for each", close=True
         ),
+        Workload("many", f"{_APPS}:hello", 512, (_FOUR,), "hello, on 512 connections"),
         Workload(
             "flask",
             "loadtests._bench._flask:page",
             64,
-            (_FOUR,),
+            (_ONE, _FOUR),
             "a Flask page of 2 kB",
             needs="flask",
         ),
