@@ -330,6 +330,8 @@ def _run(
             exporter=admin is not None,
             predecessor=heir is not None,
             first=first,
+            # The other half of the processors is for those who serve meanwhile.
+            at_once=max(1, len(os.sched_getaffinity(0)) // 2),
         )
         supervisor = Supervisor(
             pool,

@@ -608,6 +608,22 @@ def test_scaling_while_a_generation_comes_concerns_both() -> None:
     assert TookOver(2) in actions
 
 
+def test_who_comes_loads_a_few_at_a_time_while_others_serve() -> None:
+    pool = Pool(3, 6, startup_timeout=STARTUP, graceful_timeout=GRACE, at_once=2)
+    pool.start(0.0)
+    assert pool.loaded(1, 0.0) == [Spawn(slot, 1) for slot in range(3)]  # nobody serves yet
+    spawned(pool, range(3), 0.0)
+    for slot in range(3):
+        pool.ready(slot, 0.0)
+    pool.reload(1.0)
+    assert pool.loaded(2, 1.0) == [Spawn(3, 2), Spawn(4, 2)]
+    spawned(pool, (3, 4), 1.0, generation=2)
+    assert pool.ready(4, 2.0) == [Spawn(5, 2)]
+    assert pool.ready(3, 2.0) == []
+    spawned(pool, [5], 2.0, generation=2)
+    assert TookOver(2) in pool.ready(5, 3.0)
+
+
 # Another supervisor takes the place
 
 
@@ -935,14 +951,20 @@ class AnyHistory(RuleBasedStateMachine):
         self.now = 1000.0
         self.drained = False
 
-    @initialize(processes=st.integers(1, 4), spare=st.integers(0, 2), follows=st.booleans())
-    def begin(self, processes: int, spare: int, follows: bool) -> None:
+    @initialize(
+        processes=st.integers(1, 4),
+        spare=st.integers(0, 2),
+        follows=st.booleans(),
+        at_once=st.integers(0, 2),
+    )
+    def begin(self, processes: int, spare: int, follows: bool, at_once: int) -> None:
         self.pool = Pool(
             processes,
             2 * (processes + spare),
             startup_timeout=STARTUP,
             graceful_timeout=GRACE,
             predecessor=follows,
+            at_once=at_once,
         )
         self.world = World(self.pool, follows=follows)
         self.do(self.pool.start(self.now))

@@ -71,7 +71,8 @@ class Pool:
     While a generation comes it has as many slots as the one that serves: give
     twice as many as `wanted` will ever be. `predecessor`: another supervisor serves
     until it hears that we are ready, and tells us `take_over`. `first` is the number
-    of the first generation.
+    of the first generation. `at_once` is how many workers load while others serve, 0 for
+    all: who serves needs processors too.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Pool:
         exporter: bool = True,
         predecessor: bool = False,
         first: int = 1,
+        at_once: int = 0,
     ) -> None:
         self.slots = [Slot() for _ in range(slots)]
         self.generations = Generations(first)
@@ -101,6 +103,7 @@ class Pool:
         self._finished = False
         self._recycling: list[int] = []  # slots, in the order in which they are replaced
         self._replaced: int | None = None  # the one of them whose replacement starts or is there
+        self._at_once = at_once
         self._waits = predecessor  # to take the place of another supervisor
         self._said_ready = False  # to that
 
@@ -684,13 +687,22 @@ class Pool:
         kept = self._keepers(generation)
         empty = [slot for slot, place in enumerate(self.slots) if place.state is State.EMPTY]
         if generation.template.state is State.READY:
-            for slot in empty[: max(0, self.wanted - len(kept))]:
+            for slot in empty[: self._starts(generation, kept)]:
                 actions += self._spawn(slot, generation, now)
         # Those who serve stay longest, and the first slots are filled.
         kept.sort(key=lambda slot: (self.slots[slot].state is State.READY, -slot))
         for slot in kept[: max(0, len(kept) - self.wanted)]:
             actions += self._dismiss(slot, now)
         return actions
+
+    def _starts(self, generation: Generation, kept: list[int]) -> int:
+        """How many more of its workers may be started now."""
+        missing = max(0, self.wanted - len(kept))
+        others_serve = self._waits or generation is self.generations.coming
+        if not self._at_once or not others_serve:
+            return missing
+        starting = sum(self.slots[slot].state is State.STARTING for slot in kept)
+        return min(missing, max(0, self._at_once - starting))
 
     def _recycle_next(self, now: float) -> list[Action]:
         """One at a time, and the next when the last one has ended."""
