@@ -122,7 +122,7 @@ def test_options_of_a_mount(server: Server) -> None:
     ("said", "words"),
     [
         ({"file": "/a"}, "it has a folder or a file"),
-        ({"status": 404}, "give it an application, a folder, a file, or a status"),
+        ({"status": 404}, "give it an application, a folder, a file, a status"),
         ({"index": "a/b"}, "index is the name of a file"),
         ({"index": True}, "index is the name of a file"),
         ({"links": "outside"}, "links is one of inside, none, anywhere"),
