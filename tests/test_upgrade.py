@@ -130,7 +130,7 @@ def test_flask_socketio(server: Start, transports: list[str]) -> None:
         for number in range(200):
             client.emit("message", f"message {number}")
             heard.append(client.receive(timeout=5)[1])
-        assert client.transport() == "websocket"
+        assert client.client.eio.current_transport == "websocket"
     assert heard == [f"message {number}" for number in range(200)]
     wait_until_left(running)
 
