@@ -138,6 +138,21 @@ def test_an_answer_survives_what_its_client_sends_late(
         assert not has_come(client, select.POLLERR)
 
 
+@pytest.mark.parametrize("size", [10_000, 100_000, 300_000, 1_000_000, 3_000_000])
+@pytest.mark.parametrize("version", ["1.0", "1.1"])
+def test_an_answer_on_its_way_survives_a_client_that_had_said_its_last(
+    server: Start, version: str, size: int
+) -> None:
+    """What waits in the kernel for its reader would be lost to a reset."""
+    probe = server(PROBE, processes=1, threads=1, response_buffer="16MiB")
+    with Client(probe.address) as client:
+        path = f"/give-list?count=1&size={size}"
+        client.send(head("GET", path, "Connection: close", version=version))
+        probe.wait_until(lambda: probe.metric("poolsrv_requests_total", status_class="2xx"))
+        client.send(b"\r\n")
+        assert len(to_the_end(client).partition(b"\r\n\r\n")[2]) == size
+
+
 @pytest.mark.parametrize("path", ["/ignore-input", "/answer?body=x"])
 def test_an_answer_survives_a_body_that_nobody_reads(server: Start, path: str) -> None:
     probe = server(PROBE, processes=1, threads=1, request_buffering=False)

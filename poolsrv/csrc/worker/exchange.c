@@ -63,14 +63,16 @@ exchange_may_keep(const Worker *w, const Conn *c, const Request *r)
 /* Will nothing come that closing would answer with a reset? The client has said
  * that this request is its last (HTTP/1.0 says so as well), and must send
  * nothing more (RFC 9112 section 9.6); it has no body, behind which old clients
- * put CR LF, and nothing has come. To linger for it would cost a third of what
- * the worker does for a connection with one small request. */
+ * put CR LF, and nothing has come. And if a client sends something all the
+ * same, the reset comes behind the answer, since nothing of that waits here. To
+ * linger would cost a third of what the worker does for a connection with one
+ * small request. */
 static bool
 is_last(Conn *c, const Request *r)
 {
     return !r->head.keep_alive && !r->head.chunked &&
            r->head.content_length <= 0 && r->next == r->size &&
-           !stream_has_bytes(c);
+           !stream_has_bytes(c) && stream_is_nearly_sent(c);
 }
 
 /* The answer is with the kernel: what next? */

@@ -21,6 +21,10 @@
 #define PROBE_SECONDS 5
 #define PROBES 12
 
+/* What a kernel sends before it has heard anything: ten segments of Ethernet
+ * (RFC 6928 section 2). */
+#define FIRST_FLIGHT_BYTES 14600
+
 static bool
 is_again(void)
 {
@@ -97,6 +101,12 @@ stream_untaken(const Conn *c)
 {
     int kept;
     return ioctl(c->fd, SIOCOUTQ, &kept) < 0 ? 0 : (uint64_t)kept;
+}
+
+bool
+stream_is_nearly_sent(const Conn *c)
+{
+    return stream_untaken(c) <= FIRST_FLIGHT_BYTES;
 }
 
 static int

@@ -42,6 +42,9 @@ ssize_t stream_send(Conn *c, const struct iovec *parts, size_t count,
 ssize_t stream_send_file(Conn *c, int fd, off_t *offset, size_t size);
 /* How many of the bytes sent the client has not taken; 0 if nobody can tell. */
 uint64_t stream_untaken(const Conn *c);
+/* Is no more of them on the way than the kernel sends without an answer from
+ * the client's? */
+bool stream_is_nearly_sent(const Conn *c);
 /* Wait for up to so many milliseconds: 1, or 0 if nothing came, or -1 and
  * errno. */
 int stream_wait_readable(const Conn *c, int milliseconds);
