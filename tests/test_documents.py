@@ -39,6 +39,7 @@ OTHERS = {
     "deploy.md": {"--yes", "--from", "--wheel-dir", "--kill-whom", "--signal"},
     "CONTRIBUTING.md": {"--user-rate"},
     "testing.md": {"--init"},
+    "troubleshooting.md": {"--link"},
 }
 SETTING = re.compile(r"^\| `([a-z-]+)` \| (.*?) \| ", re.MULTILINE)
 

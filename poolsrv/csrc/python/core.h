@@ -13,16 +13,21 @@
 
 #include "common/scoreboard.h"
 
+#define CORE_TYPES(X)      \
+    X(scoreboard_type)     \
+    X(dispatcher_type)     \
+    X(worker_type)         \
+    X(input_type)          \
+    X(start_response_type) \
+    X(file_wrapper_type)   \
+    X(set_timeout_type)    \
+    X(takeover_type)       \
+    X(shared_type)
+
 typedef struct {
-    PyTypeObject *scoreboard_type;
-    PyTypeObject *dispatcher_type;
-    PyTypeObject *worker_type;
-    PyTypeObject *input_type;
-    PyTypeObject *start_response_type;
-    PyTypeObject *file_wrapper_type;
-    PyTypeObject *set_timeout_type;
-    PyTypeObject *takeover_type;
-    PyTypeObject *shared_type;
+#define X(type) PyTypeObject *type;
+    CORE_TYPES(X)
+#undef X
 } CoreState;
 
 extern struct PyModuleDef core_module;

@@ -287,22 +287,12 @@ core_exec(PyObject *module)
     return 0;
 }
 
-#define EACH_TYPE(X)       \
-    X(scoreboard_type)     \
-    X(dispatcher_type)     \
-    X(worker_type)         \
-    X(input_type)          \
-    X(start_response_type) \
-    X(file_wrapper_type)   \
-    X(set_timeout_type)    \
-    X(takeover_type)
-
 static int
 core_traverse(PyObject *module, visitproc visit, void *arg)
 {
     CoreState *state = PyModule_GetState(module);
 #define X(type) Py_VISIT(state->type);
-    EACH_TYPE(X)
+    CORE_TYPES(X)
 #undef X
     return 0;
 }
@@ -312,7 +302,7 @@ core_clear(PyObject *module)
 {
     CoreState *state = PyModule_GetState(module);
 #define X(type) Py_CLEAR(state->type);
-    EACH_TYPE(X)
+    CORE_TYPES(X)
 #undef X
     return 0;
 }
