@@ -279,7 +279,7 @@ TEMPLATE_NOT_STARTED = Message(
     "The system has no memory or process left, or the configuration cannot be read.",
     "It is tried again.",
     "The text says what was missing.",
-    "the template cannot be started: …",
+    "the application cannot be loaded: …",
 )
 EXPORTER_ENDED = Message(
     231,

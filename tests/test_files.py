@@ -395,6 +395,18 @@ def test_a_deploy_that_turns_a_link_is_seen(tmp_path: Path) -> None:
 # What is told of them
 
 
+def test_the_access_log_says_why_a_file_is_not_there(folder: Path, tmp_path: Path) -> None:
+    """All are 404 to clients."""
+    (tmp_path / "secret").write_text("secret")
+    (folder / "out").symlink_to(tmp_path / "secret")
+    log = tmp_path / "access.log"
+    with mounted(tmp_path, f'path = "/static"\nfolder = "{folder}"', access_log=log) as server:
+        assert ask(server, "/static/out").body == b"404 Not Found\n"
+        line = wait_until(lambda: log.read_text(), 5)
+        assert " 404 14 " in line
+        assert "a link that is not followed: see the option links of the mount" in line
+
+
 def test_log_and_metrics(folder: Path, tmp_path: Path) -> None:
     log = tmp_path / "access.log"
     with mounted(tmp_path, f'path = "/static"\nfolder = "{folder}"', access_log=log) as server:

@@ -150,7 +150,7 @@ def test_head(server: Server, root: Path) -> None:
         ("folder", "no regular file"),
         ("folder/", "no name"),
         ("../secret", "no name"),
-        ("out", "cannot find"),
+        ("out", "leads out"),
         ("//data.bin", "no name"),
         ("", "no name"),
     ],

@@ -832,7 +832,7 @@ class Supervisor:
         try:
             template = self._start_template(generation)
         except Exception as error:  # noqa: BLE001 - whatever it was, the pool tries again
-            text = f"the template cannot be started: {error}"
+            text = f"the application cannot be loaded: {error}"
             actions = self._pool.template_not_started(generation, text, self._now)
             if not actions:
                 _log.error(say.TEMPLATE_NOT_STARTED, text)

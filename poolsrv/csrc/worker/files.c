@@ -108,6 +108,7 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
         return is_last;
     }
     folders_look(folder, t->now);
+    const char *why = "no such file";
     switch (found_for(&found, folder, &r->head, base, path,
                       r->head.path.len - r->route.cut, time(NULL))) {
     case FOUND_FILE:
@@ -119,11 +120,17 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
     case FOUND_FAILED:
         fail(t, c, r, errno);
         return true;
+    case FOUND_LINK:
+        why = "a link that is not followed: see the option links of the mount";
+        break;
+    case FOUND_CLOSED:
+        why = "the worker may not read the file";
+        break;
     case FOUND_NOTHING:
         break;
     }
     if (is_last) {
-        file_answer_refuse(t, c, r, "404 Not Found", "", "no such file");
+        file_answer_refuse(t, c, r, "404 Not Found", "", why);
     }
     return is_last;
 }

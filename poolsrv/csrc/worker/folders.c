@@ -86,11 +86,11 @@ static int
 as_missing(int error)
 {
     switch (error) {
-    case ENOTDIR:
-    case EACCES:
     case EPERM:
-    case ELOOP:
+        return EACCES;
     case EXDEV:
+        return ELOOP;
+    case ENOTDIR:
     case ENAMETOOLONG:
     case ENXIO: /* a socket */
     case ENODEV:

@@ -180,6 +180,21 @@ add_index(const Folder *folder, Name *name)
 }
 
 static FoundResult
+failed_by(int error)
+{
+    switch (error) {
+    case ENOENT:
+        return FOUND_NOTHING;
+    case ELOOP:
+        return FOUND_LINK;
+    case EACCES:
+        return FOUND_CLOSED;
+    default:
+        return FOUND_FAILED;
+    }
+}
+
+static FoundResult
 open_index(Found *found, const Folder *folder, Name *name, int64_t now)
 {
     if (!add_index(folder, name)) {
@@ -187,7 +202,7 @@ open_index(Found *found, const Folder *folder, Name *name, int64_t now)
     }
     const int fd = folders_open_file(folder, name->text);
     if (fd < 0) {
-        return errno == ENOENT ? FOUND_NOTHING : FOUND_FAILED;
+        return failed_by(errno);
     }
     if (!found_stat(found, fd, "", now)) {
         close(fd);
@@ -215,7 +230,7 @@ open_file(Found *found, const Folder *folder, Name *name, int64_t now)
     const int fd = folders_open_file(folder, name->text);
     struct stat info;
     if (fd < 0) {
-        return errno == ENOENT ? FOUND_NOTHING : FOUND_FAILED;
+        return failed_by(errno);
     }
     if (found_stat(found, fd, "", now)) {
         return FOUND_FILE;

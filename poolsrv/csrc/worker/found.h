@@ -27,6 +27,8 @@ typedef enum {
     FOUND_FILE,
     FOUND_FOLDER,  /* which has an index: it is to be asked for with a slash */
     FOUND_NOTHING, /* or nothing that may be seen */
+    FOUND_LINK,    /* the same, because of a link that is not followed */
+    FOUND_CLOSED,  /* the same, because this process may not read it */
     FOUND_FAILED,  /* errno */
 } FoundResult;
 

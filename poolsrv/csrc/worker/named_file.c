@@ -32,9 +32,9 @@ open_named(Found *found, const char *path, const Files *files, uint64_t now)
         folders_look(folder, now);
         const int fd = folders_open_file(folder, name);
         if (fd < 0) {
-            return errno == ENOENT ? "which this worker cannot find, or may "
-                                     "not read"
-                                   : strerror(errno);
+            return errno == ENOENT  ? "which this worker cannot find"
+                   : errno == ELOOP ? "behind a link that leads out of it"
+                                    : strerror(errno);
         }
         if (!found_stat(found, fd, "", time(NULL))) {
             close(fd);

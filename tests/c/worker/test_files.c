@@ -114,6 +114,10 @@ find(const Folder *folder, const char *fields, const char *path)
         return "folder";
     case FOUND_NOTHING:
         return "nothing";
+    case FOUND_LINK:
+        return "link";
+    case FOUND_CLOSED:
+        return "closed";
     case FOUND_FAILED:
         return "failed";
     }
@@ -155,15 +159,15 @@ static const Row rows[] = {
     {"/%00", "nothing", "nothing", "nothing", NULL},
     {"%2Fa.css", "nothing", "nothing", "nothing", NULL},
     {"/d\\index.html", "nothing", "nothing", "nothing", NULL},
-    {"/inner", "nothing", "5", "5", "nothing"},
-    {"/dlink/", "nothing", "5", "5", "nothing"},
-    {"/dlink", "nothing", "folder", "folder", "nothing"},
-    {"/round", "nothing", "nothing", "5", "nothing"}, /* leads out, and in */
-    {"/outer", "nothing", "nothing", "6", NULL},
-    {"/absolute", "nothing", "nothing", "6", NULL},
-    {"/outdir/secret", "nothing", "nothing", "6", NULL},
-    {"/loop", "nothing", "nothing", "nothing", NULL},
-    {"/magic/etc/passwd", "nothing", "nothing", NULL, NULL},
+    {"/inner", "link", "5", "5", "link"},
+    {"/dlink/", "link", "5", "5", "nothing"},
+    {"/dlink", "link", "folder", "folder", "link"},
+    {"/round", "link", "link", "5", NULL}, /* leads out, and in */
+    {"/outer", "link", "link", "6", NULL},
+    {"/absolute", "link", "link", "6", NULL},
+    {"/outdir/secret", "link", "link", "6", "nothing"},
+    {"/loop", "link", "link", "link", NULL},
+    {"/magic/etc/passwd", "link", "link", NULL, "nothing"},
 };
 
 static void
