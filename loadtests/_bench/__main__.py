@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from loadtests._bench import _curves, _files, _instructions, _prediction, _report, _run
+from loadtests._bench import _curves, _deploys, _files, _instructions, _prediction, _report, _run
 from loadtests._bench._run import Plan, Results
 from loadtests._bench._servers import OURS, PEERS, Failed, Missing, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
@@ -87,6 +87,11 @@ def _instructions_command(arguments: argparse.Namespace) -> None:
 
 def _files_command(arguments: argparse.Namespace) -> None:
     print(_files.markdown(_files.measure(arguments.rounds, _tell)))
+
+
+def _deploys_command(arguments: argparse.Namespace) -> None:
+    costs = _deploys.measure(arguments.count, arguments.duration, arguments.seed, _tell)
+    print(_deploys.markdown(costs))
 
 
 def _write(results: Results, out: Path) -> None:
@@ -200,6 +205,23 @@ def _parser() -> argparse.ArgumentParser:
         help="of a second for each server and size (default: %(default)s)",
     )
 
+    deploys = commands.add_parser("deploys", help="what reloads and kills cost clients")
+    deploys.set_defaults(command=_deploys_command)
+    deploys.add_argument(
+        "--count",
+        type=_whole(1),
+        default=20,
+        metavar="N",
+        help="of reloads, and of kills (default: %(default)s)",
+    )
+    deploys.add_argument(
+        "--duration",
+        type=_whole(1),
+        default=60,
+        metavar="S",
+        help="over which each are spread (default: %(default)s)",
+    )
+
     for command, name in ((run, "bench"), (report, "bench"), (simulate, "simulation")):
         command.add_argument(
             "--out",
@@ -208,7 +230,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="PATH",
             help="of the results, without suffix (default: %(default)s)",
         )
-    for command in (simulate, predict):
+    for command in (simulate, predict, deploys):
         command.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     return parser
 

@@ -1,0 +1,125 @@
+"""What a deploy and a crash cost clients: reloads and kills under load, on 2x4.
+
+wrk keeps its connections; one that the server closes, and an answer that does not
+come, count as errors. Beside that, the same load without anything happening.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from loadtests._bench import _wrk
+from loadtests._bench._cell import HOST, running
+from loadtests._bench._servers import OURS, Failed, Server
+from loadtests._bench._workloads import WORKLOADS, Shape
+
+_SHAPE = Shape(2, 4)
+_CONNECTIONS = 64
+_WORKLOAD = WORKLOADS["flask"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one kind of event; `took` is what each took, in seconds."""
+
+    name: str
+    calm: _wrk.Load
+    load: _wrk.Load
+    took: list[float]
+    lost_in_log: int
+
+
+def measure(count: int, seconds: int, seed: int, tell: Callable[[str], None]) -> list[Cost]:
+    """`count` reloads and as many kills, each kind spread over so many seconds. Raises Failed."""
+    chance = random.Random(seed)
+    found = []
+    for name, event in (("reload", _reload), ("kill -9", lambda c: _kill(c, chance))):
+        with tempfile.TemporaryDirectory() as folder:
+            control = str(Path(folder, "control"))
+            server = Server(OURS.name, f"{OURS.command} --control {control}")
+            python = Path(sys.executable)
+            with running(server, _WORKLOAD, _SHAPE, Path(folder), python) as (port, _):
+                url = f"http://{HOST}:{port}/"
+                tell(f"{name}: the load alone")
+                calm = _wrk.load(url, max(seconds // 3, 1), _wrk.Run(_CONNECTIONS))
+                tell(f"{name}: {count} in {seconds} s")
+                load, took = _beside(url, seconds, count, partial(event, control))
+            log = Path(folder, "log").read_text(errors="replace")
+        found.append(Cost(name, calm, load, took, log.count("request was lost with it")))
+    return found
+
+
+def _beside(
+    url: str, seconds: int, count: int, event: Callable[[], None]
+) -> tuple[_wrk.Load, list[float]]:
+    took: list[float] = []
+    failures: list[Failed] = []
+
+    def events() -> None:
+        began = time.monotonic()
+        for index in range(count):
+            time.sleep(max(0.0, began + (index + 0.5) * seconds / count - time.monotonic()))
+            before = time.monotonic()
+            try:
+                event()
+            except Failed as failure:
+                failures.append(failure)
+                return
+            took.append(time.monotonic() - before)
+
+    thread = threading.Thread(target=events)
+    thread.start()
+    try:
+        load = _wrk.load(url, seconds, _wrk.Run(_CONNECTIONS))
+    finally:
+        thread.join()
+    if failures:
+        raise failures[0]
+    return load, took
+
+
+def _ask(control: str, *words: str) -> str:
+    argv = [sys.executable, "-m", "poolsrv", *words, "--control", control]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise Failed(f"poolsrv {words[0]}: {done.stderr.strip()[-300:]}")
+    return done.stdout
+
+
+def _reload(control: str) -> None:
+    _ask(control, "reload")
+
+
+def _kill(control: str, chance: random.Random) -> None:
+    """A random worker's process, which is of a server that we have started."""
+    workers = json.loads(_ask(control, "workers", "--json"))
+    ready = [worker["pid"] for worker in workers if worker["pid"]]
+    try:
+        os.kill(chance.choice(ready), signal.SIGKILL)
+    except ProcessLookupError:
+        return  # it had ended
+
+
+def markdown(costs: list[Cost]) -> str:
+    lines = [
+        "| | p99 alone | p99 | requests | errors of wrk | longest | requests named in the log |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    lines += [
+        f"| {len(cost.took)} x {cost.name} | {cost.calm.quantiles['99'] * 1e3:.1f} ms"
+        f" | {cost.load.quantiles['99'] * 1e3:.1f} ms | {cost.load.requests}"
+        f" | {cost.load.errors + cost.load.timeouts} | {max(cost.took):.2f} s"
+        f" | {cost.lost_in_log} |"
+        for cost in costs
+    ]
+    return "\n".join(lines) + "\n"
