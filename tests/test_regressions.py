@@ -369,7 +369,9 @@ def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> Non
         lambda: None,
         Stacks([]),
     )
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finish = supervisor.run()
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # its own are blocked for good
     assert (finish.status, "template exited" in finish.text) == (3, True)
     os.close(memory)
 
