@@ -40,7 +40,7 @@ from threading import Event, Thread
 from typing import Any
 from wsgiref.types import StartResponse, WSGIEnvironment
 
-from poolsrv.control import Command, ask
+from poolsrv.between.control import Command, ask
 from poolsrv.errors import ControlError
 
 _WORKERS = 2

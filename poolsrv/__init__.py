@@ -11,10 +11,10 @@ from poolsrv._version import __version__
 
 if TYPE_CHECKING:
     from poolsrv import shared
-    from poolsrv.claims import once
+    from poolsrv.between.claims import once
     from poolsrv.errors import RequestTimeout
     from poolsrv.launcher import serve
-    from poolsrv.testing import running
+    from poolsrv.single.testing import running
 
 __all__ = ["RequestTimeout", "__version__", "once", "running", "serve", "shared"]
 
@@ -27,7 +27,7 @@ def __getattr__(name: str) -> Any:
 
         return serve
     if name == "running":
-        from poolsrv.testing import running
+        from poolsrv.single.testing import running
 
         return running
     if name == "shared":
@@ -35,7 +35,7 @@ def __getattr__(name: str) -> Any:
 
         return importlib.import_module("poolsrv.shared")
     if name == "once":
-        from poolsrv.claims import once
+        from poolsrv.between.claims import once
 
         return once
     if name == "RequestTimeout":

@@ -1,5 +1,5 @@
 """`python -m poolsrv` is `poolsrv`."""
 
-from poolsrv.cli import main
+from poolsrv.commands.cli import main
 
 main()

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from poolsrv import operator_messages as say
 from poolsrv.errors import ConfigError
-from poolsrv.processes import send_signal
 from poolsrv.settings.mounts import applications
 from poolsrv.settings.rows import Settings
+from poolsrv.system.processes import send_signal
 
 _log = logging.getLogger("poolsrv")
 

@@ -10,13 +10,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from poolsrv import _core
-from poolsrv.control import place
-from poolsrv.handover import MOST_DESCRIPTORS, Hello, Inheritance, Ready
+from poolsrv.between.control import place
+from poolsrv.between.handover import MOST_DESCRIPTORS, Hello, Inheritance, Ready
 from poolsrv.listeners import ControlSocket, open_admin, open_bound, open_control
-from poolsrv.pid_file import PidFile, pid_file
 from poolsrv.settings.addresses import Address
 from poolsrv.settings.rows import Settings
-from poolsrv.sockets import Listener, inherit_listener
+from poolsrv.system.pid_file import PidFile, pid_file
+from poolsrv.system.sockets import Listener, inherit_listener
 
 
 class Endpoints:

@@ -19,22 +19,21 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from poolsrv import _core, access_log, changes, exporter, log, one_process, privileges, processes
+from poolsrv import _core, access_log, changes, exporter, log
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
-from poolsrv.claims import make
+from poolsrv.between.claims import make
+from poolsrv.between.handover import Inheritance, Ready, inherit
+from poolsrv.between.messages import END_EXPORTER
 from poolsrv.endpoints import Endpoints, cannot_be_followed
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
-from poolsrv.handover import Inheritance, Ready, inherit
 from poolsrv.listeners import announce, site_of, take_passed, url_of, use_passed
-from poolsrv.messages import END_EXPORTER
 from poolsrv.pages import maintenance_of, read_pages
-from poolsrv.processes import set_title
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.shared import make as make_shared
-from poolsrv.sockets import channel_pair
+from poolsrv.single import one_process
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.control import Served
 from poolsrv.supervisor.limits import Limits
@@ -44,6 +43,9 @@ from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.stacks import Stacks
 from poolsrv.supervisor.succession import Predecessor, Seat, Successor
 from poolsrv.supervisor.touch import touched_files
+from poolsrv.system import privileges, processes
+from poolsrv.system.processes import set_title
+from poolsrv.system.sockets import channel_pair
 from poolsrv.worker.loader import enter, release, require, started_in
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template

@@ -17,12 +17,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from poolsrv import operator_messages as say
-from poolsrv.control import listen, place
+from poolsrv.between.control import listen, place
 from poolsrv.errors import ListenError
 from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.rows import Settings
-from poolsrv.sockets import Listener, open_listener
+from poolsrv.system.sockets import Listener, open_listener
 from poolsrv.worker.main import Site
 
 _log = logging.getLogger("poolsrv")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from poolsrv.testing import Running
+    from poolsrv.single.testing import Running
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 import time
 
 from poolsrv import _core
+from poolsrv.between.lifecycle import ServerState, State
+from poolsrv.between.scoreboard import FIELDS, LAYOUTS, Reader
 from poolsrv.exporter import About
 from poolsrv.exporter.reading import Reading, Source
-from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import FIELDS, LAYOUTS, Reader
 
 SECOND = 1_000_000_000
 

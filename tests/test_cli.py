@@ -10,8 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from poolsrv import cli
 from poolsrv._version import __version__
+from poolsrv.commands import cli
 from poolsrv.errors import ApplicationError, ListenError, PoolsrvError
 from poolsrv.settings.rows import Settings, key
 

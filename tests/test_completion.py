@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv import cli
-from poolsrv.completion import SHELLS
+from poolsrv.commands import cli
+from poolsrv.commands.completion import SHELLS
 from poolsrv.settings.rows import ROWS, key
 
 pytestmark = pytest.mark.once

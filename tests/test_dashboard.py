@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 from promql_parser import parse
 
+from poolsrv.between.scoreboard import Kind
 from poolsrv.exporter.metrics import METRICS
-from poolsrv.scoreboard import Kind
 from tests.client import Client
 from tests.server import Server
 from tests.waiting import wait_until

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv import manual, moving
-from poolsrv.cli import COMMANDS
+from poolsrv.between.lifecycle import diagram
+from poolsrv.between.scoreboard import Kind
+from poolsrv.commands import manual, moving
+from poolsrv.commands.cli import COMMANDS
 from poolsrv.exporter.metrics import METRICS
-from poolsrv.lifecycle import diagram
-from poolsrv.scoreboard import Kind
 from poolsrv.settings.reference import reference
 from poolsrv.settings.sources import Entry, read
 

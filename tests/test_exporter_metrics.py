@@ -15,12 +15,22 @@ from prometheus_client.openmetrics import parser as openmetrics_parser
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from poolsrv import _core
+from poolsrv.between.lifecycle import State
+from poolsrv.between.scoreboard import (
+    BOUNDS,
+    FIELDS,
+    LAYOUTS,
+    THREAD,
+    UPPERS,
+    Kind,
+    Reader,
+    Row,
+    total,
+)
 from poolsrv.exporter.collector import OPENMETRICS, TEXT, PoolCollector, encode
 from poolsrv.exporter.metrics import METRICS, Histogram, Metric, Value
 from poolsrv.exporter.processes import CpuTime, Usage, usage
 from poolsrv.exporter.reading import Reading
-from poolsrv.lifecycle import State
-from poolsrv.scoreboard import BOUNDS, FIELDS, LAYOUTS, THREAD, UPPERS, Kind, Reader, Row, total
 from tests.board import SECOND, Board, label_values, place_of
 
 pytestmark = pytest.mark.once

@@ -17,9 +17,9 @@ from pathlib import Path
 import pytest
 
 from poolsrv import _core
+from poolsrv.between.messages import END_EXPORTER
 from poolsrv.exporter import run, server
 from poolsrv.exporter.server import CONNECTIONS, HEAD_LIMIT
-from poolsrv.messages import END_EXPORTER
 from tests.board import ABOUT, Board
 from tests.waiting import wait_until
 

@@ -13,11 +13,11 @@ from html.parser import HTMLParser
 import pytest
 
 from poolsrv import _core
+from poolsrv.between.lifecycle import ServerState, State
+from poolsrv.between.scoreboard import UPPERS, Running, ThreadState, quantile
 from poolsrv.exporter.page import POLICY, SHOWN, duration, page
 from poolsrv.exporter.reading import Reading
 from poolsrv.exporter.status import Status, Verdict, deployable, ready, status
-from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import UPPERS, Running, ThreadState, quantile
 from tests.board import SECOND, Board, label_values, place_of
 
 pytestmark = pytest.mark.once

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from poolsrv import _core, handover, totals
+from poolsrv import _core
+from poolsrv.between import handover, totals
+from poolsrv.between.handover import Failed, Hello, Ready, TakeOver, inherit, receive, send
+from poolsrv.between.lifecycle import State
+from poolsrv.between.scoreboard import UPPERS, Reader, Snapshot, up_to_bounds
 from poolsrv.errors import UpgradeError
-from poolsrv.handover import Failed, Hello, Ready, TakeOver, inherit, receive, send
-from poolsrv.lifecycle import State
-from poolsrv.scoreboard import UPPERS, Reader, Snapshot, up_to_bounds
 from poolsrv.settings.addresses import TcpAddress
-from poolsrv.sockets import channel_pair
+from poolsrv.system.sockets import channel_pair
 from tests.board import SECOND, Board, place_of
 
 pytestmark = pytest.mark.once

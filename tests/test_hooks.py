@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import poolsrv
-from poolsrv import claims
+from poolsrv.between import claims
 from tests.server import run_to_end, serving
 
 APP = "tests.apps.hooked:application"

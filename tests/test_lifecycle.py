@@ -2,7 +2,7 @@
 
 import pytest
 
-from poolsrv.lifecycle import GONE, TRANSITIONS, Event, State, Unfit, after, diagram
+from poolsrv.between.lifecycle import GONE, TRANSITIONS, Event, State, Unfit, after, diagram
 
 pytestmark = pytest.mark.once
 

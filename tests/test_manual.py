@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv import cli
+from poolsrv.commands import cli
 from poolsrv.settings.rows import ROWS, key
 
 pytestmark = pytest.mark.once

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from poolsrv import messages
-from poolsrv.messages import (
+from poolsrv.between import messages
+from poolsrv.between.messages import (
     Loaded,
     LoadFailed,
     Malformed,

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from poolsrv.control import Command, ask, find, listen
+from poolsrv.between.control import Command, ask, find, listen
 from poolsrv.errors import ControlError
 from tests.apps.gate import Gate
 from tests.client import Client, head
@@ -101,7 +101,7 @@ def test_a_mistake_in_the_file_keeps_nobody_from_asking(
 
 def test_several_servers_have_a_line_each(monkeypatch: pytest.MonkeyPatch) -> None:
     running = [(Path("/a"), {"pid": 1, "application": "a:a"}), (Path("/b"), {"pid": 2})]
-    monkeypatch.setattr("poolsrv.control.servers", lambda: running)
+    monkeypatch.setattr("poolsrv.between.control.servers", lambda: running)
     with pytest.raises(ControlError) as raised:
         find("")
     assert "name one with --control PID:\n    1  a:a\n    2  " in str(raised.value)

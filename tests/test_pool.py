@@ -19,8 +19,8 @@ from hypothesis.stateful import (
     rule,
 )
 
-from poolsrv.lifecycle import GONE, ServerState, State, Unfit
-from poolsrv.scoreboard import SLOT
+from poolsrv.between.lifecycle import GONE, ServerState, State, Unfit
+from poolsrv.between.scoreboard import SLOT
 from poolsrv.supervisor.actions import (
     Action,
     Announce,

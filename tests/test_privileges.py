@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from poolsrv import access_log, privileges
+from poolsrv import access_log
 from poolsrv.errors import ConfigError
-from poolsrv.pid_file import pid_file
 from poolsrv.settings.sources import from_options
+from poolsrv.system import privileges
+from poolsrv.system.pid_file import pid_file
 from tests.server import ROOT, Server, run_to_end, serving
 
 APP = "tests.apps.identity:application"

@@ -15,7 +15,7 @@ from poolsrv.errors import ConfigError, ListenError
 from poolsrv.settings.addresses import UnixAddress
 from poolsrv.settings.kinds import Owner
 from poolsrv.settings.sources import from_options
-from poolsrv.sockets import open_listener
+from poolsrv.system.sockets import open_listener
 from tests.client import Client, head
 from tests.server import Server, run_to_end, serving
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv.scoreboard import THREAD
+from poolsrv.between.scoreboard import THREAD
 from tests.apps.gate import Gate
 from tests.client import Client, head
 from tests.server import Server

@@ -17,7 +17,8 @@ from wsgiref.types import StartResponse, WSGIEnvironment
 
 import pytest
 
-from poolsrv import _core, messages
+from poolsrv import _core
+from poolsrv.between import messages
 from poolsrv.supervisor.children import Child, Template
 from poolsrv.supervisor.loop import Supervisor, Watched, token
 from poolsrv.supervisor.pool import Pool

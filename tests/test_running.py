@@ -24,7 +24,7 @@ import requests
 
 import poolsrv
 from poolsrv.errors import ApplicationError, ConfigError, ListenError
-from poolsrv.testing import Running
+from poolsrv.single.testing import Running
 from tests.server import ROOT
 from tests.test_documents import fenced
 from tests.waiting import wait_until

@@ -10,7 +10,7 @@ import pytest
 
 from poolsrv.errors import ListenError
 from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
-from poolsrv.sockets import Listener, channel_pair, open_listener
+from poolsrv.system.sockets import Listener, channel_pair, open_listener
 
 pytestmark = pytest.mark.once
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from poolsrv import handover
+from poolsrv.between import handover
 from tests.apps.gate import Gate
 from tests.client import Client, head
 from tests.server import ROOT, Server, serving

@@ -16,7 +16,7 @@ from typing import Any, cast, get_args
 import pytest
 
 from poolsrv import _core
-from poolsrv.scoreboard import SLOT, SUPERVISOR, Row
+from poolsrv.between.scoreboard import SLOT, SUPERVISOR, Row
 from poolsrv.supervisor import actions
 from poolsrv.supervisor.actions import Action
 from poolsrv.supervisor.children import Template

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from poolsrv.settings.addresses import UnixAddress
-from poolsrv.sockets import open_listener
+from poolsrv.system.sockets import open_listener
 from tests.client import Client
 from tests.server import ROOT, Server, run_to_end
 from tests.waiting import wait_until
@@ -416,7 +416,7 @@ def refuse(*_):
 def no_folder():
     raise FileNotFoundError(errno.ENOENT, "No usable temporary directory")
 {patch}
-from poolsrv.cli import main
+from poolsrv.commands.cli import main
 sys.argv[0] = "poolsrv"
 main()
 """

@@ -30,7 +30,7 @@ from loadtests._bench._servers import Failed, Missing
 from poolsrv import _core
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import Settings
-from poolsrv.sockets import channel_pair
+from poolsrv.system.sockets import channel_pair
 
 BUILDS = ("release", "unobserved")
 

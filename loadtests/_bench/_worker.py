@@ -10,7 +10,7 @@ import sys
 
 from loadtests._bench import _apps
 from poolsrv import shared
-from poolsrv.claims import make
+from poolsrv.between.claims import make
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.main import Job, Site, run
 

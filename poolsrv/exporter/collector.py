@@ -12,9 +12,9 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from poolsrv.between.scoreboard import BOUNDS, Kind
 from poolsrv.exporter.metrics import METRICS, Histogram, Metric
 from poolsrv.exporter.reading import Reading, seconds
-from poolsrv.scoreboard import BOUNDS, Kind
 
 TEXT = "text/plain; version=0.0.4; charset=utf-8"
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"

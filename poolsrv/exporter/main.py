@@ -13,6 +13,8 @@ from ipaddress import ip_address
 
 from prometheus_client import CollectorRegistry
 
+from poolsrv.between.messages import END_EXPORTER
+from poolsrv.between.scoreboard import Reader
 from poolsrv.exporter import About
 from poolsrv.exporter.collector import PoolCollector, encode
 from poolsrv.exporter.page import POLICY, page
@@ -20,9 +22,7 @@ from poolsrv.exporter.pulse import beats
 from poolsrv.exporter.reading import Reading, Source
 from poolsrv.exporter.server import Handler, Request, Response, Server
 from poolsrv.exporter.status import ready, status
-from poolsrv.forks import SIGNALS
-from poolsrv.messages import END_EXPORTER
-from poolsrv.scoreboard import Reader
+from poolsrv.system.forks import SIGNALS
 
 
 def serve(

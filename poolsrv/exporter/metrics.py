@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
-from poolsrv.lifecycle import State
-from poolsrv.scoreboard import (
+from poolsrv.between.lifecycle import State
+from poolsrv.between.scoreboard import (
     BOUNDS,
     FIELDS,
     LAYOUTS,
@@ -23,6 +22,7 @@ from poolsrv.scoreboard import (
     total,
     up_to_bounds,
 )
+from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
 
 PREFIX = "poolsrv_"
 

@@ -9,10 +9,10 @@ from collections import defaultdict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from poolsrv.between.lifecycle import ServerState, State
+from poolsrv.between.scoreboard import SUPERVISOR, THREAD, Reader, Row, Slot, Snapshot, ThreadState
 from poolsrv.exporter import About
 from poolsrv.exporter.processes import CpuTime, Usage, usage
-from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import SUPERVISOR, THREAD, Reader, Row, Slot, Snapshot, ThreadState
 
 PYTHON = platform.python_version()
 

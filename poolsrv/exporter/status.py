@@ -6,10 +6,10 @@ HTML nor HTTP.
 
 from dataclasses import dataclass
 
+from poolsrv.between.lifecycle import ServerState, State
+from poolsrv.between.scoreboard import Running, Slot, quantile
 from poolsrv.exporter.metrics import connections, workers
 from poolsrv.exporter.reading import PYTHON, Reading, seconds, state_of
-from poolsrv.lifecycle import ServerState, State
-from poolsrv.scoreboard import Running, Slot, quantile
 
 
 @dataclass(frozen=True, slots=True)

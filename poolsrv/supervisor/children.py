@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from poolsrv import forks, messages, processes
-from poolsrv.forks import SIGNALS, STRAY
-from poolsrv.processes import WRITE_STACKS, Ending
+from poolsrv.between import messages
+from poolsrv.system import forks, processes
+from poolsrv.system.forks import SIGNALS, STRAY
+from poolsrv.system.processes import WRITE_STACKS, Ending
 
 
 @dataclass(slots=True)

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolsrv import operator_messages as say
-from poolsrv.control import LONGEST_COMMAND, Answer, Command, peer
+from poolsrv.between.control import LONGEST_COMMAND, Answer, Command, peer
+from poolsrv.between.lifecycle import ServerState, State, Unfit
 from poolsrv.errors import ControlError
-from poolsrv.lifecycle import ServerState, State, Unfit
 from poolsrv.log import code_of
 from poolsrv.supervisor.actions import Action, ReloadFailed, TookOver
 from poolsrv.supervisor.pool import Pool

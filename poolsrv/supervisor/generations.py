@@ -7,7 +7,7 @@ and one comes; any number may be leaving.
 
 from dataclasses import dataclass, field
 
-from poolsrv.lifecycle import GONE, Event, State, Unfit, after
+from poolsrv.between.lifecycle import GONE, Event, State, Unfit, after
 from poolsrv.supervisor.actions import Reason
 
 # A process that lived so long was well: the next one starts without a pause.

@@ -24,10 +24,10 @@ from enum import IntEnum
 from functools import partial
 from pathlib import Path
 
-from poolsrv import _core, forks, handover, log, messages, processes
+from poolsrv import _core, log
 from poolsrv import operator_messages as say
-from poolsrv.lifecycle import ServerState, State, Unfit
-from poolsrv.processes import Ending
+from poolsrv.between import handover, messages
+from poolsrv.between.lifecycle import ServerState, State, Unfit
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import Action, Reason
 from poolsrv.supervisor.children import Child, Template, Worker
@@ -42,6 +42,8 @@ from poolsrv.supervisor.stacks import Stacks
 from poolsrv.supervisor.succession import Counting, Seat, Successor
 from poolsrv.supervisor.touch import SETTLES, Touch, is_there
 from poolsrv.supervisor.watch import Progress, Watch
+from poolsrv.system import forks, processes
+from poolsrv.system.processes import Ending
 
 _log = logging.getLogger("poolsrv")
 

@@ -10,7 +10,7 @@ what happens to a slot concerns generations. The parts are named.
 
 from collections.abc import Iterable
 
-from poolsrv.lifecycle import Event, ServerState, State, Unfit
+from poolsrv.between.lifecycle import Event, ServerState, State, Unfit
 from poolsrv.supervisor.actions import (
     Action,
     Announce,

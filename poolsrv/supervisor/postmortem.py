@@ -6,8 +6,8 @@ Supervisor only. Reads the slot's rows before they are settled for the next work
 import time
 
 from poolsrv import _core
+from poolsrv.between.scoreboard import SLOT, THREAD, Row
 from poolsrv.log import escape
-from poolsrv.scoreboard import SLOT, THREAD, Row
 from poolsrv.supervisor.children import Worker
 
 

@@ -9,7 +9,7 @@ other fields of the same rows; only the exporter and `watch` read them.
 from typing import ClassVar
 
 from poolsrv import _core
-from poolsrv.scoreboard import SLOT, SUPERVISOR, Field, Kind, Layout
+from poolsrv.between.scoreboard import SLOT, SUPERVISOR, Field, Kind, Layout
 from poolsrv.supervisor.actions import Reason
 
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from poolsrv.processes import WRITE_STACKS
+from poolsrv.system.processes import WRITE_STACKS
 
 # Enough for the innermost frames of a hundred threads. The application has the file, too,
 # and may make it longer than a line of a log should be.

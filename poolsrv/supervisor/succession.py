@@ -1,7 +1,7 @@
 """A supervisor's ends to the one that is to take its place, and to the one whose place it takes.
 
 Supervisor only. What follows from what they say is the pool's decision; the words
-themselves are poolsrv.handover's. A supervisor that has left says once a second what its
+themselves are poolsrv.between.handover's. A supervisor that has left says once a second what its
 counters are by now, and a last time at its end.
 """
 
@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from poolsrv import _core, handover, processes, totals
-from poolsrv.handover import Hello, Inheritance, Ready, TakeOver, Totals, Word
-from poolsrv.scoreboard import Reader
-from poolsrv.sockets import channel_pair
+from poolsrv import _core
+from poolsrv.between import handover, totals
+from poolsrv.between.handover import Hello, Inheritance, Ready, TakeOver, Totals, Word
+from poolsrv.between.scoreboard import Reader
+from poolsrv.system import processes
+from poolsrv.system.sockets import channel_pair
 
 # How often a server that has left its place says what it counts, in seconds.
 _SAY_TOTALS = 1.0

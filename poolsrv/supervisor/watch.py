@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from poolsrv import _core
 from poolsrv import operator_messages as say
-from poolsrv.lifecycle import State
-from poolsrv.scoreboard import SUPERVISOR, WORKER, Row
+from poolsrv.between.lifecycle import State
+from poolsrv.between.scoreboard import SUPERVISOR, WORKER, Row
 from poolsrv.supervisor import limits
 from poolsrv.supervisor.actions import Action, Reason
 from poolsrv.supervisor.children import Worker

@@ -16,18 +16,19 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from poolsrv import _core, access_log, forks, log, shared
+from poolsrv import _core, access_log, log, shared
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
-from poolsrv.claims import at_service_start, attach
+from poolsrv.between.claims import at_service_start, attach
+from poolsrv.between.scoreboard import WORKER
 from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.pages import Page, maintenance_of
-from poolsrv.processes import WRITE_STACKS, set_title
-from poolsrv.scoreboard import WORKER
 from poolsrv.settings.core import core_options
 from poolsrv.settings.files import Files
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
+from poolsrv.system import forks
+from poolsrv.system.processes import WRITE_STACKS, set_title
 from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.errors import ErrorStream

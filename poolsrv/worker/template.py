@@ -16,10 +16,12 @@ import signal
 import socket
 import time
 
-from poolsrv import _core, forks, messages, outlets, privileges, processes, shared
+from poolsrv import _core, outlets, shared
 from poolsrv import operator_messages as say
-from poolsrv.claims import attach
+from poolsrv.between import messages
+from poolsrv.between.claims import attach
 from poolsrv.errors import PoolsrvError
+from poolsrv.system import forks, privileges, processes
 from poolsrv.worker.applications import load_all, must_load
 from poolsrv.worker.hooks import refuse_threads, run_hook
 from poolsrv.worker.main import Job, reopen_log, run

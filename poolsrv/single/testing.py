@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from poolsrv import _core
-from poolsrv.embedded import Embedded
 from poolsrv.errors import ConfigError
 from poolsrv.listeners import url_of
 from poolsrv.settings.sources import read
+from poolsrv.single.embedded import Embedded
 from poolsrv.worker.loader import require
 
 

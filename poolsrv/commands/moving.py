@@ -1,6 +1,6 @@
 """What options of other servers are called here, as a page: docs/from-other-servers.md.
 
-`python -m poolsrv.moving` writes it. What stands in the tables is what somebody reads who
+`python -m poolsrv.commands.moving` writes it. What stands in the tables is what somebody reads who
 gives such an option to poolsrv (settings/habits.py), or what `poolsrv migrate` makes of it.
 """
 
@@ -112,7 +112,7 @@ WSGIDaemonProcess site processes=4 threads=8 python-home=/srv/venv home=/srv/sit
 _HEAD = """\
 # From other servers
 
-Written by `python -m poolsrv.moving`.
+Written by `python -m poolsrv.commands.moving`.
 
 `poolsrv migrate` reads the configuration of gunicorn, uWSGI or Apache with mod_wsgi, and prints
 a `poolsrv.toml`:

@@ -13,13 +13,14 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from poolsrv import access_log, privileges
+from poolsrv import access_log
 from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvError
 from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
 from poolsrv.settings.files import Files
 from poolsrv.settings.rows import ROWS, Settings
 from poolsrv.supervisor.touch import touched_files
+from poolsrv.system import privileges
 
 # A pipe takes that much at once, whoever reads it.
 _LONGEST_WORD = 60_000

@@ -3,7 +3,7 @@
 One table for all: the worker in a slot, a template, the exporter, the supervisor
 that is to take our place. Knows no
 process and no clock. The pool acts by this table, the exporter names states
-with it, ARCHITECTURE.md shows it (`python -m poolsrv.lifecycle`), and a
+with it, ARCHITECTURE.md shows it (`python -m poolsrv.between.lifecycle`), and a
 property test walks it.
 """
 

@@ -1,11 +1,11 @@
 """The manual page, written from the rows of options and the table of commands.
 
-`python -m poolsrv.manual > docs/poolsrv.1` writes it.
+`python -m poolsrv.commands.manual > docs/poolsrv.1` writes it.
 """
 
 from itertools import groupby
 
-from poolsrv.cli import COMMANDS
+from poolsrv.commands.cli import COMMANDS
 from poolsrv.settings.rows import DEFAULT_FILE, ROWS, default_of, key
 from poolsrv.settings.sources import variable
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from poolsrv import _core
-from poolsrv.scoreboard import (
+from poolsrv.between.scoreboard import (
     SLOT,
     SUPERVISOR,
     THREAD,

@@ -42,7 +42,7 @@ def _serve(line: CommandLine, reading: Reading) -> int:
     if faults:
         return _refuse(faults)
     from poolsrv.launcher import launch
-    from poolsrv.processes import entitle
+    from poolsrv.system.processes import entitle
 
     def again() -> Settings:
         now = read(os.environ, line=_entries(line))
@@ -62,7 +62,7 @@ def _config(_line: CommandLine, reading: Reading) -> int:
 
 
 def _check(line: CommandLine, reading: Reading) -> int:
-    from poolsrv.check import faults_of
+    from poolsrv.commands.check import faults_of
 
     faults = [*reading.faults, *_missing(line, reading, "check"), *faults_of(reading.settings)]
     if faults:
@@ -90,7 +90,7 @@ def _migrate(line: CommandLine, _reading: Reading) -> int:
 
 
 def _completion(line: CommandLine, _reading: Reading) -> int:
-    from poolsrv.completion import SHELLS
+    from poolsrv.commands.completion import SHELLS
 
     shell = "".join(line.operands)
     if shell not in SHELLS:
@@ -106,7 +106,7 @@ def _operate(name: str) -> Callable[[CommandLine, Reading], int]:
     def run(line: CommandLine, reading: Reading) -> int:
         if reading.faults:
             return _refuse(reading.faults)
-        from poolsrv import operate
+        from poolsrv.commands import operate
 
         return operate.run(name, reading.settings.control, line.operands, line.switches)
 
@@ -273,7 +273,7 @@ def _missing(line: CommandLine, reading: Reading, command: str) -> list[ConfigEr
     given = "application" in reading.origins or "mount" in reading.origins
     if reading.settings.all_mounts() or line.undecided or given:
         return []
-    from poolsrv.guess import applications
+    from poolsrv.commands.guess import applications
 
     found = applications(Path(reading.settings.chdir or "."))
     quoted = [repr(name) if "(" in name else name for name in found]

@@ -15,14 +15,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from poolsrv.control import Answer, Command, ask, find
+from poolsrv.between.control import Answer, Command, ask, find
+from poolsrv.between.scoreboard import Reader
 from poolsrv.errors import ConfigError, ControlError
 from poolsrv.exporter import About
 from poolsrv.exporter.reading import Source
 from poolsrv.exporter.status import Status, status
 from poolsrv.log import escape
-from poolsrv.processes import pid_namespace
-from poolsrv.scoreboard import Reader
+from poolsrv.system.processes import pid_namespace
 
 # A worker writes its stacks within milliseconds, if at all; this long without more is the end.
 _QUIET = 0.2

@@ -21,22 +21,23 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from poolsrv import _core, access_log, claims, exporter
+from poolsrv import _core, access_log, exporter
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
+from poolsrv.between import claims
+from poolsrv.between.lifecycle import ServerState, State
 from poolsrv.errors import ApplicationError
-from poolsrv.lifecycle import ServerState, State
 from poolsrv.listeners import open_admin, open_bound, site_of, url_of
-from poolsrv.members import Members
 from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.settings.core import core_options
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
-from poolsrv.sockets import channel_pair
+from poolsrv.single.members import Members
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.watch import Progress
+from poolsrv.system.sockets import channel_pair
 from poolsrv.worker.applications import Application
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.errors import ErrorStream

@@ -1,6 +1,6 @@
 """`--processes 0`: the process that was started serves, until a signal ends it.
 
-Main thread only; the server itself is poolsrv.embedded.
+Main thread only; the server itself is poolsrv.single.embedded.
 """
 
 import faulthandler
@@ -14,16 +14,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from poolsrv import _core, forks
+from poolsrv import _core
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
-from poolsrv.embedded import Embedded
 from poolsrv.errors import ConfigError
 from poolsrv.listeners import announce, take_passed, use_passed
-from poolsrv.pid_file import pid_file
-from poolsrv.processes import signal_name
 from poolsrv.settings.rows import Settings, key
+from poolsrv.single.embedded import Embedded
 from poolsrv.supervisor.notify import Notify
+from poolsrv.system import forks
+from poolsrv.system.pid_file import pid_file
+from poolsrv.system.processes import signal_name
 from poolsrv.worker.applications import Application, load_all
 from poolsrv.worker.loader import release, started_in
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from poolsrv import _core, forks
+from poolsrv import _core
 from poolsrv.errors import MachineError
+from poolsrv.system import forks
 
 # Has a worker write the stacks of its threads, at once and without the GIL.
 WRITE_STACKS = signal.SIGRTMIN + 4

@@ -1,0 +1,1 @@
+"""The command line: the commands of poolsrv, and what is written from their table."""

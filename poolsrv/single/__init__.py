@@ -1,0 +1,1 @@
+"""A server within one process: --processes 0, and poolsrv.running."""
