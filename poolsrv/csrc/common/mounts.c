@@ -11,16 +11,20 @@ typedef struct {
     uint32_t count;
 } Host;
 
-/* Sorted: exact hosts by name, `*.host` by length, the longest first, then
- * those of any host; and each host's mounts by the length of their paths, the
- * longest first. So the first that fits is the one. */
+/* Sorted: exact hosts, then `*.host`, both by their text, then those of any
+ * host; and each host's mounts by their paths, with the slash as the lowest
+ * letter. So all that is below a path lies side by side behind it, and a search
+ * by halves leads to the longest of those that a request's path is below, or to
+ * one that is itself below that: what `above` says leads there. */
 struct Mounts {
     Mount *mounts;
+    uint32_t *above; /* of each: the nearest that it is below; MOUNT_NONE */
     Host *hosts;
     char *texts;
-    uint32_t exact; /* hosts */
-    uint32_t below; /* `*.host`, behind them */
-    bool any;       /* mounts of any host, behind these */
+    uint32_t exact;         /* hosts */
+    uint32_t below;         /* `*.host`, behind them */
+    uint32_t longest_below; /* the size of the longest of these */
+    bool any;               /* mounts of any host, behind these */
 };
 
 /* ------------------------------------------------------------------------
@@ -52,24 +56,38 @@ compare_hosts(MountText a, MountText b)
     if (class != other) {
         return class < other ? -1 : 1;
     }
-    if (class == HOST_BELOW && a.size != b.size) {
-        return a.size > b.size ? -1 : 1;
-    }
     return compare_texts(a.text, a.size, b.text, b.size);
+}
+
+/* Where a byte of a path stands in the order. */
+static int
+rank_of(char byte)
+{
+    return byte == '/' ? -1 : (unsigned char)byte;
+}
+
+static int
+compare_paths(MountText a, MountText b)
+{
+    const uint32_t least = a.size < b.size ? a.size : b.size;
+    uint32_t same = 0;
+    while (same < least && a.text[same] == b.text[same]) {
+        same++;
+    }
+    return same < least ? rank_of(a.text[same]) - rank_of(b.text[same])
+                        : (a.size > b.size) - (a.size < b.size);
 }
 
 static int
 compare_mounts(const void *left, const void *right)
 {
     const Mount *a = left, *b = right;
-    const int order = compare_hosts(a->host, b->host);
+    int order = compare_hosts(a->host, b->host);
     if (order) {
         return order;
     }
-    if (a->path.size != b->path.size) {
-        return a->path.size > b->path.size ? -1 : 1;
-    }
-    return (a->number > b->number) - (a->number < b->number);
+    order = compare_paths(a->path, b->path);
+    return order ? order : (a->number > b->number) - (a->number < b->number);
 }
 
 /* ------------------------------------------------------------------------
@@ -86,6 +104,39 @@ copy(MountText text, char **to)
     return own;
 }
 
+static bool
+is_below(MountText path, MountText prefix)
+{
+    return path.size >= prefix.size &&
+           (prefix.size == 0 ||
+            memcmp(path.text, prefix.text, prefix.size) == 0) &&
+           (path.size == prefix.size || path.text[prefix.size] == '/');
+}
+
+/* Drop those that stand where another does, and find what each of the host's
+ * mounts is below: what the one before it is, or is below itself. */
+static void
+link_host(Mounts *m, Host *host)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < host->count; i++) {
+        const Mount *mount = &m->mounts[host->first + i];
+        const uint32_t at = host->first + count;
+        uint32_t above = count ? at - 1 : MOUNT_NONE;
+        if (count && compare_paths(m->mounts[above].path, mount->path) == 0) {
+            continue;
+        }
+        while (above != MOUNT_NONE &&
+               !is_below(mount->path, m->mounts[above].path)) {
+            above = m->above[above];
+        }
+        m->mounts[at] = *mount;
+        m->above[at] = above;
+        count++;
+    }
+    host->count = count;
+}
+
 /* Find where each host's mounts are, now that they are sorted. */
 static void
 gather_hosts(Mounts *m, uint32_t count)
@@ -97,12 +148,16 @@ gather_hosts(Mounts *m, uint32_t count)
             i++;
         }
         host->count = i - host->first;
+        link_host(m, host);
         switch (class_of(host->host)) {
         case HOST_EXACT:
             m->exact++;
             break;
         case HOST_BELOW:
             m->below++;
+            if (host->host.size > m->longest_below) {
+                m->longest_below = host->host.size;
+            }
             break;
         case HOST_ANY:
             m->any = true;
@@ -124,9 +179,11 @@ mounts_new(const Mount *mounts, uint32_t count)
         size += (size_t)mounts[i].host.size + mounts[i].path.size;
     }
     m->mounts = calloc((size_t)count + 1, sizeof *m->mounts);
+    m->above = calloc((size_t)count + 1, sizeof *m->above);
     m->hosts = calloc((size_t)count + 1, sizeof *m->hosts);
     m->texts = malloc(size);
-    if (m->mounts == NULL || m->hosts == NULL || m->texts == NULL) {
+    if (m->mounts == NULL || m->above == NULL || m->hosts == NULL ||
+        m->texts == NULL) {
         mounts_free(m);
         return NULL;
     }
@@ -148,6 +205,7 @@ mounts_free(Mounts *m)
         return;
     }
     free(m->mounts);
+    free(m->above);
     free(m->hosts);
     free(m->texts);
     free(m);
@@ -248,15 +306,20 @@ compare_names(MountText known, const char *name, size_t size)
     return (known.size > size) - (known.size < size);
 }
 
+/* The host of this name among `count` that are sorted; the first `cut` bytes
+ * of their texts do not belong to it. */
 static const Host *
-find_exact(const Mounts *m, const char *name, size_t size)
+find_host(const Host *hosts, uint32_t count, uint32_t cut, const char *name,
+          size_t size)
 {
-    uint32_t low = 0, high = m->exact;
+    uint32_t low = 0, high = count;
     while (low < high) {
         const uint32_t middle = low + (high - low) / 2;
-        const int order = compare_names(m->hosts[middle].host, name, size);
+        const MountText whole = hosts[middle].host;
+        const MountText known = {whole.text + cut, whole.size - cut};
+        const int order = compare_names(known, name, size);
         if (order == 0) {
-            return &m->hosts[middle];
+            return &hosts[middle];
         }
         if (order < 0) {
             low = middle + 1;
@@ -267,38 +330,92 @@ find_exact(const Mounts *m, const char *name, size_t size)
     return NULL;
 }
 
-/* Is it below this host? "*.example.org" has a.example.org and a.b.example.org,
- * not example.org itself. */
-static bool
-is_below_host(MountText host, const char *name, size_t size)
+/* ------------------------------------------------------------------------
+ * Finding one */
+
+/* How a mount's path and one that is percent-encoded compare. */
+typedef struct {
+    int order;     /* < 0: the mount's comes first */
+    uint32_t same; /* so many of its bytes are at the start of the other, too */
+    uint32_t at;   /* where they end there, as it was sent */
+    bool is_below; /* the other is below the mount */
+} Compared;
+
+static Compared
+compare_sent(MountText known, const char *path, size_t size)
 {
-    const MountText suffix = {.text = host.text + 1, .size = host.size - 1};
-    return size > suffix.size &&
-           compare_names(suffix, name + size - suffix.size, suffix.size) == 0;
+    size_t same = 0, at = 0;
+    for (;;) {
+        char byte = '/';
+        while (same < known.size && at < size && path[at] != '%' &&
+               path[at] == known.text[same]) {
+            same++;
+            at++;
+        }
+        const bool over = at == size;
+        const uint32_t width = over ? 0 : read_byte(path, size, at, &byte);
+        if (same == known.size) {
+            return (Compared){.order = over ? 0 : -1,
+                              .same = (uint32_t)same,
+                              .at = (uint32_t)at,
+                              .is_below = byte == '/'};
+        }
+        if (over || byte != known.text[same]) {
+            const int rank = rank_of(known.text[same]) - rank_of(byte);
+            return (Compared){.order = over ? 1 : rank,
+                              .same = (uint32_t)same,
+                              .at = (uint32_t)at};
+        }
+        same++;
+        at += width;
+    }
 }
 
-/* ------------------------------------------------------------------------
- * Together */
+/* The mount with the longest path that this one is below; NULL: none is. */
+static const Mount *
+find_path(const Mounts *m, const Host *host, const char *path, size_t size,
+          uint32_t *cut)
+{
+    uint32_t low = host->first, high = low + host->count, last = MOUNT_NONE;
+    Compared best = {0};
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        const Compared c = compare_sent(m->mounts[middle].path, path, size);
+        if (c.order > 0) {
+            high = middle;
+        } else {
+            best = c;
+            last = middle;
+            low = middle + 1;
+        }
+    }
+    if (best.is_below && m->mounts[last].inner == 0) {
+        *cut = best.at;
+        return &m->mounts[last];
+    }
+    for (; last != MOUNT_NONE; last = m->above[last]) {
+        const Mount *mount = &m->mounts[last];
+        const MountText known = mount->path;
+        if (known.size > best.same ||
+            !mounts_is_below(path, size, known.text, known.size, cut)) {
+            continue;
+        }
+        if (mount->inner) {
+            mounts_is_below(path, size, known.text, known.size - mount->inner,
+                            cut);
+        }
+        return mount;
+    }
+    return NULL;
+}
 
 static bool
 find_in_host(const Mounts *m, const Host *host, const char *path, size_t size,
              MountsFound *found)
 {
-    for (uint32_t i = 0; i < host->count; i++) {
-        const Mount *mount = &m->mounts[host->first + i];
-        if (mounts_is_below(path, size, mount->path.text, mount->path.size,
-                            &found->cut)) {
-            found->result = MOUNTS_FOUND;
-            found->mount = mount;
-            if (mount->inner) {
-                mounts_is_below(path, size, mount->path.text,
-                                mount->path.size - mount->inner, &found->cut);
-            }
-            return true;
-        }
-    }
-    found->result = MOUNTS_NO_PATH;
-    return false;
+    found->mount = find_path(m, host, path, size, &found->cut);
+    found->result = found->mount ? MOUNTS_FOUND : MOUNTS_NO_PATH;
+    return found->mount != NULL;
 }
 
 MountsFound
@@ -307,15 +424,21 @@ mounts_find(const Mounts *m, const char *host, size_t host_size,
 {
     MountsFound found = {.result = MOUNTS_NO_HOST};
     const size_t size = name_size(host, host_size);
-    const Host *exact = find_exact(m, host, size);
+    const Host *exact = find_host(m->hosts, m->exact, 0, host, size);
 
     if (exact && find_in_host(m, exact, path, path_size, &found)) {
         return found;
     }
-    for (uint32_t i = 0; i < m->below; i++) {
-        const Host *below = &m->hosts[m->exact + i];
-        if (is_below_host(below->host, host, size) &&
-            find_in_host(m, below, path, path_size, &found)) {
+    /* "*.example.org" has a.example.org and a.b.example.org, not example.org
+     * itself: so from the first dot on that has a byte before it, and the
+     * longest first. */
+    size_t at = size >= m->longest_below ? size - m->longest_below + 1 : 1;
+    for (; m->below && at < size; at++) {
+        const Host *below = host[at] != '.'
+                                ? NULL
+                                : find_host(m->hosts + m->exact, m->below, 1,
+                                            host + at, size - at);
+        if (below && find_in_host(m, below, path, path_size, &found)) {
             return found;
         }
     }

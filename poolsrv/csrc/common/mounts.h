@@ -2,13 +2,15 @@
  * at a host and a path.
  *
  * Pure C, and the same in supervisor and worker. The table is made once and
- * never changes, so threads share it without a lock. HTTP.md says by which
- * rules a mount is found; in short:
+ * never changes, so threads share it without a lock. docs/applications.md says
+ * by which rules a mount is found; in short:
  *
  *   - the path is compared decoded, by whole segments, and nothing else is made
  *     of it: `//`, `.` and `..` are what they are;
  *   - an exact host comes before `*.host` (the longest first), and that before
  *     none; among the mounts of a host the longest path comes first.
+ *
+ * What a search costs hardly grows with the table: it goes by halves.
  */
 #ifndef POOLSRV_MOUNTS_H
 #define POOLSRV_MOUNTS_H

@@ -190,6 +190,44 @@ test_the_first_of_equals(void)
     mounts_free(m);
 }
 
+/* Siblings, one of whose names begins another's, each with something below:
+ * where the search by halves ends is mostly no mount of the path. */
+static void
+test_many_paths(void)
+{
+    enum { MANY = 600 };
+    static char paths[MANY][24];
+    static Mount mounts[MANY];
+    for (int i = 0; i < MANY; i++) {
+        static const char *const forms[] = {"/a%d", "/a%d/b/c", "/a%d-b"};
+        snprintf(paths[i], sizeof paths[i], forms[i % 3], i / 3);
+        mounts[i] = mount_at("", paths[i]);
+    }
+    Mounts *m = numbered(mounts, MANY);
+    for (int i = 0; i < MANY; i += 3) {
+        static const struct {
+            const char *path;
+            int more;
+        } asked[] = {
+            {"/a%d", 0},           {"/a%d/", 0},    {"/a%d/z", 0},
+            {"/a%d/b", 0},         {"/a%d/b/c", 1}, {"/a%d/b/c/d", 1},
+            {"/a%d-b", 2},         {"/a%d-b/c", 2}, {"/a%d/b/d", 0},
+            {"/a%d%%2Fb%%2fc", 1}, {"/%%61%d", 0},
+        };
+        for (size_t j = 0; j < COUNT(asked); j++) {
+            char path[32];
+            uint32_t cut;
+            snprintf(path, sizeof path, asked[j].path, i / 3);
+            CHECK(find(m, "", path, &cut) == i + asked[j].more);
+        }
+        uint32_t cut;
+        char path[32];
+        snprintf(path, sizeof path, "/a%d-", i / 3);
+        CHECK(find(m, "", path, &cut) == -404);
+    }
+    mounts_free(m);
+}
+
 static void
 test_many_hosts(void)
 {
@@ -228,6 +266,7 @@ main(void)
     test_what_its_host_lacks_a_wider_one_may_have();
     test_a_host_that_nobody_serves();
     test_the_first_of_equals();
+    test_many_paths();
     test_many_hosts();
     test_an_empty_table();
     return 0;
