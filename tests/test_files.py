@@ -179,6 +179,26 @@ def test_a_single_file(server: Server) -> None:
     assert ask(server, "/robots.txt/a.txt").status == 404
 
 
+def test_what_lies_packed_beside_a_single_file(folder: Path, tmp_path: Path) -> None:
+    app = tmp_path / "app.js"
+    app.write_bytes(b"plain" * 100)
+    for suffix, data in ((".gz", b"gzip"), (".br", b"brotli")):
+        app.with_name(f"app.js{suffix}").write_bytes(data)
+    tables = [f'path = "/app.js"\nfile = "{app}"', f'path = "/as-is"\nfile = "{app}"']
+    tables[1] += "\nprecompressed = false"
+    with mounted(tmp_path, *tables) as server:
+        response = ask(server, "/app.js", "Accept-Encoding: gzip")
+        assert (response.body, response.get("Content-Encoding")) == (b"gzip", "gzip")
+        assert response.get("Content-Type") == "text/javascript; charset=utf-8"
+        assert response.get("Vary") == "Accept-Encoding"
+        assert ask(server, "/app.js", "Accept-Encoding: br").body == b"brotli"
+        response = ask(server, "/app.js")
+        assert (response.body, response.get("Vary")) == (b"plain" * 100, "Accept-Encoding")
+        assert ask(server, "/app.js.gz").status == 200  # of the application, not the file
+        response = ask(server, "/as-is", "Accept-Encoding: gzip")
+        assert (response.body, response.get("Vary")) == (b"plain" * 100, None)
+
+
 def test_the_mount_without_a_slash(server: Server, folder: Path) -> None:
     (folder / "index.html").write_bytes(b"the index")
     try:
@@ -254,6 +274,42 @@ def test_a_body_that_nobody_wants_is_no_request(server: Server) -> None:
         assert client.receive().status == 405
         assert client.receive().body == TEXT
         client.expect_end()
+
+
+@pytest.mark.parametrize("path", ["/static/a.txt", "/static/none", "/robots.txt"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ["Content-Length: 1000000000"],
+        ["Content-Length: 100000", "Expect: 100-continue"],
+        ["Transfer-Encoding: chunked"],
+    ],
+    ids=lambda fields: fields[-1],
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+def test_a_body_is_not_waited_for(
+    server: Server, method: str, path: str, fields: list[str]
+) -> None:
+    """None of it has come when the answer is there; what comes then is no request."""
+    with Client(server.address) as client:
+        client.send(head(method, path, *fields))
+        response = client.receive()
+        assert response.status == (405 if method == "POST" else 404 if "none" in path else 200)
+        assert response.get("Connection") == "close"
+        client.send(b"5\r\nhello\r\n" + head("GET", "/static/a.txt"))
+        client.expect_end()
+    with Client(server.address) as client:  # what has come along is skipped
+        client.send(head("POST", path, "Content-Length: 5") + b"hello" + head("GET", path))
+        assert client.receive().status == 405
+        assert client.receive().status in (200, 404)
+
+
+def test_what_an_application_is_behind_waits_for_its_body(server: Server) -> None:
+    with Client(server.address) as client:
+        client.send(head("POST", "/both/a.txt", "Content-Length: 5", "Expect: 100-continue"))
+        assert client.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.send(b"hello")
+        assert client.receive().status == 200
 
 
 def parts(response: Response) -> list[tuple[str, bytes]]:

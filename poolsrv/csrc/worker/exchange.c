@@ -52,7 +52,8 @@ exchange_may_keep(const Worker *w, const Conn *c, const Request *r)
 {
     const uint32_t most = w->o.limits.keep_alive_requests;
     /* The rest of a streamed body must be here: nobody knows whether the
-     * application will read it, and we do not wait for it. */
+     * application will read it, and we do not wait for it. (One of chunks has
+     * no length, so it is never known to be here.) */
     return r->head.keep_alive && body_streamed_end(r, NULL) &&
            (most == 0 || c->item.requests + 1 < most) &&
            w->o.limits.keep_alive_timeout != 0 && !w->orphan &&
@@ -247,7 +248,8 @@ act_on_head(Worker *w, Thread *t, Conn *c, Request *r)
         /* Chunks are spooled in either mode: an application may be told no
          * length that is not known, and without one most take a body for
          * empty (RFC 3875 section 4.1.2). */
-        if (w->o.limits.request_buffering || r->head.chunked) {
+        if (!r->route.skips_body &&
+            (w->o.limits.request_buffering || r->head.chunked)) {
             return body_kept_start(w, t, c, r);
         }
         r->streaming = true;

@@ -107,7 +107,7 @@ folders_open_file(const Folder *folder, const char *name)
 {
     int fd;
     if (folder->is_file) {
-        fd = open(folder->path, READ);
+        fd = open(name, READ);
     } else if (folder->links == LINKS_ANYWHERE) {
         fd = openat(folder->fd, name, READ);
     } else if (folder->has_beneath) {

@@ -56,7 +56,8 @@ void folders_close(Folder *folder);
 void folders_look(Folder *folder, uint64_t now);
 
 /* Open a file for reading: `name` is a path below the folder that
- * file_names_judge() has found good. Never waits for one that is no file. -1
+ * file_names_judge() has found good; of a single file it is the whole path, or
+ * that of a file beside it. Never waits for one that is no file. -1
  * and errno; clients must not tell these apart: ENOENT, ELOOP for a link that
  * is not followed, EACCES for what may not be read. */
 int folders_open_file(const Folder *folder, const char *name);

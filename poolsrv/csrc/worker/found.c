@@ -316,7 +316,7 @@ found_for(Found *found, const Folder *folder, const Http1Head *head,
         *folder->immutable && file_names_is_hashed(name.text, name.size)
             ? folder->immutable
             : folder->cache_control;
-    if (folder->precompressed && !folder->is_file) {
+    if (folder->precompressed) {
         choose_variant(found, folder, &name, head, base, now);
     }
     return FOUND_FILE;

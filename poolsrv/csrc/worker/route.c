@@ -38,6 +38,7 @@ enter(const Worker *w, const Address *client, Route *route, const Mount *mount)
         if (mount->application != MOUNT_NONE) {
             enter_application(w, route, client);
         }
+        route->skips_body = mount->application == MOUNT_NONE;
         route->beyond = route->handler;
         route->handler = w->o.files;
         return;
