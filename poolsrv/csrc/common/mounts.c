@@ -1,4 +1,7 @@
-/* The table of mounts: see mounts.h. */
+/* The table of mounts: see mounts.h.
+ *
+ * Long, because the order in which mounts lie and the search that counts on it
+ * stand together. */
 #include "common/mounts.h"
 
 #include <stdlib.h>
