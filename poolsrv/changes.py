@@ -16,6 +16,7 @@ from pathlib import Path
 
 from poolsrv import operator_messages as say
 from poolsrv.errors import ConfigError
+from poolsrv.settings.groups import groups_of
 from poolsrv.settings.mounts import applications
 from poolsrv.settings.rows import Settings
 from poolsrv.system.processes import send_signal
@@ -36,12 +37,15 @@ def require() -> None:
 
 def folders(settings: Settings, started_in: str) -> list[Path]:
     """Those that the application is imported from; none lies within another."""
-    base = Path(started_in, settings.chdir or "").resolve()
-    found = {base, *(base.joinpath(folder).resolve() for folder in settings.pythonpath)}
-    for spec in applications(settings.all_mounts()):
-        script = base / spec.partition(":")[0]
-        if script.is_file():
-            found.add(script.resolve().parent)
+    found: set[Path] = set()
+    for group in groups_of(settings):
+        base = Path(started_in, group.settings.chdir or "").resolve()
+        found.add(base)
+        found.update(base.joinpath(folder).resolve() for folder in group.settings.pythonpath)
+        for spec in applications(group.settings.own_mounts()):
+            script = base / spec.partition(":")[0]
+            if script.is_file():
+                found.add(script.resolve().parent)
     return sorted(
         folder
         for folder in found

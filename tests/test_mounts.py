@@ -318,7 +318,7 @@ def test_a_mount_for_few(closed: Server) -> None:
         ({"path": "/a", "application": "m:app", "allow": ["10.0.0.1/8"]}, "10.0.0.0/8"),
         ({"path": "/a", "application": "m:app", "allow": ["here"]}, "'here' is no network"),
         ({"path": "/a", "application": "m:app", "allow": 5}, "allow is a list of networks"),
-        ({"path": "/a", "application": "m:app", "group": "b"}, "there is one group"),
+        ({"path": "/a", "application": "m:app", "group": "b"}, "there is no group b"),
         ({"path": "/a", "application": "m:app", "root": "b"}, "a mount has no root"),
     ],
     ids=str,

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from poolsrv import access_log
@@ -18,6 +19,7 @@ from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvEr
 from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
 from poolsrv.settings.files import Files
+from poolsrv.settings.groups import groups_of
 from poolsrv.settings.rows import ROWS, Settings
 from poolsrv.supervisor.touch import touched_files
 from poolsrv.system import privileges
@@ -30,8 +32,13 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
     """What keeps these settings and their application from being served."""
     if access_log.place_of(settings.access_log):
         yield from _file(settings.access_log)
+    try:
+        groups = [group.settings for group in groups_of(settings)]
+    except ConfigError as error:
+        yield error
+        return
     for address, option in [
-        *((address, "--bind") for address in settings.bind),
+        *((address, "--bind") for address in dict.fromkeys(chain(*(g.bind for g in groups)))),
         (settings.admin, "--admin"),
     ]:
         match address:
@@ -39,19 +46,20 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
                 yield from _host(address, option)
             case UnixAddress():
                 yield from _folder(address, option)
-    base = settings.chdir or ""
-    for root in settings.sendfile_root:
-        yield from _files(Files(root), "--sendfile-root", base)
-    for mount in settings.mount:
-        if mount.files:
-            yield from _files(mount.files, f"mount {mount.host}{mount.path}:", base)
-    for read in (read_pages, touched_files):
-        try:
-            read(settings, str(Path.cwd()))
-        except ConfigError as error:
-            yield error
-    if settings.all_mounts():
-        yield from _application(settings)
+    for group in groups:
+        base = group.chdir or ""
+        for root in group.sendfile_root:
+            yield from _files(Files(root), "--sendfile-root", base)
+        for mount in group.mount:
+            if mount.files:
+                yield from _files(mount.files, f"mount {mount.host}{mount.path}:", base)
+        for read in (read_pages, touched_files):
+            try:
+                read(group, str(Path.cwd()))
+            except ConfigError as error:
+                yield error
+        if group.own_mounts():
+            yield from _application(group)
 
 
 def _file(path: str) -> Iterator[PoolsrvError]:

@@ -17,6 +17,9 @@ from poolsrv.settings.addresses import BadValue
 from poolsrv.settings.files import Files
 from poolsrv.settings.kinds import Kind, Peers, parse_peers
 
+# The group of processes of all that names none.
+DEFAULT_GROUP = "default"
+
 # What a mount can answer by itself.
 STATUSES = (403, 404, 503)
 
@@ -37,7 +40,7 @@ class Mount:
     status: int = 0
     files: Files | None = None  # with an application: that answers what is no file
     allow: tuple[Peers, ...] = ()
-    group: str = "default"
+    group: str = DEFAULT_GROUP  # of processes; what is files or a status is answered by each
     above: str | None = None  # this is a part of what is mounted at that path
     called: bool = False  # the application is the callable of a program, whatever it is named
 
@@ -159,8 +162,9 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
             f"{host}{path}: give it an application, a folder, a file, a status as its answer, "
             "or networks that it is for: allow"
         )
-    if given.pop("group", "default") != "default":
-        raise BadValue('there is one group of processes: leave group out, or write "default"')
+    group = given.pop("group", DEFAULT_GROUP)
+    if not isinstance(group, str):
+        raise BadValue('group is the name of a section: group = "api" for [group.api]')
     networks = given.pop("allow", [])
     networks = networks.split() if isinstance(networks, str) else networks
     if not isinstance(networks, list | tuple):
@@ -168,12 +172,12 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
     allow = tuple(_network(text) for text in networks)
     if given:
         raise BadValue(
-            f"a mount has no {', '.join(given)}: it has path, host, application, status, allow; "
-            f"{files.KEYS}"
+            f"a mount has no {', '.join(given)}: it has path, host, application, group, status, "
+            f"allow; {files.KEYS}"
         )
     if found and allow:
         found = replace(found, is_private=True)
-    return Mount(path, host, application, status, found, allow)
+    return Mount(path, host, application, status, found, allow, group)
 
 
 def _network(text: Any) -> Peers:
@@ -192,7 +196,7 @@ def table(application: str, mounts: Sequence[Mount], called: bool = False) -> tu
 
     A folder at / goes before it: the application answers what is no file there.
     """
-    if not application and not called:
+    if (not application and not called) or any(mount.called for mount in mounts):
         return tuple(mounts)
     for i, mount in enumerate(mounts):
         if (mount.host, mount.path) == ("", "/") and mount.files and not mount.application:
@@ -236,6 +240,11 @@ def twice(mounts: Sequence[Mount]) -> Mount | None:
 def applications(mounts: Sequence[Mount]) -> list[str]:
     """Each once, in order; "" is the callable of a program."""
     return list(dict.fromkeys(mount.application for mount in mounts if mount.has_application))
+
+
+def own_of(mounts: Sequence[Mount], group: str) -> tuple[Mount, ...]:
+    """Those that this group of processes answers itself: files and statuses are everybody's."""
+    return tuple(mount for mount in mounts if mount.group == group or not mount.has_application)
 
 
 def find(mounts: Sequence[Mount], host: str, path: bytes) -> Mount | None:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 
-from poolsrv.settings.rows import DEFAULT_FILE, ROWS, default_of, key
+from poolsrv.settings.rows import DEFAULT_FILE, ROWS, NamedGroup, Settings, default_of, key
 from poolsrv.settings.sources import Reading, variable
 
 # The first column of the help. Most options fit into it; a longer one has a line
@@ -67,10 +67,24 @@ def report(reading: Reading) -> str:
         (key(name), row.kind.show(getattr(reading.settings, name)) or "-", reading.origin(name))
         for name, row in ROWS.items()
     ]
+    for group in reading.settings.named:
+        rows += _section(group, reading.settings)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}" for name, value, origin in rows
     )
+
+
+def _section(group: NamedGroup, server: Settings) -> Iterator[tuple[str, str, str]]:
+    """What a section [group.NAME] says differently from the server's settings."""
+    origin = f"[group.{group.name}]"
+    if group.application:
+        yield f"{group.name}.application", group.application, origin
+    for name, row in ROWS.items():
+        own = getattr(group.settings, name)
+        if name not in ("application", "mount") and own != getattr(server, name):
+            demand = "0.." if name == "processes" and group.on_demand else ""
+            yield f"{group.name}.{key(name)}", f"{demand}{row.kind.show(own)}" or "-", origin
 
 
 _HEAD = f"""\

@@ -38,8 +38,9 @@ from poolsrv.settings.kinds import (
     text,
     user_of_machine,
 )
-from poolsrv.settings.mounts import Mount, mounts, table, twice, with_parts
+from poolsrv.settings.mounts import DEFAULT_GROUP, Mount, mounts, own_of, table, twice, with_parts
 from poolsrv.settings.pages import ErrorPage, pages
+from poolsrv.settings.variables import Variable, variables
 
 # Read if the working directory has it and --config names no other.
 DEFAULT_FILE = "poolsrv.toml"
@@ -64,7 +65,8 @@ class Row:
     `default` describes a default that depends on the machine. `reloadable`: a
     reload may give it another value. The others are in what is made once, before
     the first fork (listeners, scoreboard, dispatcher, logs): they need a new start.
-    `supervised`: it means nothing where a server is one process.
+    `supervised`: it means nothing where a server is one process. `common`: it is one for
+    the whole server; of the others each group of processes may have its own.
     """
 
     kind: Kind
@@ -73,6 +75,7 @@ class Row:
     default: str = ""
     reloadable: bool = True
     supervised: bool = False
+    common: bool = False
 
 
 # Long enough for anyone, and nanoseconds of it fit 64 bits with room for sums.
@@ -115,6 +118,7 @@ class Settings:
             "slash: /static=/srv/static/. Repeatable. APP, if it is given, is at /. In the file "
             "each is a section [[mount]], with path, host, allow (networks of clients), and "
             "application, folder, file or status.",
+            common=True,
         ),
     ] = ()
     wrap: Annotated[
@@ -162,6 +166,15 @@ class Settings:
             "Folder to import from, ahead of the installed packages. Repeatable.",
         ),
     ] = ()
+    environment: Annotated[
+        tuple[Variable, ...],
+        Row(
+            variables(),
+            APPLICATION,
+            "Set this variable of the environment before the application is loaded. Repeatable. "
+            "Those that Python reads when it starts are set where poolsrv is started.",
+        ),
+    ] = ()
     config: Annotated[
         str | None,
         Row(
@@ -169,6 +182,7 @@ class Settings:
             APPLICATION,
             f"Read options from this file instead of {DEFAULT_FILE} in the working directory.",
             reloadable=False,
+            common=True,
         ),
     ] = None
 
@@ -242,6 +256,16 @@ class Settings:
             reloadable=False,
         ),
     ] = 4
+    idle_timeout: Annotated[
+        float,
+        Row(
+            seconds(1.0, _YEAR),
+            PROCESSES,
+            'A group that starts on its first request (processes = "0..N") ends its processes '
+            "when none has come for so long.",
+            supervised=True,
+        ),
+    ] = 300.0
     upgraded_connections: Annotated[
         int,
         Row(
@@ -271,6 +295,7 @@ class Settings:
             "is imported from. Needs poolsrv[watch].",
             reloadable=False,
             supervised=True,
+            common=True,
         ),
     ] = False
     reload_on_touch: Annotated[
@@ -425,6 +450,7 @@ class Settings:
             "Programs that the application starts may gain rights, as sudo does; "
             "--no-new-privs forbids that.",
             supervised=True,
+            common=True,
         ),
     ] = True
     pid_file: Annotated[
@@ -435,6 +461,7 @@ class Settings:
             "Write the supervisor's pid to this file, which is locked while it runs and removed "
             "at the end.",
             reloadable=False,
+            common=True,
         ),
     ] = None
 
@@ -661,6 +688,7 @@ class Settings:
             "nothing is mounted. What the application answers is left as it is. At most 16 KiB "
             "each, read at the start and at each reload; in the file a section [error-pages]. "
             "Repeatable.",
+            common=True,
         ),
     ] = ()
     maintenance_file: Annotated[
@@ -672,6 +700,7 @@ class Settings:
             "its content, at most 16 KiB of it, or with the page for 503 if it is empty.",
             reloadable=False,
             supervised=True,
+            common=True,
         ),
     ] = None
     maintenance_bypass: Annotated[
@@ -681,6 +710,7 @@ class Settings:
             MESSAGES,
             "Clients in this network reach the applications during maintenance. Repeatable.",
             supervised=True,
+            common=True,
         ),
     ] = ()
 
@@ -692,6 +722,7 @@ class Settings:
             "Believe what proxies in this network say about the client; unix stands for all who "
             "connect by Unix sockets. They must set or remove each of the fields themselves. "
             "Repeatable; nobody else is believed.",
+            common=True,
         ),
     ] = ()
     forwarded: Annotated[
@@ -701,6 +732,7 @@ class Settings:
             PROXIES,
             "The fields that trusted proxies use: X-Forwarded-For, -Proto, -Host, -Port and "
             "-Prefix, or Forwarded (RFC 7239). All others of this purpose are removed.",
+            common=True,
         ),
     ] = "x-forwarded"
     forwarded_fields: Annotated[
@@ -711,6 +743,7 @@ class Settings:
             "What trusted proxies say in those fields. Name only what each of them sets or removes "
             "itself: what it passes through is the client's word, and a false host reaches links "
             "and caches.",
+            common=True,
         ),
     ] = ("for", "proto")
     request_id_header: Annotated[
@@ -722,6 +755,7 @@ class Settings:
             "tells it, or off. An id of up to 128 letters, digits and -._~:/@=+;, is taken as it "
             "is, for the logs, the status page and poolsrv.request_id; otherwise the server makes "
             "one. Strangers give and are told none.",
+            common=True,
         ),
     ] = "X-Request-ID"
     proxy_protocol: Annotated[
@@ -732,6 +766,7 @@ class Settings:
             "Require that each connection comes from a trusted proxy and begins with the PROXY "
             "protocol, version 1 or 2. What version 2 says of TLS becomes wsgi.url_scheme, HTTPS, "
             "SSL_PROTOCOL, SSL_CIPHER and SSL_CLIENT_VERIFY.",
+            common=True,
         ),
     ] = "off"
 
@@ -742,6 +777,7 @@ class Settings:
             OBSERVATION,
             "Where metrics, health checks and the status page are served, or off.",
             reloadable=False,
+            common=True,
         ),
     ] = _ADMIN
     control: Annotated[
@@ -754,6 +790,7 @@ class Settings:
             default="$RUNTIME_DIRECTORY, $XDG_RUNTIME_DIR or a folder of its user in /tmp",
             reloadable=False,
             supervised=True,
+            common=True,
         ),
     ] = ""
     log_level: Annotated[
@@ -763,6 +800,7 @@ class Settings:
             OBSERVATION,
             "The least severe messages to log.",
             reloadable=False,
+            common=True,
         ),
     ] = "info"
     log_format: Annotated[
@@ -772,6 +810,7 @@ class Settings:
             OBSERVATION,
             "Log for readers or for programs.",
             reloadable=False,
+            common=True,
         ),
     ] = "text"
     access_log: Annotated[
@@ -781,8 +820,19 @@ class Settings:
             OBSERVATION,
             "Log each request to this file, to standard output (- or /dev/stdout), or not (off).",
             reloadable=False,
+            common=True,
         ),
     ] = "off"
+
+    # What the sections [group.NAME] of the file say, in the settings of a whole server; and in
+    # those of one of its groups: which it is, of these.
+    named: tuple["NamedGroup", ...] = ()
+    group_name: str = DEFAULT_GROUP
+    group_names: tuple[str, ...] = (DEFAULT_GROUP,)
+
+    def own_mounts(self, called: bool = False) -> tuple[Mount, ...]:
+        """Those of all_mounts that this group of processes answers itself."""
+        return own_of(self.all_mounts(called), self.group_name)
 
     def all_mounts(self, called: bool = False) -> tuple[Mount, ...]:
         """All of them; `called`: the program gives the callable that is at /."""
@@ -807,7 +857,12 @@ class Settings:
                 raise ConfigError(
                     f"error-pages: there are two pages for {status}", "leave one of them out"
                 )
-        if again := twice(table(self.application, self.mount)):
+        if self.named and not self.processes:
+            raise ConfigError(
+                "processes: 0 is one process, and a section [group.NAME] needs its own",
+                "leave one of them out",
+            )
+        if not self.named and (again := twice(table(self.application, self.mount))):
             raise ConfigError(
                 f"mount: there are two applications at {again.host}{again.path}",
                 "leave one of them out; APP alone is at /",
@@ -847,13 +902,30 @@ class Settings:
         ]
 
 
+@dataclass(frozen=True, slots=True)
+class NamedGroup:
+    """A section [group.NAME]: `settings` are the server's, but for what the section says.
+
+    `application` is what the section names, and `owns_bind` is whether it says where to
+    listen. With `on_demand` there are up to settings.processes, and none while nobody asks.
+    """
+
+    name: str
+    settings: Settings
+    application: str = ""
+    owns_bind: bool = False
+    on_demand: bool = False
+
+
 DEFAULTS = Settings()
 
 
 def _rows() -> dict[str, Row]:
     hints = get_type_hints(Settings, include_extras=True)
     return {
-        option.name: hints[option.name].__metadata__[0] for option in dataclasses.fields(Settings)
+        option.name: hints[option.name].__metadata__[0]
+        for option in dataclasses.fields(Settings)
+        if hasattr(hints[option.name], "__metadata__")
     }
 
 

@@ -5,6 +5,7 @@ to its end, so that all faults are known at once, each with its place and the
 remedy. Knows no single option but `config`, the file to read.
 """
 
+import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +16,16 @@ from typing import Any
 from poolsrv.errors import ConfigError
 from poolsrv.settings import habits
 from poolsrv.settings.addresses import BadValue
-from poolsrv.settings.rows import DEFAULT_FILE, DEFAULTS, ROWS, Settings, is_optional, key
+from poolsrv.settings.groups import groups_of
+from poolsrv.settings.rows import (
+    DEFAULT_FILE,
+    DEFAULTS,
+    ROWS,
+    NamedGroup,
+    Settings,
+    is_optional,
+    key,
+)
 
 _PREFIX = "POOLSRV_"
 
@@ -102,21 +112,23 @@ def read(
     take(line)
     take(_named(Source.CALL, keywords or {}, found))
     take(_named(Source.ENVIRONMENT, _variables(environ), of_unknown))
-    take(_read_file(given.get("config", []), found, of_unknown))
+    path, file = _read_file(given.get("config", []), found)
+    # The same name is the group of the system that processes belong to.
+    sections = file.pop("group") if isinstance(file.get("group"), dict) else {}
+    # A file cannot name the file to read.
+    take(_named(Source.FILE, file, of_unknown, f"{path}: ", hidden=("config",)))
     take(
         Entry(platform.field, platform.variable, platform.text(environ[platform.variable]))
         for platform in habits.PLATFORM
         if environ.get(platform.variable)
     )
-    values: dict[str, Any] = {}
     given = {name: mentions for name, mentions in given.items() if name in wanted}
-    for name, mentions in given.items():
-        try:
-            values[name] = value_of(name, mentions)
-        except ConfigError as error:
-            found.append(error)
+    values = _values(given, found)
+    if set(ROWS) <= set(wanted):
+        values["named"] = tuple(_groups(path, sections, values, found))
     try:
         settings = Settings(**values)
+        groups_of(settings)
     except ConfigError as error:
         settings = DEFAULTS
         # An option that could not be read might have been what this one needs.
@@ -187,26 +199,22 @@ def _variables(environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _read_file(
-    config: list[Entry], faults: list[ConfigError], of_unknown: list[ConfigError]
-) -> Iterator[Entry]:
-    """The options of the file that `config` names, or of the usual one if it is there.
-
-    `of_unknown` gets the faults of names that no option has.
-    """
+def _read_file(config: list[Entry], faults: list[ConfigError]) -> tuple[str, dict[str, Any]]:
+    """The path and the content of the file that `config` names, or of the usual one if it is
+    there."""
     path: object = None
     if config:
         try:
             path = value_of("config", config)
         except ConfigError:
-            return  # it is among the faults of the other options
+            return "", {}  # it is among the faults of the other options
     elif Path(DEFAULT_FILE).is_file():
         path = DEFAULT_FILE
     if not isinstance(path, str):
-        return
+        return "", {}
     try:
         # Editors of other systems put a byte order mark in front.
-        values = tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
+        return path, tomllib.loads(Path(path).read_bytes().decode("utf-8-sig"))
     except OSError as error:
         remedy = "--config names the file to read: check the path and its permissions"
         faults.append(ConfigError(f"{path}: cannot be read: {error.strerror}", remedy))
@@ -215,9 +223,79 @@ def _read_file(
     except ValueError as error:
         remedy = 'write name = value, with text in quotes: bind = "127.0.0.1:8000"'
         faults.append(ConfigError(f"{path}: not a TOML file: {error}", remedy))
-    else:
-        # A file cannot name the file to read.
-        yield from _named(Source.FILE, values, of_unknown, f"{path}: ", hidden=("config",))
+    return path, {}
+
+
+def _values(given: Mapping[str, list[Entry]], faults: list[ConfigError]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, mentions in given.items():
+        try:
+            values[name] = value_of(name, mentions)
+        except ConfigError as error:
+            faults.append(error)
+    return values
+
+
+# Where there are several groups, mounts say which of them an application is in.
+_OF_THE_SERVER = {name for name, row in ROWS.items() if row.common}
+
+_GROUP_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
+
+_ON_DEMAND = re.compile(r"0\.\.([0-9]{1,4})")
+
+
+def _groups(
+    path: str,
+    sections: Mapping[str, object],
+    server: Mapping[str, Any],
+    faults: list[ConfigError],
+) -> Iterator[NamedGroup]:
+    """The sections [group.NAME] of a file; `server` are the values at its top."""
+    for name, keys in sections.items():
+        place = f"{path}: group.{name}"
+        if not isinstance(keys, dict):
+            remedy = f'write a section [group.{name}], or group = "NAME" for that of the system'
+            faults.append(ConfigError(f"{place}: is no section", remedy))
+            continue
+        if not _GROUP_NAME.fullmatch(name):
+            remedy = "up to 32 small letters, digits, - and _, as in [group.api]"
+            faults.append(ConfigError(f"{place}: is no name of a group", remedy))
+            continue
+        wrong: list[ConfigError] = []
+        given = dict(keys)
+        demand = _ON_DEMAND.fullmatch(str(given.get("processes", "")))
+        if demand:
+            given["processes"] = int(demand[1])
+        if given.get("processes") in (0, "0"):
+            remedy = 'a group has its own processes; "0..1" is one, and only while it is asked'
+            wrong.append(ConfigError(f"{place}.processes: 0 is not allowed", remedy))
+        for option in [option for option in given if option.replace("-", "_") in _OF_THE_SERVER]:
+            del given[option]
+            remedy = "write it at the top of the file, above all sections"
+            if option == "mount":
+                remedy = f'write [[mount]] with group = "{name}"'
+            wrong.append(ConfigError(f"{place}.{option}: it is the whole server's", remedy))
+        found = _values(
+            {
+                entry.field: [entry]
+                for entry in _named(Source.FILE, given, wrong, f"{place}.", _OF_THE_SERVER)
+            },
+            wrong,
+        )
+        if not wrong:
+            application = found.pop("application", "")
+            inherited = {key: value for key, value in server.items() if key not in _OWN}
+            try:
+                settings = Settings(**{**inherited, **found})
+            except ConfigError as error:
+                wrong.append(ConfigError(f"{place}: {error.args[0]}", error.args[1]))
+            else:
+                yield NamedGroup(name, settings, application, "bind" in found, bool(demand))
+        faults += wrong
+
+
+# What a group does not take over from the top of the file.
+_OWN = ("application", "mount", "named")
 
 
 def value_of(name: str, mentions: list[Entry]) -> object:
@@ -234,7 +312,10 @@ def value_of(name: str, mentions: list[Entry]) -> object:
     for mention in mentions:
         items = mention.value if isinstance(mention.value, list | tuple) else [mention.value]
         if isinstance(mention.value, dict) and kind.entries is not None:
-            items = kind.entries(mention.value)
+            try:
+                items = kind.entries(mention.value)
+            except BadValue as error:
+                raise _refusal(name, mention.origin, mention.value, str(error)) from None
         if not items and getattr(DEFAULTS, name) != ():
             raise _refusal(name, mention.origin, mention.value)
         for item in items:

@@ -39,7 +39,7 @@ def touched_files(settings: Settings, folder: str) -> list[Path]:
             found.append(Path(folder, name))
             continue
         base = Path(folder, settings.chdir or "")
-        specs = applications(settings.all_mounts())
+        specs = applications(settings.own_mounts())
         scripts = [base / spec.partition(":")[0] for spec in specs if spec]
         if not any(script.is_file() for script in scripts):
             raise ConfigError(

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from poolsrv.errors import ApplicationError
-from poolsrv.settings.mounts import Mount, applications
+from poolsrv.settings.mounts import DEFAULT_GROUP, Mount, applications, own_of
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.loader import import_module, load, prepare, wrap
 from poolsrv.worker.networks import network
@@ -31,7 +31,7 @@ def load_all(
     those of `prepare`, which is run unless nothing needs to be imported. The first of
     --wrap is the outermost.
     """
-    mounts = settings.all_mounts(called is not None)
+    mounts = settings.own_mounts(called is not None)
     if must_load(settings, called):
         prepare(settings, folder, pinned)
     for name in settings.import_:
@@ -97,11 +97,16 @@ def _everywhere(mount: Mount) -> Mount:
     return Mount("/", application=mount.application, called=mount.called)
 
 
-def core_mounts(mounts: Sequence[Mount]) -> tuple[tuple[Any, ...], ...]:
-    """What the core takes as `mounts`; () for one application that is everywhere."""
+def core_mounts(
+    mounts: Sequence[Mount], group: str = DEFAULT_GROUP, names: Sequence[str] = (DEFAULT_GROUP,)
+) -> tuple[tuple[Any, ...], ...]:
+    """What the core takes as `mounts`; () for one application that is everywhere.
+
+    `group` is that of this process, one of `names`: the applications of the others are not here.
+    """
     if len(mounts) == 1 and mounts[0] == _everywhere(mounts[0]):
         return ()
-    places = applications(mounts)
+    places = applications(own_of(mounts, group))
     folders = [mount for mount in mounts if mount.files]
     return tuple(
         (
@@ -109,9 +114,11 @@ def core_mounts(mounts: Sequence[Mount]) -> tuple[tuple[Any, ...], ...]:
             mount.prefix,
             mount.inner,
             mount.kind,
-            places.index(mount.application) if mount.has_application else -1,
+            places.index(mount.application)
+            if mount.has_application and mount.group == group
+            else -1,
             folders.index(mount) if mount.files else -1,
-            0,
+            names.index(mount.group if mount.has_application else group),
             mount.status,
             tuple(map(network, mount.allow)),
         )

@@ -80,7 +80,8 @@ def prepare(settings: Settings, folder: str | None = None, pinned: str | None = 
     would be in the one that is gone. `pinned` is the `release` of our generation: if it
     has been removed, what takes its place serves rather than nothing.
 
-    The working directory comes first on the path, then Settings.pythonpath.
+    The working directory comes first on the path, then Settings.pythonpath. The environment
+    gets Settings.environment.
     Raises ConfigError for a folder that is not there.
     """
     if folder is not None:
@@ -97,6 +98,7 @@ def prepare(settings: Settings, folder: str | None = None, pinned: str | None = 
         if not added.is_dir():
             raise ConfigError(f"pythonpath: {added} is not a folder", "give one that is there")
     sys.path[:0] = map(str, [Path.cwd(), *folders])
+    os.environ.update((variable.name, variable.value) for variable in settings.environment)
 
 
 def refuse_patched_threads() -> None:

@@ -216,7 +216,7 @@ def begin_work(
         at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
     run_hook("on-worker-start", settings.on_worker_start)
     if settings.warm_up:
-        warm_up(settings.warm_up, mounts, loaded, templates[0])
+        warm_up(settings.warm_up, mounts, loaded, templates[0], settings.group_name)
 
 
 def make_worker(
@@ -249,7 +249,7 @@ def make_worker(
         stacks_signal=stacks_signal,
         stacks=stacks,
         applications=loaded,
-        mounts=core_mounts(mounts),
+        mounts=core_mounts(mounts, settings.group_name, settings.group_names),
         templates=templates,
         on_error=_log_error,
         on_left=forks.end,

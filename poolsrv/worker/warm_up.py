@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from poolsrv.errors import ApplicationError
-from poolsrv.settings.mounts import Mount, applications, find
+from poolsrv.settings.mounts import DEFAULT_GROUP, Mount, applications, find, own_of
 from poolsrv.worker.loader import guarded
 
 Application = Callable[..., Any]
@@ -24,9 +24,13 @@ def warm_up(
     mounts: Sequence[Mount],
     loaded: Sequence[Application],
     template: dict[str, object],
+    group: str = DEFAULT_GROUP,
 ) -> None:
-    """GET each of them, `/path` or `host/path`, one after the other. Raises ApplicationError."""
-    places = applications(mounts)
+    """GET each of them, `/path` or `host/path`, one after the other. Raises ApplicationError.
+
+    Those that lead to another group of processes than this one are its matter.
+    """
+    places = applications(own_of(mounts, group))
     for text in paths:
         host, _, path = text.partition("/")
         target, _, query = f"/{path}".partition("?")
@@ -37,6 +41,8 @@ def warm_up(
                 f"--warm-up {text}: no application is mounted there",
                 "poolsrv config shows the mounts; a host stands in front: --warm-up a.org/path",
             )
+        if mount.group != group:
+            continue
         prefix = mount.script.decode("latin-1")
         environ = template | {
             "SCRIPT_NAME": prefix,

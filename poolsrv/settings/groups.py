@@ -1,0 +1,106 @@
+"""Groups of processes: which there are, and the settings of each.
+
+The file names them in sections [group.NAME]. All that is said of a server at the top of
+the file holds for each of its groups that does not say otherwise. Groups that say where to
+listen are reached there and nowhere else; the others share the server's listeners, and
+mounts lead to them.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from poolsrv.errors import ConfigError
+from poolsrv.settings.mounts import DEFAULT_GROUP, Mount, table, twice, with_parts
+from poolsrv.settings.rows import NamedGroup, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """`settings` are those of its processes: their mounts are all that its listeners lead to,
+    whichever group answers. `number` is its place among all groups of the server. One that
+    `owns_bind` shares its listeners with nobody. With `on_demand` there are processes, up to
+    settings.processes, while somebody asks."""
+
+    number: int
+    name: str
+    settings: Settings
+    owns_bind: bool = False
+    on_demand: bool = False
+
+
+def groups_of(settings: Settings, called: bool = False) -> tuple[Group, ...]:
+    """All groups of a server; `called`: a program gives the callable that is at /.
+
+    Raises ConfigError if mounts and groups do not fit.
+    """
+    if not settings.named:
+        _refuse_strangers(settings.mount, [DEFAULT_GROUP])
+        return (Group(0, DEFAULT_GROUP, settings),)
+    given = {found.name: found for found in settings.named}
+    if DEFAULT_GROUP not in given:
+        plain = replace(settings, named=(), application="", mount=())
+        given = {DEFAULT_GROUP: NamedGroup(DEFAULT_GROUP, plain), **given}
+    _refuse_strangers(settings.mount, given)
+    mounts = [*settings.mount]
+    mounts += [
+        Mount("/", application=found.application, group=name)
+        for name, found in given.items()
+        if found.application
+    ]
+    used = {mount.group for mount in mounts if not mount.is_part}
+    if called or settings.application:
+        used.add(DEFAULT_GROUP)
+    for name in given:
+        if name not in used and name != DEFAULT_GROUP:
+            raise ConfigError(
+                f"group.{name}: nothing is served by this group",
+                f'write group = "{name}" into a [[mount]], or application into [group.{name}]',
+            )
+    names = [name for name in given if name in used] or [DEFAULT_GROUP]
+    names.sort(key=lambda name: name != DEFAULT_GROUP)
+    shared = {name for name in names if not given[name].owns_bind} | {DEFAULT_GROUP}
+
+    def mounts_for(group: str) -> tuple[Mount, ...]:
+        together = {group} if given[group].owns_bind else shared
+        found = [mount for mount in mounts if mount.group in together]
+        if DEFAULT_GROUP not in together:
+            return _whole(found)
+        return _whole(table(settings.application, found, called))
+
+    return tuple(
+        Group(
+            number,
+            name,
+            replace(
+                given[name].settings,
+                application="",
+                mount=mounts_for(name),
+                group_name=name,
+                group_names=tuple(names),
+            ),
+            given[name].owns_bind,
+            given[name].on_demand,
+        )
+        for number, name in enumerate(names)
+    )
+
+
+def _whole(mounts: Iterable[Mount]) -> tuple[Mount, ...]:
+    found = with_parts(tuple(mounts))
+    if again := twice(found):
+        raise ConfigError(
+            f"mount: there are two applications at {again.host}{again.path}",
+            "leave one of them out, or give its group a bind of its own",
+        )
+    return found
+
+
+def _refuse_strangers(mounts: Iterable[Mount], names: Iterable[str]) -> None:
+    """Raises ConfigError for a mount in a group that there is not."""
+    known = list(names)
+    for mount in mounts:
+        if mount.group not in known:
+            raise ConfigError(
+                f"mount: {mount.host}{mount.path}: there is no group {mount.group}",
+                f"write a section [group.{mount.group}], or name one of {', '.join(known)}",
+            )
