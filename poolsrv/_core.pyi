@@ -128,6 +128,24 @@ class Dispatcher:
     def wait(self, deadline: float | None, /) -> list[_Event]: ...
 
 @final
+class Applications:
+    def __new__(
+        cls,
+        callables: tuple[Callable[..., Any], ...],
+        *,
+        script_names: tuple[str, ...],
+        templates: tuple[dict[str, object], ...],
+        options: Mapping[str, object],
+        errors: Callable[[Applications, int], object],
+        on_error: Callable[[BaseException | None, str, str, str], object],
+        on_left: Callable[[BaseException | None], object],
+        offer: Callable[[Callable[[], tuple[int, bytes]]], object],
+        timeout: type[BaseException],
+    ) -> Applications: ...
+    def request_id(self, index: int, /) -> str: ...
+    def line_open(self, index: int, /) -> None: ...
+
+@final
 class Worker:
     def __new__(
         cls,
@@ -140,12 +158,8 @@ class Worker:
         signals: int,
         stacks_signal: int,
         stacks: int,
-        applications: tuple[Callable[..., Any], ...],
+        applications: Applications,
         mounts: tuple[_Mount, ...],
-        templates: tuple[dict[str, object], ...],
-        on_error: Callable[[BaseException | None, str, str, str], object],
-        on_left: Callable[[BaseException | None], object],
-        offer: Callable[[Callable[[], tuple[int, bytes]]], object],
         options: Mapping[str, object],
         trusted: tuple[_Network, ...],
         access_log: int,
@@ -157,13 +171,11 @@ class Worker:
     ) -> Worker: ...
     @property
     def lost(self) -> int: ...
-    def serve(self, index: int, errors: object, /) -> None: ...
+    def serve(self, index: int, /) -> None: ...
     def watch(self) -> tuple[bool, list[tuple[int, str]], list[tuple[int, int, bool]]]: ...
-    def interrupt(self, index: int, sequence: int, type: type[BaseException], /) -> bool: ...
+    def interrupt(self, index: int, sequence: int, /) -> bool: ...
     def drain(self, step: int = ..., /) -> None: ...
     def close(self) -> None: ...
-    def request_id(self, index: int, /) -> str: ...
-    def line_open(self, index: int, /) -> None: ...
 
 @final
 class FileWrapper:

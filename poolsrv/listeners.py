@@ -23,7 +23,7 @@ from poolsrv.outlets import Outlet
 from poolsrv.settings.addresses import Address, FdAddress, TcpAddress, UnixAddress
 from poolsrv.settings.rows import Settings
 from poolsrv.system.sockets import Listener, open_listener
-from poolsrv.worker.main import Site
+from poolsrv.worker.serving import Site
 
 _log = logging.getLogger("poolsrv")
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 
 from poolsrv import _core
-from tests.test_core import OPTIONS, descriptors, options
+from tests.test_core import OPTIONS, descriptors, hello, options
 
 # One success does not say that the end is reached: what is absorbed (a cache
 # that could not grow) is no failure.
@@ -80,6 +80,18 @@ def main() -> None:
     constructors: dict[str, Callable[[], object]] = {
         "Scoreboard": partial(_core.Scoreboard, fd),
         "Dispatcher": partial(_core.Dispatcher, board, listeners, OPTIONS),
+        "Applications": partial(
+            _core.Applications,
+            (hello,),
+            script_names=("/a",),
+            templates=({},),
+            options=OPTIONS,
+            errors=print,
+            on_error=print,
+            on_left=print,
+            offer=print,
+            timeout=Exception,
+        ),
         "Worker": partial(_core.Worker, board, 0, **chosen),
         "FileWrapper": partial(_core.FileWrapper, listener, 100),
     }

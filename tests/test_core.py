@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from poolsrv import _core
+from poolsrv.errors import RequestTimeout
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import Settings
 from tests.board import place_of
@@ -326,6 +327,20 @@ def hello(environ: dict[str, Any], start_response: Callable[..., Any]) -> list[b
     return [body]
 
 
+def applications(*callables: Callable[..., Any], **others: Any) -> _core.Applications:
+    chosen: dict[str, Any] = {
+        "script_names": (),
+        "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
+        "options": OPTIONS,
+        "errors": lambda *_: sys.stderr,
+        "on_error": print,
+        "on_left": print,
+        "offer": print,
+        "timeout": RequestTimeout,
+    }
+    return _core.Applications(callables, **chosen | others)
+
+
 def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dict[str, Any]:
     """What a worker is made of; `quiet` are descriptors that are never readable."""
     return {
@@ -335,12 +350,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "signals": quiet[1],
         "stacks_signal": 0,
         "stacks": -1,
-        "applications": (hello,),
+        "applications": applications(hello),
         "mounts": (),
-        "templates": ({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "QUERY_STRING": ""},),
-        "on_error": print,
-        "on_left": print,
-        "offer": print,
         "options": OPTIONS,
         "trusted": (),
         "access_log": -1,
@@ -363,7 +374,7 @@ def quiet() -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("wrong", "error"),
     [
-        ({"templates": []}, TypeError),
+        ({"applications": ()}, TypeError),
         ({"options": {}}, TypeError),
         ({"options": None}, TypeError),
         ({"channel": "fd"}, TypeError),
@@ -371,7 +382,8 @@ def quiet() -> Iterator[tuple[int, int]]:
         ({"lifeline": -1}, OSError),
         ({"trusted": ((socket.AF_INET, 33, bytes(4)),)}, ValueError),
         ({"trusted": ((socket.AF_INET, 8, bytes(16)),)}, ValueError),
-        ({"applications": ()}, ValueError),
+        pytest.param({"applications": applications()}, ValueError, id="no application"),
+        ({"mounts": ((b"", b"", 0, "application", 0, -1, 0, 0, ()),)}, ValueError),
         ({"mounts": ((b"", b"", 0, "application", 1, -1, 0, 0, ()),)}, ValueError),
         ({"mounts": ((b"", b"", 0, "application", -1, -1, 0, 0, ()),)}, ValueError),
         ({"mounts": ((b"", b"", 0, "folder", 0, -1, 0, 0, ()),)}, ValueError),
@@ -461,9 +473,24 @@ def test_a_worker_has_the_threads_and_the_slot_of_its_board(
     assert board.load(1) == (0, THREADS)
     assert board.worker(1)[index_of("worker", "threads")] == THREADS
     with pytest.raises(ValueError, match="thread 3"):
-        worker.serve(THREADS, None)
+        worker.serve(THREADS)
+
+
+def test_applications_are_one_workers(
+    channel: tuple[socket.socket, socket.socket], quiet: tuple[int, int]
+) -> None:
+    found = applications(hello)
+    with pytest.raises(TypeError):
+        applications(hello, templates=[])
+    chosen = options(channel[1], quiet, applications=found)
+    worker = _core.Worker(new_board(), 0, **chosen)
+    with pytest.raises(ValueError, match="another worker's"):
+        _core.Worker(new_board(), 0, **chosen)
     for index in (0, THREADS, 2**32):
-        assert worker.request_id(index) == ""
+        assert found.request_id(index) == ""
+        found.line_open(index)
+    del worker
+    _core.Worker(new_board(), 0, **chosen)
 
 
 # A whole server in one process
@@ -529,7 +556,10 @@ def in_one_process(
         dispatcher.watch(order, 0)
         dispatcher.enable(0, True)
         chosen = options(
-            theirs, (quiet[0], signals), applications=(application,), bell=dispatcher.bell
+            theirs,
+            (quiet[0], signals),
+            applications=applications(application),
+            bell=dispatcher.bell,
         )
         worker = _core.Worker(board, 0, **chosen)
         server = Server(
@@ -538,7 +568,7 @@ def in_one_process(
         bodies: list[tuple[Callable[..., object], tuple[object, ...]]] = [
             (server.dispatch, ()),
             (server.watch, ()),
-            *((worker.serve, (index, sys.stderr)) for index in range(threads)),
+            *((worker.serve, (index,)) for index in range(threads)),
         ]
         running = [threading.Thread(target=body, args=args) for body, args in bodies]
         for thread in running:

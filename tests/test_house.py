@@ -33,6 +33,7 @@ PREFIXES = {
     "python/scoreboard_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/shared_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/worker_object.c": ("core_", "its part of the module, declared in core.h"),
+    "python/wsgi/app.c": ("core_", "its part of the module, declared in core.h"),
     "python/wsgi/file_wrapper.c": ("core_", "its part of the module, declared in core.h"),
     "python/wsgi/input.c": ("core_", "its part of the module, declared in core.h"),
     "python/wsgi/set_timeout.c": ("core_", "its part of the module, declared in core.h"),

@@ -12,7 +12,8 @@ from loadtests._bench import _apps
 from poolsrv import shared
 from poolsrv.between.claims import make
 from poolsrv.settings.rows import Settings
-from poolsrv.worker.main import Job, Site, run
+from poolsrv.worker.main import Job, run
+from poolsrv.worker.serving import Site
 
 
 def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:

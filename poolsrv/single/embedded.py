@@ -40,10 +40,10 @@ from poolsrv.supervisor.watch import Progress
 from poolsrv.system.sockets import channel_pair
 from poolsrv.worker.applications import Application
 from poolsrv.worker.deadlines import Deadlines
-from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
-from poolsrv.worker.main import attend, begin_work, make_worker, templates_of
+from poolsrv.worker.main import attend, begin_work, make_worker
+from poolsrv.worker.serving import templates_of
 
 _log = logging.getLogger("poolsrv")
 
@@ -205,7 +205,7 @@ class Embedded:
 
     def _serve(self, index: int) -> None:
         claims.attach_thread(self._once)
-        self._worker.serve(index, ErrorStream(self._worker, index))
+        self._worker.serve(index)
 
     def _export(self) -> None:
         assert self._admin_copy is not None

@@ -124,3 +124,8 @@ def core_mounts(
         )
         for mount in mounts
     )
+
+
+def script_names(mounts: tuple[tuple[Any, ...], ...]) -> tuple[str, ...]:
+    """SCRIPT_NAME of each of `core_mounts`."""
+    return tuple(path[: len(path) - inner].decode("latin-1") for _, path, inner, *_ in mounts)

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 from poolsrv import _core, log
 from poolsrv import operator_messages as say
-from poolsrv.errors import RequestTimeout
 
 
 class Deadlines:
@@ -42,7 +41,7 @@ class Deadlines:
         if lost:
             self._lost.add(index)
             log.with_stack(logging.ERROR, self._lost_message, fields, stack)
-        elif self._worker.interrupt(index, sequence, RequestTimeout):
+        elif self._worker.interrupt(index, sequence):
             log.with_stack(logging.ERROR, say.REQUEST_INTERRUPTED, fields, stack)
 
     def lost_threads(self) -> list[threading.Thread]:

@@ -13,8 +13,8 @@ _log = logging.getLogger("poolsrv")
 class ErrorStream:
     """The wsgi.errors of one request thread (PEP 3333)."""
 
-    def __init__(self, worker: _core.Worker, thread: int) -> None:
-        self._worker = worker
+    def __init__(self, applications: _core.Applications, thread: int) -> None:
+        self._applications = applications
         self._thread = thread
         self._line = ""
 
@@ -28,7 +28,7 @@ class ErrorStream:
             self._emit(message, _level(sys._getframe(1)))
         if self._line:
             # Without its end it would wait for the next request, and be logged as that one's.
-            self._worker.line_open(self._thread)
+            self._applications.line_open(self._thread)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -47,7 +47,7 @@ class ErrorStream:
         return False
 
     def _emit(self, message: str, level: int) -> None:
-        fields = {"request": self._worker.request_id(self._thread)}
+        fields = {"request": self._applications.request_id(self._thread)}
         _log.log(level, "%s", message, extra={"fields": fields})
 
 

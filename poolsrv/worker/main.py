@@ -13,12 +13,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from poolsrv import _core, access_log, log, shared
 from poolsrv import operator_messages as say
-from poolsrv._version import __version__
 from poolsrv.between.claims import at_service_start, attach
 from poolsrv.between.scoreboard import WORKER
 from poolsrv.errors import ApplicationError, PoolsrvError
@@ -31,12 +30,11 @@ from poolsrv.system import forks
 from poolsrv.system.processes import WRITE_STACKS, set_title
 from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import Deadlines
-from poolsrv.worker.errors import ErrorStream
 from poolsrv.worker.files import core_folders
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
 from poolsrv.worker.networks import network
-from poolsrv.worker.upgrade import offer
+from poolsrv.worker.serving import Site, core_applications, templates_of
 from poolsrv.worker.warm_up import warm_up
 
 _log = logging.getLogger("poolsrv")
@@ -47,14 +45,6 @@ _LINES_LOST = WORKER.fields["lines_lost"].place  # the first word: of this log
 
 # The file, the type of its content, and for whose clients maintenance is not.
 Maintenance = tuple[()] | tuple[bytes, bytes, tuple[tuple[int, int, bytes], ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Site:
-    """What environ says of the listener that a connection came by."""
-
-    name: str
-    port: str
 
 
 @dataclass(slots=True)
@@ -161,7 +151,7 @@ def run(job: Job, slot: int) -> None:
     threads = [
         threading.Thread(
             target=worker.serve,
-            args=(index, ErrorStream(worker, index)),
+            args=(index,),
             name=f"poolsrv-{slot}-{index}",
         )
         for index in range(settings.threads)
@@ -248,12 +238,8 @@ def make_worker(
         signals=signals,
         stacks_signal=stacks_signal,
         stacks=stacks,
-        applications=loaded,
+        applications=core_applications(settings, loaded, mounts, templates, forks.end),
         mounts=core_mounts(mounts, settings.group_name, settings.group_names),
-        templates=templates,
-        on_error=_log_error,
-        on_left=forks.end,
-        offer=offer,
         options=core_options(settings),
         trusted=tuple(map(network, settings.trust_proxy)),
         access_log=access_log,
@@ -306,49 +292,6 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
     return job.channels[slot][1]
 
 
-def templates_of(settings: Settings, sites: Iterable[Site]) -> tuple[dict[str, object], ...]:
-    """environ for each listener, but for what a request sets."""
-    return tuple(_template(settings, site) for site in sites)
-
-
 def _maintenance(settings: Settings, folder: str) -> Maintenance:
     found = maintenance_of(settings, folder)
     return (*found, tuple(map(network, settings.maintenance_bypass))) if found else ()
-
-
-def _template(settings: Settings, site: Site) -> dict[str, object]:
-    """environ as it is for a bare `GET /` on one listener (PEP 3333, RFC 3875)."""
-    # With wsgi.errors, poolsrv.set_timeout and what every request sets, 23 keys:
-    # CPython's table of 32 holds 21, so that a copy of this one has room for 19
-    # fields. Two keys less, and the first field of each request would make it grow:
-    # 800 instructions.
-    return {
-        "GATEWAY_INTERFACE": "CGI/1.1",
-        "REQUEST_METHOD": "GET",
-        "SCRIPT_NAME": "",
-        "PATH_INFO": "/",
-        "QUERY_STRING": "",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "SERVER_NAME": site.name,
-        "SERVER_PORT": site.port,
-        "SERVER_SOFTWARE": f"poolsrv/{__version__}",
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.multithread": settings.threads > 1,
-        # A worker that is replaced serves on beside the next one: so there may be
-        # two even of one, and only without a supervisor there are never (PEP 3333).
-        "wsgi.multiprocess": settings.processes > 0,
-        "wsgi.run_once": False,
-        "wsgi.input_terminated": True,
-        "wsgi.file_wrapper": _core.FileWrapper,
-    }
-
-
-def _log_error(
-    error: BaseException | None, request_id: str, method: bytes | str, path: bytes | str
-) -> None:
-    _log.error(
-        say.APPLICATION_FAILED,
-        exc_info=error,
-        extra={"fields": {"request": request_id, "method": method, "path": path}},
-    )

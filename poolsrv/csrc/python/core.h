@@ -17,6 +17,7 @@
     X(scoreboard_type)     \
     X(dispatcher_type)     \
     X(worker_type)         \
+    X(applications_type)   \
     X(input_type)          \
     X(start_response_type) \
     X(file_wrapper_type)   \
@@ -39,6 +40,7 @@ int core_add_events(PyObject *module);
 int core_add_fields(PyObject *module);
 int core_add_scoreboard(PyObject *module, CoreState *state);
 int core_add_dispatcher(PyObject *module, CoreState *state);
+int core_add_app(PyObject *module, CoreState *state);
 int core_add_worker(PyObject *module, CoreState *state);
 int core_add_input(PyObject *module, CoreState *state);
 int core_add_start_response(PyObject *module, CoreState *state);

@@ -80,12 +80,8 @@ mount_table_read(PyObject *tuple, Py_ssize_t applications, Py_ssize_t folders,
     }
     mounts = PyMem_Calloc((size_t)count, sizeof *mounts);
     t->allowed = PyMem_Calloc((size_t)count, sizeof *t->allowed);
-    t->names = PyTuple_New(count);
     if (mounts == NULL || t->allowed == NULL) {
         PyErr_NoMemory();
-        goto done;
-    }
-    if (t->names == NULL) {
         goto done;
     }
     t->count = count;
@@ -95,13 +91,6 @@ mount_table_read(PyObject *tuple, Py_ssize_t applications, Py_ssize_t folders,
                        &mounts[i], &t->allowed[i]) < 0) {
             goto done;
         }
-        PyObject *name = PyUnicode_DecodeLatin1(
-            mounts[i].path.text,
-            (Py_ssize_t)(mounts[i].path.size - mounts[i].inner), NULL);
-        if (name == NULL) {
-            goto done;
-        }
-        PyTuple_SET_ITEM(t->names, i, name);
     }
     t->table = mounts_new(mounts, (uint32_t)count);
     if (t->table == NULL) {
@@ -118,7 +107,6 @@ void
 mount_table_clear(MountTable *t)
 {
     mounts_free(t->table);
-    Py_XDECREF(t->names);
     for (Py_ssize_t i = 0; i < t->count; i++) {
         networks_clear(&t->allowed[i]);
     }

@@ -8,7 +8,6 @@
 
 typedef struct {
     Mounts *table;     /* NULL: one application, which is at every path */
-    PyObject *names;   /* tuple: the SCRIPT_NAME of each mount, by number */
     Networks *allowed; /* [count], whose items are ours */
     Py_ssize_t count;
 } MountTable;

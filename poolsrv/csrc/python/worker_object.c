@@ -21,9 +21,9 @@
 typedef struct {
     PyObject_HEAD Worker *worker;
     PyObject *board; /* keeps the mapping alive */
-    App app;
-    Handler files;      /* of requests for folders */
-    Context **contexts; /* [thread_count], of threads that serve */
+    App *app;        /* of this interpreter */
+    Common common;   /* what all interpreters share */
+    Handler files;   /* of requests for folders */
     uint32_t thread_count;
     uint32_t serving; /* threads inside serve() */
 } WorkerObject;
@@ -42,32 +42,30 @@ static PyObject *
 worker_object_serve(WorkerObject *self, PyObject *args)
 {
     unsigned index;
-    PyObject *errors;
     Context *x;
 
-    if (!PyArg_ParseTuple(args, "IO:serve", &index, &errors) ||
-        check_open(self) < 0) {
+    if (!PyArg_ParseTuple(args, "I:serve", &index) || check_open(self) < 0) {
         return NULL;
     }
-    if (index >= self->thread_count || self->contexts[index]) {
+    if (index >= self->thread_count || self->app->contexts[index]) {
         PyErr_Format(PyExc_ValueError, "thread %u: there is none, or it serves",
                      index);
         return NULL;
     }
-    x = context_new(&self->app, errors);
+    x = context_new(self->app, index);
     if (x == NULL) {
         return NULL;
     }
-    self->contexts[index] = x;
-    self->serving++;
     x->thread = threads_at(self->worker, index);
+    self->app->contexts[index] = x;
+    self->serving++;
     x->ident = PyThread_get_thread_ident();
     Py_INCREF(self);
     x->tstate = PyEval_SaveThread();
     threads_serve(self->worker, index, x);
     PyEval_RestoreThread(x->tstate);
     self->serving--;
-    self->contexts[index] = NULL;
+    self->app->contexts[index] = NULL;
     context_free(x);
     Py_DECREF(self);
     Py_RETURN_NONE;
@@ -122,7 +120,7 @@ worker_object_watch(WorkerObject *self, PyObject *Py_UNUSED(none))
         return NULL;
     }
     if (worker_left(self->worker)) {
-        context_end_process(&self->app);
+        context_end_process(self->app);
     }
     PyThreadState *state = PyEval_SaveThread();
     result = watch_wait(self->worker);
@@ -153,20 +151,19 @@ static PyObject *
 worker_object_interrupt(WorkerObject *self, PyObject *args)
 {
     unsigned index, sequence;
-    PyObject *type;
     Context *x;
     bool done;
 
-    if (!PyArg_ParseTuple(args, "IIO:interrupt", &index, &sequence, &type)) {
+    if (!PyArg_ParseTuple(args, "II:interrupt", &index, &sequence)) {
         return NULL;
     }
-    x = index < self->thread_count ? self->contexts[index] : NULL;
+    x = index < self->thread_count ? self->app->contexts[index] : NULL;
     if (x == NULL || !overdue_raise(x->thread, sequence)) {
         Py_RETURN_FALSE;
     }
-    done = PyThreadState_SetAsyncExc(x->ident, type) == 1;
+    done = PyThreadState_SetAsyncExc(x->ident, x->app->timeout) == 1;
     if (done) {
-        Py_XSETREF(x->interruption, Py_NewRef(type));
+        Py_XSETREF(x->interruption, Py_NewRef(x->app->timeout));
     }
     overdue_raised(x->thread, done);
     return PyBool_FromLong(done);
@@ -210,34 +207,8 @@ worker_object_close(WorkerObject *self, PyObject *Py_UNUSED(none))
         return NULL;
     }
     free_worker(self);
-    folder_table_clear(&self->app.folders);
-    folder_table_clear(&self->app.sendfile);
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-worker_object_request_id(WorkerObject *self, PyObject *value)
-{
-    const unsigned long index = PyLong_AsUnsignedLong(value);
-    if (index == (unsigned long)-1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (index >= self->thread_count || self->contexts[index] == NULL) {
-        return PyUnicode_FromString("");
-    }
-    return PyUnicode_FromString(self->contexts[index]->thread->record.id);
-}
-
-static PyObject *
-worker_object_line_open(WorkerObject *self, PyObject *value)
-{
-    const unsigned long index = PyLong_AsUnsignedLong(value);
-    if (index == (unsigned long)-1 && PyErr_Occurred()) {
-        return NULL;
-    }
-    if (index < self->thread_count && self->contexts[index]) {
-        self->contexts[index]->line_open = true;
-    }
+    folder_table_clear(&self->common.folders);
+    folder_table_clear(&self->common.sendfile);
     Py_RETURN_NONE;
 }
 
@@ -251,7 +222,7 @@ static const Option worker_rows[] = {WORKER_OPTIONS(WORKER_ROW)};
 
 /* () for none, or (file, type of its content, networks that it is not for). */
 static int
-read_maintenance(PyObject *tuple, App *app, WorkerOptions *options)
+read_maintenance(PyObject *tuple, Common *common, WorkerOptions *options)
 {
     PyObject *networks;
     if (PyTuple_GET_SIZE(tuple) == 0) {
@@ -260,40 +231,72 @@ read_maintenance(PyObject *tuple, App *app, WorkerOptions *options)
     if (!PyArg_ParseTuple(tuple, "yyO!:maintenance", &options->maintenance,
                           &options->maintenance_type, &PyTuple_Type,
                           &networks) ||
-        networks_read(networks, &app->bypass) < 0) {
+        networks_read(networks, &common->bypass) < 0) {
         return -1;
     }
-    app->maintenance = Py_NewRef(tuple);
-    options->bypass = app->bypass;
+    common->maintenance = Py_NewRef(tuple);
+    options->bypass = common->bypass;
     return 0;
+}
+
+/* What is mounted, and what the server answers by itself. */
+static int
+read_common(Common *common, const App *app, const WorkerLimits *limits,
+            PyObject *trusted, PyObject *mounts, PyObject *folders,
+            PyObject *sendfile, PyObject *pages)
+{
+    common->believed = forwarded_fields((ForwardedFamily)limits->forwarded,
+                                        limits->forwarded_fields);
+    if (networks_read(trusted, &common->trusted) < 0 ||
+        folder_table_read(folders, &common->folders) < 0 ||
+        mount_table_read(mounts, PyTuple_GET_SIZE(app->callables),
+                         PyTuple_GET_SIZE(folders), &common->mounts) < 0 ||
+        folder_table_read(sendfile, &common->sendfile) < 0 ||
+        page_table_read(pages, &common->pages) < 0) {
+        return -1;
+    }
+    if (PyTuple_GET_SIZE(app->script_names) != PyTuple_GET_SIZE(mounts)) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the applications have been told of other mounts");
+        return -1;
+    }
+    return 0;
+}
+
+static void
+clear_common(Common *common)
+{
+    networks_clear(&common->trusted);
+    networks_clear(&common->bypass);
+    page_table_clear(&common->pages);
+    Py_CLEAR(common->maintenance);
+    mount_table_clear(&common->mounts);
+    folder_table_clear(&common->folders);
+    folder_table_clear(&common->sendfile);
 }
 
 static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {
-        "board",         "slot",         "channel", "bell",      "lifeline",
-        "signals",       "applications", "mounts",  "templates", "on_error",
-        "on_left",       "offer",        "options", "trusted",   "access_log",
-        "stacks_signal", "stacks",       "folders", "sendfile",  "guest",
-        "pages",         "maintenance",  NULL};
+        "board",        "slot",          "channel",     "bell",    "lifeline",
+        "signals",      "mounts",        "options",     "trusted", "access_log",
+        "applications", "stacks_signal", "stacks",      "folders", "sendfile",
+        "guest",        "pages",         "maintenance", NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
-    PyObject *board, *applications, *mounts, *templates, *on_error, *on_left,
-        *offer, *given, *trusted, *folders, *sendfile, *pages, *maintenance;
+    PyObject *board, *applications, *mounts, *given, *trusted, *folders,
+        *sendfile, *pages, *maintenance;
     int access_log_fd, guest;
-    WorkerObject *self;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!O!O!OOOOO!iiiO!O!pO!O!:Worker", names,
-            &board, &options.slot, &options.channel, &options.bell,
-            &options.lifeline, &options.signals, &PyTuple_Type, &applications,
-            &PyTuple_Type, &mounts, &PyTuple_Type, &templates, &on_error,
-            &on_left, &offer, &given, &PyTuple_Type, &trusted, &access_log_fd,
-            &options.stacks_signal, &options.stacks, &PyTuple_Type, &folders,
-            &PyTuple_Type, &sendfile, &guest, &PyTuple_Type, &pages,
-            &PyTuple_Type, &maintenance)) {
+            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!:Worker", names, &board,
+            &options.slot, &options.channel, &options.bell, &options.lifeline,
+            &options.signals, &PyTuple_Type, &mounts, &given, &PyTuple_Type,
+            &trusted, &access_log_fd, &applications, &options.stacks_signal,
+            &options.stacks, &PyTuple_Type, &folders, &PyTuple_Type, &sendfile,
+            &guest, &PyTuple_Type, &pages, &PyTuple_Type, &maintenance)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -304,7 +307,11 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_IndexError, "no such slot");
         return NULL;
     }
-    self = (WorkerObject *)type->tp_alloc(type, 0);
+    App *app = app_of(state, applications);
+    if (app == NULL) {
+        return NULL;
+    }
+    WorkerObject *self = (WorkerObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
     }
@@ -314,44 +321,34 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     options.access_log = log_file_of(access_log_fd);
     self->thread_count = options.thread_count;
     self->board = Py_NewRef(board);
-    self->app.state = state;
-    self->app.callables = Py_NewRef(applications);
-    self->app.templates = Py_NewRef(templates);
-    self->app.on_error = Py_NewRef(on_error);
-    self->app.on_left = Py_NewRef(on_left);
-    self->app.offer = Py_NewRef(offer);
-    if (getrandom(&options.id_prefix, sizeof options.id_prefix, 0) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
+    if (app_attach(app, &self->common, self->thread_count) < 0) {
         goto failed;
     }
-    self->contexts = PyMem_Calloc(self->thread_count, sizeof(Context *));
-    if (self->contexts == NULL) {
-        PyErr_NoMemory();
+    self->app = (App *)Py_NewRef(applications);
+    if (getrandom(&options.id_prefix, sizeof options.id_prefix, 0) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
     }
     if (core_read_options(given, worker_rows,
                           sizeof worker_rows / sizeof worker_rows[0],
                           &options.limits) < 0 ||
-        app_init(&self->app, &options.limits, trusted, folders, mounts) < 0 ||
-        folder_table_read(sendfile, &self->app.sendfile) < 0) {
+        read_common(&self->common, app, &options.limits, trusted, mounts,
+                    folders, sendfile, pages) < 0 ||
+        read_maintenance(maintenance, &self->common, &options) < 0) {
         goto failed;
     }
-    options.trusted = self->app.trusted;
-    if (page_table_read(pages, &self->app.pages) < 0 ||
-        read_maintenance(maintenance, &self->app, &options) < 0) {
-        goto failed;
-    }
-    options.pages = self->app.pages.pages;
-    options.mounts = self->app.mounts.table;
-    self->files =
-        (Handler){.serve = files_serve, .argument = &self->app.folders.files};
+    options.trusted = self->common.trusted;
+    options.pages = self->common.pages.pages;
+    options.mounts = self->common.mounts.table;
+    self->files = (Handler){.serve = files_serve,
+                            .argument = &self->common.folders.files};
     options.files = &self->files;
     self->worker = worker_new(&options);
     if (self->worker == NULL) {
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
     }
-    files_tell(&self->app.folders.files, self->worker);
+    files_tell(&self->common.folders.files, self->worker);
     return (PyObject *)self;
 failed:
     Py_DECREF(self);
@@ -363,13 +360,7 @@ worker_object_traverse(WorkerObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->board);
-    return app_traverse(&self->app, visit, arg);
-}
-
-static int
-worker_object_clear(WorkerObject *self)
-{
-    app_clear(&self->app);
+    Py_VISIT(self->app);
     return 0;
 }
 
@@ -379,10 +370,12 @@ worker_object_dealloc(WorkerObject *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    worker_object_clear(self);
     free_worker(self);
-    app_free(&self->app);
-    PyMem_Free(self->contexts);
+    if (self->app) {
+        app_detach(self->app);
+        Py_DECREF(self->app);
+    }
+    clear_common(&self->common);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -405,8 +398,7 @@ static PyGetSetDef worker_object_getset[] = {
 
 static PyMethodDef worker_object_methods[] = {
     {"serve", (PyCFunction)worker_object_serve, METH_VARARGS,
-     "serve(index, errors): be request thread `index` until the worker is "
-     "done.\n\n`errors` becomes wsgi.errors of its requests."},
+     "serve(index): be request thread `index` until the worker is done."},
     {"watch", (PyCFunction)worker_object_watch, METH_NOARGS,
      "The main thread's wait: (drained, notes, overdue).\n\n"
      "Returns at a signal, when there are notes to log (level, text), when a "
@@ -414,8 +406,8 @@ static PyMethodDef worker_object_methods[] = {
      "drained true, when nothing is left and the threads are ending. "
      "Raises OSError when the worker cannot go on."},
     {"interrupt", (PyCFunction)worker_object_interrupt, METH_VARARGS,
-     "interrupt(thread, sequence, type): raise in the thread, if it is in that "
-     "request's application. Was it?"},
+     "interrupt(thread, sequence): raise the applications' `timeout` in the "
+     "thread, if it is in that request's application. Was it?"},
     {"drain", (PyCFunction)worker_object_drain, METH_VARARGS,
      "drain(step=DRAIN_ALL): hand idle connections back, finish what runs, "
      "take nothing new. A later step of the same: DRAIN_REQUESTS does not wait "
@@ -424,20 +416,14 @@ static PyMethodDef worker_object_methods[] = {
      "watch()."},
     {"close", (PyCFunction)worker_object_close, METH_NOARGS,
      "Close all it holds, once no thread is inside serve() or watch()."},
-    {"request_id", (PyCFunction)worker_object_request_id, METH_O,
-     "The id of the request that thread `index` serves or served last."},
-    {"line_open", (PyCFunction)worker_object_line_open, METH_O,
-     "What thread `index` wrote to its wsgi.errors lacks the end of a line: "
-     "call their flush() when its request ends."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot worker_object_slots[] = {
     {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
-                "applications, mounts, templates, on_error, on_left, offer, "
-                "options, trusted, "
-                "access_log, stacks_signal, stacks, folders, sendfile, guest, "
-                "pages, maintenance)\n\n"
+                "mounts, options, trusted, access_log, applications, "
+                "stacks_signal, stacks, folders, sendfile, guest, pages, "
+                "maintenance)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values; `folders` are those of mounts, `sendfile` "
@@ -447,7 +433,6 @@ static PyType_Slot worker_object_slots[] = {
                 "files alone."},
     {Py_tp_new, worker_object_new},
     {Py_tp_traverse, worker_object_traverse},
-    {Py_tp_clear, worker_object_clear},
     {Py_tp_dealloc, worker_object_dealloc},
     {Py_tp_methods, worker_object_methods},
     {Py_tp_getset, worker_object_getset},

@@ -1,57 +1,198 @@
-/* Binding: the applications and what the requests of all threads share. */
+/* Binding: _core.Applications, what the requests of all threads share in one
+ * interpreter. */
 #include "python/wsgi/wsgi.h"
 
-#include "python/networks.h"
+#include "python/options.h"
 
-int
-app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
-         PyObject *folders, PyObject *mounts)
+#define APP_ROW(kind, name, values) OPTION_ROW(WorkerLimits, kind, name, values)
+static const Option app_rows[] = {WORKER_OPTIONS(APP_ROW)};
+#undef APP_ROW
+
+static PyObject *
+app_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    app->believed = forwarded_fields((ForwardedFamily)limits->forwarded,
-                                     limits->forwarded_fields);
-    if (environ_keys_init(&app->keys) < 0 ||
-        environ_keys_name_id(&app->keys, &limits->request_id_header) < 0 ||
-        file_types_init(&app->files) < 0 ||
-        networks_read(trusted, &app->trusted) < 0 ||
-        folder_table_read(folders, &app->folders) < 0) {
-        return -1;
+    static char *names[] = {
+        "callables", "script_names", "templates", "options", "errors",
+        "on_error",  "on_left",      "offer",     "timeout", NULL};
+    CoreState *state = core_state_of(type);
+    PyObject *callables, *script_names, *templates, *given, *errors, *on_error,
+        *on_left, *offer, *timeout;
+    WorkerLimits limits;
+
+    if (state == NULL ||
+        !PyArg_ParseTupleAndKeywords(
+            args, keywords, "O!$O!O!OOOOOO:Applications", names, &PyTuple_Type,
+            &callables, &PyTuple_Type, &script_names, &PyTuple_Type, &templates,
+            &given, &errors, &on_error, &on_left, &offer, &timeout) ||
+        core_read_options(given, app_rows, sizeof app_rows / sizeof app_rows[0],
+                          &limits) < 0) {
+        return NULL;
     }
-    return mount_table_read(mounts, PyTuple_GET_SIZE(app->callables),
-                            PyTuple_GET_SIZE(folders), &app->mounts);
+    App *self = (App *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        return NULL;
+    }
+    self->state = state;
+    self->callables = Py_NewRef(callables);
+    self->script_names = Py_NewRef(script_names);
+    self->templates = Py_NewRef(templates);
+    self->errors = Py_NewRef(errors);
+    self->on_error = Py_NewRef(on_error);
+    self->on_left = Py_NewRef(on_left);
+    self->offer = Py_NewRef(offer);
+    self->timeout = Py_NewRef(timeout);
+    if (environ_keys_init(&self->keys) < 0 ||
+        environ_keys_name_id(&self->keys, &limits.request_id_header) < 0 ||
+        file_types_init(&self->files) < 0) {
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+App *
+app_of(CoreState *state, PyObject *object)
+{
+    if (Py_TYPE(object) == state->applications_type) {
+        return (App *)object;
+    }
+    PyErr_Format(PyExc_TypeError, "applications must be _core.Applications");
+    return NULL;
 }
 
 int
-app_traverse(const App *app, visitproc visit, void *arg)
+app_attach(App *app, const Common *common, uint32_t thread_count)
 {
-    Py_VISIT(app->callables);
-    Py_VISIT(app->templates);
-    Py_VISIT(app->on_error);
-    Py_VISIT(app->on_left);
-    Py_VISIT(app->offer);
+    if (app->common) {
+        PyErr_SetString(PyExc_ValueError,
+                        "the applications are another worker's");
+        return -1;
+    }
+    app->contexts = PyMem_Calloc(thread_count, sizeof(Context *));
+    if (app->contexts == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    app->thread_count = thread_count;
+    app->common = common;
     return 0;
 }
 
 void
-app_clear(App *app)
+app_detach(App *app)
 {
-    Py_CLEAR(app->callables);
-    Py_CLEAR(app->templates);
-    Py_CLEAR(app->on_error);
-    Py_CLEAR(app->on_left);
-    Py_CLEAR(app->offer);
+    PyMem_Free(app->contexts);
+    app->contexts = NULL;
+    app->thread_count = 0;
+    app->common = NULL;
 }
 
-void
-app_free(App *app)
+static int
+app_traverse(App *self, visitproc visit, void *arg)
 {
-    app_clear(app);
-    environ_keys_clear(&app->keys);
-    file_types_clear(&app->files);
-    networks_clear(&app->trusted);
-    networks_clear(&app->bypass);
-    page_table_clear(&app->pages);
-    Py_CLEAR(app->maintenance);
-    mount_table_clear(&app->mounts);
-    folder_table_clear(&app->folders);
-    folder_table_clear(&app->sendfile);
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->callables);
+    Py_VISIT(self->script_names);
+    Py_VISIT(self->templates);
+    Py_VISIT(self->errors);
+    Py_VISIT(self->on_error);
+    Py_VISIT(self->on_left);
+    Py_VISIT(self->offer);
+    Py_VISIT(self->timeout);
+    return 0;
+}
+
+static int
+app_clear(App *self)
+{
+    Py_CLEAR(self->callables);
+    Py_CLEAR(self->script_names);
+    Py_CLEAR(self->templates);
+    Py_CLEAR(self->errors);
+    Py_CLEAR(self->on_error);
+    Py_CLEAR(self->on_left);
+    Py_CLEAR(self->offer);
+    Py_CLEAR(self->timeout);
+    return 0;
+}
+
+static void
+app_dealloc(App *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    app_clear(self);
+    app_detach(self);
+    environ_keys_clear(&self->keys);
+    file_types_clear(&self->files);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* NULL: no such thread serves; perhaps an exception. */
+static Context *
+context_at(const App *self, PyObject *value)
+{
+    const unsigned long index = PyLong_AsUnsignedLong(value);
+    return index < self->thread_count ? self->contexts[index] : NULL;
+}
+
+static PyObject *
+app_request_id(App *self, PyObject *value)
+{
+    const Context *x = context_at(self, value);
+    return PyErr_Occurred()
+               ? NULL
+               : PyUnicode_FromString(x ? x->thread->record.id : "");
+}
+
+static PyObject *
+app_line_open(App *self, PyObject *value)
+{
+    Context *x = context_at(self, value);
+    if (PyErr_Occurred()) {
+        return NULL;
+    }
+    if (x) {
+        x->line_open = true;
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef app_methods[] = {
+    {"request_id", (PyCFunction)app_request_id, METH_O,
+     "The id of the request that thread `index` serves or served last."},
+    {"line_open", (PyCFunction)app_line_open, METH_O,
+     "What thread `index` wrote to its wsgi.errors lacks the end of a line: "
+     "call their flush() when its request ends."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot app_slots[] = {
+    {Py_tp_doc,
+     "Applications(callables, *, script_names, templates, options, errors, "
+     "on_error, on_left, offer, timeout)\n\n"
+     "The applications of a worker in this interpreter. `script_names` has "
+     "that of each mount, `errors` is called with this object and the index of "
+     "a thread for the wsgi.errors of its requests, `timeout` is the exception "
+     "that ends a request."},
+    {Py_tp_new, app_new},
+    {Py_tp_traverse, app_traverse},
+    {Py_tp_clear, app_clear},
+    {Py_tp_dealloc, app_dealloc},
+    {Py_tp_methods, app_methods},
+    {0, NULL},
+};
+
+static PyType_Spec app_spec = {
+    .name = "poolsrv._core.Applications",
+    .basicsize = sizeof(App),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = app_slots,
+};
+
+int
+core_add_app(PyObject *module, CoreState *state)
+{
+    return core_add_type(module, &app_spec, &state->applications_type);
 }

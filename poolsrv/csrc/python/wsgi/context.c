@@ -22,7 +22,7 @@ context_free(Context *x)
 }
 
 Context *
-context_new(App *app, PyObject *errors)
+context_new(App *app, uint32_t thread)
 {
     Context *x = PyMem_Calloc(1, sizeof *x);
     Py_ssize_t i;
@@ -31,7 +31,10 @@ context_new(App *app, PyObject *errors)
         return NULL;
     }
     x->app = app;
-    x->errors = Py_NewRef(errors);
+    x->errors = PyObject_CallFunction(app->errors, "OI", app, thread);
+    if (x->errors == NULL) {
+        goto failed;
+    }
     x->reading = gate_new();
     x->writing = gate_new();
     if (x->reading == NULL || x->writing == NULL) {
@@ -52,7 +55,8 @@ context_new(App *app, PyObject *errors)
         x->templates[i] = PyDict_Copy(PyTuple_GET_ITEM(app->templates, i));
         if (x->templates[i] == NULL ||
             environ_template_init(&app->keys, x->templates[i]) < 0 ||
-            PyDict_SetItemString(x->templates[i], "wsgi.errors", errors) < 0 ||
+            PyDict_SetItemString(x->templates[i], "wsgi.errors", x->errors) <
+                0 ||
             PyDict_SetItemString(x->templates[i], "poolsrv.set_timeout",
                                  x->set_timeout) < 0) {
             goto failed;

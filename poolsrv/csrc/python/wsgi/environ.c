@@ -103,7 +103,7 @@ set_script_name(Context *x, PyObject *environ, const Route *route,
 {
     PyObject *key = x->app->keys.script_name, *name = NULL;
     if (route->mount && route->mount->path.size > route->mount->inner) {
-        name = PyTuple_GET_ITEM(x->app->mounts.names,
+        name = PyTuple_GET_ITEM(x->app->script_names,
                                 (Py_ssize_t)route->mount->number);
     }
     if (!route->forwarded || route->said.prefix.len == 0) {
@@ -234,7 +234,7 @@ environ_new(Context *x)
         return NULL;
     }
     if (route->forwarded) {
-        hidden &= ~x->app->believed;
+        hidden &= ~x->app->common->believed;
     }
     if (set(environ, keys->request_id, text_request_id(x)) < 0 ||
         set(environ, keys->remote_addr,

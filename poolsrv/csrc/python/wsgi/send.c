@@ -233,7 +233,7 @@ send_named_file(Context *x, StartResponse *sr)
     PyThreadState *own = PyEval_SaveThread();
     if (context_hold(x)) {
         named_file_send(x->thread, x->conn, x->request, &sr->answer,
-                        &x->app->sendfile.files);
+                        &x->app->common->sendfile.files);
         context_let_go(x);
     }
     PyEval_RestoreThread(own);

@@ -224,7 +224,7 @@ start_response_new(Context *x)
         }
         sr->vectorcall = start_response_call;
         sr->gate = gate_hold(x->writing);
-        sr->answer.takes_file = x->app->sendfile.files.count > 0;
+        sr->answer.takes_file = x->app->common->sendfile.files.count > 0;
         Py_XSETREF(x->start_response, sr);
     }
     sr->context = x;

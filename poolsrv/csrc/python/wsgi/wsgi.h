@@ -81,17 +81,10 @@ typedef struct {
     int64_t size;
 } FileSpan;
 
-/* One worker's applications, shared by its threads. */
+/* What a worker has whatever interpreter it calls. Objects in it are those of
+ * the Worker's own. */
 typedef struct {
-    CoreState *state;
-    PyObject *callables; /* tuple: the applications */
-    MountTable mounts;   /* where they are */
-    PyObject *templates; /* tuple of dicts, a listener's each; no wsgi.errors */
-    PyObject *on_error;  /* called with the exception and (id, method, path) */
-    PyObject *on_left;   /* called with the exception or None: never returns */
-    PyObject *offer;     /* makes a socket of a takeover */
-    EnvironKeys keys;
-    FileTypes files;
+    MountTable mounts;     /* where the applications are */
     FolderTable folders;   /* of mounts */
     FolderTable sendfile;  /* of files that it may name as an answer */
     PageTable pages;       /* of the server's own answers */
@@ -99,6 +92,24 @@ typedef struct {
     Networks bypass;       /* whom maintenance is not for; the items are ours */
     Networks trusted;      /* proxies; the items are ours */
     uint64_t believed;     /* fields of trusted peers, HTTP1_BIT each */
+} Common;
+
+/* The applications of a worker in one interpreter, shared by its threads. */
+typedef struct App {
+    PyObject_HEAD CoreState *state;
+    const Common *common;      /* of its Worker; NULL: it has none yet */
+    struct Context **contexts; /* [thread_count], of threads that serve */
+    uint32_t thread_count;
+    PyObject *callables;    /* tuple: the applications */
+    PyObject *script_names; /* tuple: SCRIPT_NAME of each mount, by number */
+    PyObject *templates; /* tuple of dicts, a listener's each; no wsgi.errors */
+    PyObject *errors;   /* called with this and a thread's index: wsgi.errors */
+    PyObject *on_error; /* called with the exception and (id, method, path) */
+    PyObject *on_left;  /* called with the exception or None: never returns */
+    PyObject *offer;    /* makes a socket of a takeover */
+    PyObject *timeout;  /* the exception that is raised in a request */
+    EnvironKeys keys;
+    FileTypes files;
 } App;
 
 /* One thread at a time reads a request's body, and one writes its answer:
@@ -126,7 +137,8 @@ typedef struct {
     bool called; /* and what it was told is good */
 } StartResponse;
 
-/* One serving thread's own things. No lock: nobody else touches them. */
+/* One serving thread's own things in an interpreter. No lock: nobody else
+ * touches them. */
 typedef struct Context {
     App *app;
     Thread *thread;
@@ -264,15 +276,16 @@ int response_send(Context *x, StartResponse *sr, PyObject *result);
 /* The application failed: 500 if nothing was sent yet, else cut the answer. */
 void response_fail(Context *x, StartResponse *sr);
 
-/* app.c: its callables are set before. */
-int app_init(App *app, const WorkerLimits *limits, PyObject *trusted,
-             PyObject *folders, PyObject *mounts);
-int app_traverse(const App *app, visitproc visit, void *arg);
-void app_clear(App *app);
-void app_free(App *app);
+/* app.c */
+/* Of an _core.Applications; NULL and exception if it is none, or another
+ * worker's. */
+App *app_of(CoreState *state, PyObject *object);
+/* From now on it is that of a worker. 0, or -1 and exception. */
+int app_attach(App *app, const Common *common, uint32_t thread_count);
+void app_detach(App *app);
 
 /* context.c */
-Context *context_new(App *app, PyObject *errors);
+Context *context_new(App *app, uint32_t thread);
 void context_free(Context *x);
 /* Of a child that the application has forked: never returns. */
 void context_end_process(const App *app);
