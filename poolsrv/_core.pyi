@@ -35,6 +35,7 @@ EVENT_READABLE: Final[int]
 EVENT_NEWS: Final[int]
 EVENT_DRAINED: Final[int]
 EVENT_REFUSED: Final[int]
+EVENT_WANTED: Final[int]
 DRAIN_ALL: Final[int]
 DRAIN_REQUESTS: Final[int]
 DRAIN_INTERRUPTS: Final[int]
@@ -46,9 +47,11 @@ _Network: TypeAlias = tuple[int, int, bytes]
 _Page: TypeAlias = tuple[int, bytes, bytes]
 # (host, path, inner, kind, application, folder, group, status, allowed); -1: none.
 _Mount: TypeAlias = tuple[bytes, bytes, int, str, int, int, int, int, tuple[_Network, ...]]
-# (EVENT_READABLE, token), (EVENT_NEWS, slot, news, text), (EVENT_DRAINED,) or
-# (EVENT_REFUSED, text)
-_Event: TypeAlias = tuple[int, int] | tuple[int, int, int, str] | tuple[int] | tuple[int, str]
+# (EVENT_READABLE, token), (EVENT_NEWS, group, slot, news, text), (EVENT_DRAINED,),
+# (EVENT_REFUSED, group, text) or (EVENT_WANTED, group)
+_Event: TypeAlias = (
+    tuple[int, int] | tuple[int, int, int, int, str] | tuple[int] | tuple[int, int, str]
+)
 
 # (path, is it a file, links, index, cache_control, immutable, precompressed, fields, types): what
 # poolsrv.worker.files.Folder makes.
@@ -120,6 +123,7 @@ class Dispatcher:
     def stop(self) -> None: ...
     def last_call(self) -> None: ...
     def accept(self, on: bool, /) -> None: ...
+    def join(self, other: Dispatcher, number: int, /) -> None: ...
     def bequeath(self, fd: int, /) -> None: ...
     def inherit(self, fd: int, translation: tuple[int, ...], /) -> None: ...
     def inherit_rest(self) -> None: ...

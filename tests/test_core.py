@@ -269,17 +269,52 @@ def test_what_the_loop_tells(channel: tuple[socket.socket, socket.socket]) -> No
     assert told() == [(_core.EVENT_READABLE, 7)]
     dispatcher.unwatch(receiver)
     _core.say(theirs, _core.NEWS_FAILED, "Grüße".encode())
-    assert told() == [(_core.EVENT_NEWS, 1, _core.NEWS_FAILED, "Grüße")]
+    assert told() == [(_core.EVENT_NEWS, 0, 1, _core.NEWS_FAILED, "Grüße")]
     _core.say(theirs, _core.NEWS_FAILED, "é".encode() * 16000)
-    assert told() == [(_core.EVENT_NEWS, 1, _core.NEWS_FAILED, "é" * 8000)]
+    assert told() == [(_core.EVENT_NEWS, 0, 1, _core.NEWS_FAILED, "é" * 8000)]
     _core.say(theirs, _core.NEWS_READY, b"last words")
-    assert dispatcher.hear(1) == [(_core.EVENT_NEWS, 1, _core.NEWS_READY, "last words")]
+    assert dispatcher.hear(1) == [(_core.EVENT_NEWS, 0, 1, _core.NEWS_READY, "last words")]
     assert dispatcher.hear(1) == []
     dispatcher.stop()
     assert told() == [(_core.EVENT_DRAINED,)]
     assert dispatcher.wait(0.0) == []
     os.close(receiver)
     os.close(sender)
+
+
+def test_joined_dispatchers_tell_whose_news_it_is(
+    channel: tuple[socket.socket, socket.socket],
+) -> None:
+    first, other = new_dispatcher(new_board()), new_dispatcher(new_board())
+    first.join(other, 3)
+    ours, theirs = (end.fileno() for end in channel)
+    other.channel(1, ours, theirs)
+    _core.say(theirs, _core.NEWS_READY, b"")
+    told: list[Any] = first.wait(time.monotonic() + 5)
+    assert told == [(_core.EVENT_NEWS, 3, 1, _core.NEWS_READY, "")]
+    _core.say(theirs, _core.NEWS_READY, b"")
+    assert other.hear(1) == [(_core.EVENT_NEWS, 3, 1, _core.NEWS_READY, "")]
+    with pytest.raises(ValueError, match="another dispatcher waits for this"):
+        other.wait(0.0)
+    with pytest.raises(OSError, match="Invalid"):
+        first.join(new_dispatcher(new_board()), 3)
+    with pytest.raises(TypeError):
+        first.join(new_board(), 4)  # type: ignore[arg-type]
+    first.stop()
+    assert first.wait(time.monotonic() + 5) == [(_core.EVENT_DRAINED,)]
+    del other  # the first keeps it
+    gc.collect()
+    assert first.wait(0.0) == []
+
+
+def test_a_dispatcher_that_is_closed_is_waited_for_no_more(listener: socket.socket) -> None:
+    first, other = new_dispatcher(new_board()), new_dispatcher(new_board(), [listener.fileno()])
+    first.join(other, 1)
+    other.close()
+    with socket.create_connection(listener.getsockname()):
+        assert first.wait(time.monotonic() + 0.05) == []
+    with pytest.raises(ValueError, match="closed"):
+        first.join(other, 2)
 
 
 def test_a_word_to_nobody_raises() -> None:
@@ -311,6 +346,7 @@ def test_a_closed_dispatcher_does_nothing_more(listener: socket.socket) -> None:
         lambda: dispatcher.hear(0),
         lambda: dispatcher.watch(0, 0),
         lambda: dispatcher.unwatch(0),
+        lambda: dispatcher.join(new_dispatcher(new_board()), 1),
         dispatcher.stop,
     ]
     for call in calls:

@@ -40,6 +40,7 @@ PREFIXES = {
     "python/wsgi/takeover.c": ("core_", "its part of the module, declared in core.h"),
     "python/wsgi/start_response.c": ("core_", "its part of the module, declared in core.h"),
     "supervisor/heir.c": ("dispatch_", "methods of a Dispatch that concern another: dispatch.h"),
+    "supervisor/joined.c": ("dispatch_", "methods of a Dispatch that concern all that are joined"),
     "supervisor/slots.c": ("dispatch_", "methods of a Dispatch that concern a slot: dispatch.h"),
 }
 FUNCTIONS = {

@@ -128,7 +128,7 @@ def worker(package: Path, runner: list[str]) -> Iterator[socket.socket]:
         )
         stack.callback(process.kill)
         dispatcher.watch(_owned(stack, os.pidfd_open(process.pid)), _ENDED)
-        _expect(dispatcher, process, (_core.EVENT_NEWS, 0, _core.NEWS_READY))
+        _expect(dispatcher, process, (_core.EVENT_NEWS, 0, 0, _core.NEWS_READY))
         dispatcher.enable(0, True)
         client = stack.enter_context(socket.create_connection(listener.getsockname()))
         client.settimeout(_PATIENCE)

@@ -304,7 +304,7 @@ class Embedded:
                 assert self._signals is not None
                 for number in self._signals.recv(64):
                     self._heard(number)
-            case (_core.EVENT_REFUSED, str(text)):
+            case (_core.EVENT_REFUSED, 0, str(text)):
                 _log.warning(say.REFUSED, text)
             case (_core.EVENT_DRAINED,):
                 self._queue_is_empty = True

@@ -247,9 +247,9 @@ class Supervisor:
         match event:
             case (_core.EVENT_READABLE, int(token)):
                 self._readable(Watched(token % _KINDS), token // _KINDS)
-            case (_core.EVENT_NEWS, int(slot), int(word), str(text)):
+            case (_core.EVENT_NEWS, 0, int(slot), int(word), str(text)):
                 self._heard(slot, word, text)
-            case (_core.EVENT_REFUSED, str(text)):
+            case (_core.EVENT_REFUSED, 0, str(text)):
                 _log.warning(say.REFUSED, text)
             case (_core.EVENT_DRAINED,):
                 self._do(self._pool.queue_empty(self._now))

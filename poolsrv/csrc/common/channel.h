@@ -18,7 +18,7 @@
  * the meaning of ChannelHeader or ChannelItem changes; their sizes count
  * themselves. */
 #define CHANNEL_VERSION \
-    (1000000 + sizeof(ChannelHeader) * 1000 + sizeof(ChannelItem))
+    (2000000 + sizeof(ChannelHeader) * 1000 + sizeof(ChannelItem))
 
 /* Connections per message. The kernel allows 253; 64 fill 2.5 KiB. */
 #define CHANNEL_BATCH 64
@@ -43,14 +43,19 @@ typedef enum {
     PREFACE_UNNAMED, /* no client: only the peer is known */
 } ChannelPreface;
 
+/* The highest number of a group. */
+#define CHANNEL_GROUPS 8190
+
 /* A connection on its way. */
 typedef struct {
-    uint64_t since;            /* readable (request_waits) or idle since then */
-    uint32_t requests;         /* answered on it so far */
-    uint16_t listener;         /* which listener accepted it */
-    uint8_t request_waits : 1; /* unread bytes of a request are there */
-    uint8_t preface : 2;       /* a ChannelPreface */
-    uint8_t group;             /* of workers that serve it; there is one, 0 */
+    uint64_t since;    /* readable (request_waits) or idle since then */
+    uint32_t requests; /* answered on it so far */
+    uint16_t listener; /* which listener accepted it */
+    uint16_t request_waits : 1; /* unread bytes of a request are there */
+    uint16_t preface : 2;       /* a ChannelPreface */
+    uint16_t group : 13; /* a worker has looked at the request that waits, and
+                          * says: it is for the group with this number, plus 1;
+                          * 0: nobody has looked */
     Address client; /* the peer, or the client that the PROXY header names */
     uint16_t port;  /* the port that it asked, by the header; 0: not known */
     TlsNote tls;    /* what that header says of its TLS */

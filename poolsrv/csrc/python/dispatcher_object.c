@@ -12,7 +12,9 @@
 
 typedef struct {
     PyObject_HEAD Dispatch *dispatch;
-    PyObject *board; /* keeps the mapping alive */
+    PyObject *board;  /* keeps the mapping alive */
+    PyObject *joined; /* list of the others that it waits for, or NULL */
+    bool is_joined;   /* another waits for it */
     DispatchEvent *events;
     uint32_t slot_count;
     PageTable pages;
@@ -110,6 +112,7 @@ dispatcher_dealloc(DispatcherObject *self)
     }
     PyMem_Free(self->events);
     page_table_clear(&self->pages);
+    Py_XDECREF(self->joined);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -289,6 +292,27 @@ dispatcher_accept(DispatcherObject *self, PyObject *value)
 }
 
 static PyObject *
+dispatcher_join(DispatcherObject *self, PyObject *args)
+{
+    DispatcherObject *other;
+    unsigned number;
+    if (!PyArg_ParseTuple(args, "O!I:join", Py_TYPE(self), &other, &number) ||
+        check_open(self) < 0 || check_open(other) < 0) {
+        return NULL;
+    }
+    if (self->joined == NULL) {
+        self->joined = PyList_New(0);
+    }
+    if (self->joined == NULL ||
+        PyList_Append(self->joined, (PyObject *)other) < 0) {
+        return NULL;
+    }
+    other->is_joined = true;
+    return none_or_errno(
+        dispatch_join(self->dispatch, other->dispatch, number));
+}
+
+static PyObject *
 dispatcher_bequeath(DispatcherObject *self, PyObject *value)
 {
     const int fd = PyObject_AsFileDescriptor(value);
@@ -366,6 +390,10 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
     if (check_open(self) < 0) {
         return NULL;
     }
+    if (self->is_joined) {
+        PyErr_SetString(PyExc_ValueError, "another dispatcher waits for this");
+        return NULL;
+    }
     if (value != Py_None) {
         double at = PyFloat_AsDouble(value);
         if (at == -1.0 && PyErr_Occurred()) {
@@ -431,9 +459,14 @@ static PyMethodDef dispatcher_methods[] = {
      "watch(fd, token): wait() also tells when fd is readable."},
     {"unwatch", (PyCFunction)dispatcher_unwatch, METH_O, "Undo watch()."},
     {"stop", (PyCFunction)dispatcher_stop, METH_NOARGS,
-     "Accept what waits, then never again; close what is idle."},
+     "Accept what waits, then never again; close what is idle. This goes for "
+     "all that are joined."},
     {"last_call", (PyCFunction)dispatcher_last_call, METH_NOARGS,
-     "Refuse what waits for a thread, and will: soon all is over."},
+     "Refuse what waits for a thread, and will: soon all is over. This goes "
+     "for all that are joined."},
+    {"join", (PyCFunction)dispatcher_join, METH_VARARGS,
+     "join(other, number): from now on our wait() waits for that dispatcher as "
+     "well, whose group gets this number. Ours is 0."},
     {"accept", (PyCFunction)dispatcher_accept, METH_O,
      "accept(on): take connections from the listeners, as at first, or not."},
     {"bequeath", (PyCFunction)dispatcher_bequeath, METH_O,
@@ -452,9 +485,11 @@ static PyMethodDef dispatcher_methods[] = {
      "wait(deadline): run until something needs policy, or until the monotonic "
      "time `deadline` in seconds (None: no limit).\n\n"
      "Returns a list of (EVENT_READABLE, token) for watched descriptors, "
-     "(EVENT_NEWS, slot, news, text) for what workers say, and "
-     "(EVENT_DRAINED,) once when stopped and nothing waits for a thread any "
-     "more."},
+     "(EVENT_NEWS, group, slot, news, text) for what workers say, "
+     "(EVENT_REFUSED, group, text) for the log, (EVENT_WANTED, group) when a "
+     "request waits and none of the group's slots is enabled, once until one "
+     "is, and (EVENT_DRAINED,) once when stopped and nothing waits for a "
+     "thread any more."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -5,17 +5,21 @@
 static PyObject *
 event_object(const DispatchEvent *event)
 {
-    if (event->kind == DISPATCH_READABLE) {
-        return Py_BuildValue("(iI)", (int)DISPATCH_READABLE, event->token);
-    }
-    if (event->kind == DISPATCH_DRAINED) {
-        return Py_BuildValue("(i)", (int)DISPATCH_DRAINED);
-    }
-    if (event->kind == DISPATCH_REFUSED) {
-        return Py_BuildValue("(is)", (int)DISPATCH_REFUSED, event->text);
+    const int kind = (int)event->kind;
+    switch (event->kind) {
+    case DISPATCH_READABLE:
+        return Py_BuildValue("(iI)", kind, event->token);
+    case DISPATCH_DRAINED:
+        return Py_BuildValue("(i)", kind);
+    case DISPATCH_REFUSED:
+        return Py_BuildValue("(iIs)", kind, event->group, event->text);
+    case DISPATCH_WANTED:
+        return Py_BuildValue("(iI)", kind, event->group);
+    case DISPATCH_NEWS:
+        break;
     }
     return Py_BuildValue(
-        "(iIiN)", (int)DISPATCH_NEWS, event->slot, (int)event->news,
+        "(iIIiN)", kind, event->group, event->slot, (int)event->news,
         PyUnicode_DecodeUTF8(event->text, (Py_ssize_t)strlen(event->text),
                              "backslashreplace"));
 }
@@ -51,6 +55,7 @@ core_add_events(PyObject *module)
         {"EVENT_NEWS", DISPATCH_NEWS},
         {"EVENT_DRAINED", DISPATCH_DRAINED},
         {"EVENT_REFUSED", DISPATCH_REFUSED},
+        {"EVENT_WANTED", DISPATCH_WANTED},
     };
     for (size_t i = 0; i < sizeof constants / sizeof constants[0]; i++) {
         if (PyModule_AddIntConstant(module, constants[i].name,

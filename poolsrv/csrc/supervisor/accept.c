@@ -29,14 +29,16 @@ accept_listen(Dispatch *d, bool on)
 int32_t
 accept_room(const Dispatch *d)
 {
-    int64_t held = 0;
-    for (size_t i = 0; i < HELD_STATES; i++) {
-        held += d->held.lists[i].count;
+    int64_t room = d->first->most;
+    for (d = d->first; d; d = d->next) {
+        for (size_t i = 0; i < HELD_STATES; i++) {
+            room -= d->held.lists[i].count;
+        }
+        for (uint32_t i = 0; i < d->board->slot_count; i++) {
+            room -= atomic_load(&d->board->loads[i].connections);
+        }
     }
-    for (uint32_t i = 0; i < d->board->slot_count; i++) {
-        held += atomic_load(&d->board->loads[i].connections);
-    }
-    return (int32_t)(d->most - held);
+    return (int32_t)room;
 }
 
 /* No descriptor is free: the connections that have been idle longest are

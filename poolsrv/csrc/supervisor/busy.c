@@ -59,7 +59,7 @@ read_line(const char *bytes, size_t size)
 static const Buffer *
 answer_for(Dispatch *d, bool is_head)
 {
-    const DispatchLimits *limits = &d->group.limits;
+    const DispatchLimits *limits = &d->limits;
     const time_t second = time(NULL);
     Buffer *answer = &d->busy_answers[is_head];
     if (second != d->busy_second) {
@@ -100,7 +100,7 @@ write_line(Dispatch *d, const Held *h, const Asked *asked, const char *reason,
         .reason = reason,
     };
     const size_t size =
-        access_line_write(line, &facts, d->group.limits.log_format == LOG_JSON);
+        access_line_write(line, &facts, d->limits.log_format == LOG_JSON);
     if (!log_file_put(&d->access_log, line, size)) {
         word_add(&d->board->supervisor->lines_lost[LINES_ACCESS], 1);
     }

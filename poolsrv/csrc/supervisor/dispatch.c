@@ -8,17 +8,13 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include "common/descriptor_room.h"
 #include "supervisor/dispatch_internal.h"
 
 #define EVENT_BATCH 256
 /* Connections taken in a row before the other events get their turn. */
 #define ACCEPT_ROUNDS 4
-/* Descriptors that are opened later: by the exporter and a template. */
-#define PROCESSES 4
 
 /* The time until then in milliseconds, rounded up, for epoll_wait. -1: for
  * ever. */
@@ -47,43 +43,139 @@ record_round(Dispatch *d, uint64_t now)
     }
 }
 
-/* Is the loop stopped, and has each request a thread? A worker may still give
- * back a request for which it has no thread, and takes it off its load after
- * that. So this is asked before we listen a last time. */
-static bool
-is_draining_done(const Dispatch *d)
+/* What the caller gets to know of. */
+typedef struct {
+    DispatchEvent *events;
+    uint32_t room, count;
+} Said;
+
+static void
+act_on(Dispatch *d, const struct epoll_event *e, uint64_t now, Said *said)
 {
-    uint32_t i;
-    if (!d->stopped || d->drained || queue_length(d)) {
-        return false;
+    const uint32_t index = (uint32_t)e->data.u64;
+    const uint32_t stamp = e->data.u64 >> 32 & 0xffffff;
+    int rounds = ACCEPT_ROUNDS;
+    uint64_t rung;
+    switch ((Tag)(e->data.u64 >> 56)) {
+    case TAG_LISTENER:
+        while (rounds-- && accept_batch(d, index, now))
+            ;
+        break;
+    case TAG_HELD:
+        if (d->held.items[index].state != HELD_FREE &&
+            (d->held.items[index].stamp & 0xffffff) == stamp) {
+            parked_event(d, index, e->events, now);
+        }
+        break;
+    case TAG_CHANNEL:
+        if (e->events & EPOLLOUT) {
+            struct epoll_event only_in = {.events = EPOLLIN,
+                                          .data.u64 = e->data.u64};
+            epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->slots[index].ours, &only_in);
+            d->slots[index].full = false;
+        }
+        slots_hear(d, index, now, said->events, said->room, &said->count);
+        break;
+    case TAG_BELL:
+        if (read(d->bell, &rung, sizeof rung) < 0) {
+            rung = 0; /* another round has read it already */
+        }
+        break;
+    case TAG_FOREBEAR:
+        heir_receive(d, now);
+        break;
+    case TAG_GROUP: /* of the first, which looks there itself */
+    case TAG_FOREIGN:
+        break;
     }
-    atomic_thread_fence(memory_order_seq_cst); /* as in ready_tell */
-    for (i = 0; i < d->board->slot_count; i++) {
-        if (atomic_load(&d->board->loads[i].load) >
-                (int32_t)d->board->thread_count ||
-            word_get(d->board->workers[i].waiting)) {
-            return false;
+}
+
+/* Is there more than was looked at? */
+static bool
+act_on_group(Dispatch *d, uint64_t now, Said *said)
+{
+    struct epoll_event got[EVENT_BATCH];
+    const int n = epoll_wait(d->epoll, got, EVENT_BATCH, 0);
+    for (int i = 0; i < n; i++) {
+        act_on(d, &got[i], now, said);
+    }
+    return n == EVENT_BATCH;
+}
+
+static bool
+act_on_all(Dispatch *first, const struct epoll_event *got, int n, uint64_t now,
+           Said *said)
+{
+    bool more = n == EVENT_BATCH;
+    for (int i = 0; i < n; i++) {
+        if ((Tag)(got[i].data.u64 >> 56) == TAG_GROUP) {
+            Dispatch *group = joined_group(first, (uint32_t)got[i].data.u64);
+            more |= group && act_on_group(group, now, said);
+        } else {
+            act_on(first, &got[i], now, said);
         }
     }
-    return true;
+    /* After the news: the end of a worker is heard this way, and its last
+     * news may say why it ended. */
+    for (int i = 0; i < n && said->count < said->room; i++) {
+        if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN) {
+            said->events[said->count++] = (DispatchEvent){
+                .kind = DISPATCH_READABLE, .token = (uint32_t)got[i].data.u64};
+        }
+    }
+    return more;
+}
+
+/* What came may have gone from one to another of them, so each is asked for one
+ * thing before any is asked for the next. */
+static void
+go_on(Dispatch *first, uint64_t now)
+{
+    for (Dispatch *d = first; d; d = d->next) {
+        parked_expire(d, now);
+    }
+    for (Dispatch *d = first; d; d = d->next) {
+        queue_dispatch(d, now);
+        word_set(d->board->supervisor->parked,
+                 d->held.lists[HELD_NEW].count +
+                     d->held.lists[HELD_KEPT].count);
+    }
+}
+
+static void
+say_of(Dispatch *d, uint64_t now, Said *said)
+{
+    DispatchEvent *e = &said->events[said->count];
+    if (said->count < said->room &&
+        refusals_say(&d->refusals, now, e->text, sizeof e->text)) {
+        e->kind = DISPATCH_REFUSED;
+        e->group = d->number;
+        said->count++;
+    }
+    if (said->count < said->room && queue_wants_worker(d)) {
+        d->said_wanted = true;
+        said->events[said->count++] =
+            (DispatchEvent){.kind = DISPATCH_WANTED, .group = d->number};
+    }
 }
 
 int
 dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
               uint32_t room)
 {
-    SupervisorRow *row = d->board->supervisor;
+    Said said = {.events = events, .room = room};
     uint64_t now = clock_now();
-    uint32_t count = 0;
 
-    queue_dispatch(d, now); /* the caller may have changed who gets work */
+    for (Dispatch *group = d; group; group = group->next) {
+        queue_dispatch(group, now); /* the caller may have changed who works */
+    }
     for (;;) {
         struct epoll_event got[EVENT_BATCH];
-        const bool done = is_draining_done(d);
-        int i, n;
+        const bool done = joined_is_done(d);
+        int n;
 
         record_round(d, now);
-        n = milliseconds(dispatch_earlier(deadline, parked_deadline(d)), now);
+        n = milliseconds(joined_deadline(d, deadline), now);
         if (done) {
             n = 0;
         }
@@ -92,70 +184,17 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         if (n < 0) {
             return errno == EINTR ? 0 : -1;
         }
-        for (i = 0; i < n; i++) {
-            const uint32_t index = (uint32_t)got[i].data.u64;
-            const uint32_t stamp = got[i].data.u64 >> 32 & 0xffffff;
-            const uint32_t mask = got[i].events;
-            int rounds = ACCEPT_ROUNDS;
-            uint64_t rung;
-            switch ((Tag)(got[i].data.u64 >> 56)) {
-            case TAG_LISTENER:
-                while (rounds-- && accept_batch(d, index, now))
-                    ;
-                break;
-            case TAG_HELD:
-                if (d->held.items[index].state != HELD_FREE &&
-                    (d->held.items[index].stamp & 0xffffff) == stamp) {
-                    parked_event(d, index, mask, now);
-                }
-                break;
-            case TAG_CHANNEL:
-                if (mask & EPOLLOUT) {
-                    struct epoll_event e = {.events = EPOLLIN,
-                                            .data.u64 = got[i].data.u64};
-                    epoll_ctl(d->epoll, EPOLL_CTL_MOD, d->slots[index].ours,
-                              &e);
-                    d->slots[index].full = false;
-                }
-                slots_hear(d, index, now, events, room, &count);
-                break;
-            case TAG_BELL:
-                if (read(d->bell, &rung, sizeof rung) < 0) {
-                    rung = 0; /* another round has read it already */
-                }
-                break;
-            case TAG_FOREBEAR:
-                heir_receive(d, now);
-                break;
-            case TAG_FOREIGN: /* below */
-                break;
-            }
-        }
-        /* After the news: the end of a worker is heard this way, and its last
-         * news may say why it ended. */
-        for (i = 0; i < n && count < room; i++) {
-            if ((Tag)(got[i].data.u64 >> 56) == TAG_FOREIGN) {
-                events[count++] =
-                    (DispatchEvent){.kind = DISPATCH_READABLE,
-                                    .token = (uint32_t)got[i].data.u64};
-            }
-        }
-        parked_expire(d, now);
-        queue_dispatch(d, now);
-        word_set(row->parked, d->held.lists[HELD_NEW].count +
-                                  d->held.lists[HELD_KEPT].count);
+        const bool more = act_on_all(d, got, n, now, &said);
+        go_on(d, now);
         now = clock_now();
-        if (done && n < EVENT_BATCH && count < room && queue_length(d) == 0) {
-            d->drained = d->refuses = true;
-            atomic_store(&d->group.notice->stopping, 2);
-            events[count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
+        if (done && !more && said.count < room && joined_end(d)) {
+            events[said.count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
         }
-        if (count < room && refusals_say(&d->refusals, now, events[count].text,
-                                         sizeof events[count].text)) {
-            events[count++].kind = DISPATCH_REFUSED;
+        for (Dispatch *group = d; group; group = group->next) {
+            say_of(group, now, &said);
         }
-        if (count || (deadline && deadline <= now)) {
-            return (int)count;
+        if (said.count || (deadline && deadline <= now)) {
+            return (int)said.count;
         }
     }
 }
@@ -178,19 +217,6 @@ int
 dispatch_bell(const Dispatch *d)
 {
     return d->bell;
-}
-
-int32_t
-dispatch_measure(Dispatch *d)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
-        /* A pidfd of each worker comes. */
-        d->most = descriptor_room_of(limit.rlim_cur,
-                                     (uint64_t)descriptor_room_lowest(),
-                                     PROCESSES + d->board->slot_count);
-    }
-    return d->most;
 }
 
 void
@@ -228,34 +254,6 @@ dispatch_held(const Dispatch *d)
     return count;
 }
 
-void
-dispatch_stop(Dispatch *d)
-{
-    uint32_t i;
-    const uint64_t now = clock_now();
-    if (d->stopped) {
-        return;
-    }
-    d->most = INT32_MAX; /* no process is started any more: take the reserve */
-    for (i = 0; i < d->listener_count; i++) {
-        while (accept_batch(d, i, now))
-            ;
-        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->listeners[i], NULL);
-    }
-    d->stopped = true;
-    atomic_store(&d->group.notice->stopping, 1);
-    parked_stop(d, HELD_KEPT, now);
-    parked_stop(d, HELD_NEW, now);
-}
-
-void
-dispatch_last_call(Dispatch *d)
-{
-    d->refuses = true;
-    atomic_store(&d->group.notice->last_call, 1);
-    queue_refuse_all(d);
-}
-
 Dispatch *
 dispatch_new(Scoreboard *board, const DispatchLimits *limits,
              const int *listeners, uint32_t listener_count)
@@ -269,7 +267,9 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     }
     d->board = board;
     d->access_log.fd = -1;
-    d->group = (Group){.limits = *limits, .notice = board->notice};
+    d->limits = *limits;
+    d->notice = board->notice;
+    d->first = d;
     held_init(&d->held);
     atomic_store(&board->path_times->factor, limits->queue_overtaking);
     atomic_store(&board->path_times->patience, limits->queue_timeout / 2);
@@ -310,6 +310,7 @@ void
 dispatch_free(Dispatch *d)
 {
     uint32_t i;
+    joined_leave(d);
     for (i = 0; i < d->held.room; i++) {
         if (d->held.items[i].fd >= 0) {
             close(d->held.items[i].fd);
@@ -324,6 +325,7 @@ dispatch_free(Dispatch *d)
     if (d->bell >= 0) {
         close(d->bell);
     }
+    free(d->groups);
     free(d->slots);
     free(d->workers);
     free(d->listeners);

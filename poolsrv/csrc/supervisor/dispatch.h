@@ -23,14 +23,19 @@ typedef struct {
 
 typedef enum {
     DISPATCH_READABLE, /* a watched descriptor is readable: `token` */
-    DISPATCH_NEWS,     /* a worker said something: `slot`, `news`, `text` */
+    DISPATCH_NEWS,     /* a worker said something: `group`, `slot`, `news`,
+                        * `text` */
     DISPATCH_DRAINED,  /* stopped, and all that came has a thread: said once */
-    DISPATCH_REFUSED,  /* requests were refused: `text`, for the log */
+    DISPATCH_REFUSED,  /* requests of `group` were refused: `text`, for the
+                        * log */
+    DISPATCH_WANTED,   /* a request waits for `group`, and none of its slots is
+                        * enabled; said once until one is */
 } DispatchEventKind;
 
 typedef struct {
     DispatchEventKind kind;
     uint32_t token;
+    uint32_t group;
     uint32_t slot;
     ChannelKind news;
     char text[CHANNEL_TEXT + 1];
@@ -42,15 +47,22 @@ typedef struct Dispatch Dispatch;
 Dispatch *dispatch_new(Scoreboard *board, const DispatchLimits *limits,
                        const int *listeners, uint32_t listener_count);
 
-/* Close every connection it holds, and itself. */
+/* Close every connection it holds, and itself. Those that were joined to it
+ * stand alone again. */
 void dispatch_free(Dispatch *d);
+
+/* `other`, of another group, is waited for together with `first`: whoever waits
+ * for the first does so for all. The group of the first is number 0, and so is
+ * that of one which stands alone. 0, or -1 and errno: EINVAL if there is such a
+ * number, or `other` is joined. */
+int dispatch_join(Dispatch *first, Dispatch *other, uint32_t number);
 
 /* Both ends of a slot's channel; they stay the caller's. 0, or -1 and errno. */
 int dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs);
 
-/* For how many connections there are descriptors. To be called when the caller
- * has opened all that it needs: before, any number of connections is accepted,
- * afterwards no more than these. */
+/* For how many connections there are descriptors, in all that are joined. To be
+ * called when the caller has opened all that it needs: before, any number of
+ * connections is accepted, afterwards no more than these. */
 int32_t dispatch_measure(Dispatch *d);
 
 /* What its answers say; the pages stay the caller's until others are given. */
@@ -81,11 +93,12 @@ int dispatch_bell(const Dispatch *d);
 
 /* Accept what waits in the listeners, then never again; close connections
  * as they fall idle. What is queued is still dispatched; DISPATCH_DRAINED says
- * when, and what comes back with a request after that is refused. */
+ * when, and what comes back with a request after that is refused. This goes for
+ * all that are joined. */
 void dispatch_stop(Dispatch *d);
 
 /* What waits for a thread, and what will, is refused from now on: soon all that
- * goes on is ended. */
+ * goes on is ended. This goes for all that are joined. */
 void dispatch_last_call(Dispatch *d);
 
 /* Take connections from the listeners, or leave them there. It does at first.
@@ -113,9 +126,9 @@ uint32_t dispatch_held(const Dispatch *d);
 /* Connections that wait for a thread. */
 uint32_t dispatch_queued(const Dispatch *d);
 
-/* Run until something needs the caller or `deadline` (0: none) has passed.
- * How many events were written (0 at the deadline or on a signal), or -1 and
- * errno. */
+/* Run until something needs the caller or `deadline` (0: none) has passed, with
+ * all that are joined to this one. How many events were written (0 at the
+ * deadline or on a signal), or -1 and errno. */
 int dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
                   uint32_t room);
 

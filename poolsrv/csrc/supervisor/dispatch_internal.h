@@ -1,7 +1,8 @@
 /* What the files of the supervisor's loop share, and nobody else: accept.c,
- * parked.c, busy.c, queue.c, slots.c, heir.c, dispatch.c. A connection comes in
- * through accept.c or slots.c, waits in parked.c until it can be read, then in
- * queue.c until a thread is free, and leaves through slots.c.
+ * parked.c, busy.c, queue.c, slots.c, heir.c, joined.c, dispatch.c. A
+ * connection comes in through accept.c or slots.c, waits in parked.c until it
+ * can be read, then in queue.c until a thread is free, and leaves through
+ * slots.c.
  */
 #ifndef POOLSRV_DISPATCH_INTERNAL_H
 #define POOLSRV_DISPATCH_INTERNAL_H
@@ -25,6 +26,7 @@ typedef enum {
     TAG_FOREIGN,
     TAG_BELL,
     TAG_FOREBEAR,
+    TAG_GROUP, /* the epoll set of another that is joined */
 } Tag;
 
 static inline uint64_t
@@ -41,22 +43,28 @@ typedef struct {
     ChannelMessage *out; /* the batch that grows in this round */
 } Slot;
 
-/* What each group of workers has one of. There is one group; the connections
- * that wait for it are in the lists HELD_FAST and HELD_SLOW. */
-typedef struct {
-    DispatchLimits limits;
-    NoticeLine *notice;
-    uint32_t first_slot; /* where the search for a slot begins */
-} Group;
-
+/* What one group of workers has: its slots and the connections that wait for
+ * it, or waited for it last. Groups that one process serves are joined. They
+ * share no list and no limit, so that none of them can be in the way of
+ * another, but one wait and the descriptors of the process. */
 struct Dispatch {
     Scoreboard *board;
-    Group group;
+    DispatchLimits limits;
+    NoticeLine *notice;
+    Dispatch *first;   /* of those that are joined; itself if it is alone */
+    Dispatch *next;    /* joined */
+    Dispatch **groups; /* of the first, [group_count]: by number; NULL: none */
+    uint32_t group_count;
+    uint32_t number;     /* of this group */
+    uint32_t first_slot; /* where the search for a slot begins */
+    uint32_t enabled;    /* slots */
+    bool said_wanted;    /* since none of them was */
     int epoll;
     int bell;
     int *listeners;
     uint32_t listener_count;
-    /* So many connections are accepted: what workers give back finds room. */
+    /* Of the first: so many connections are accepted by all, and what workers
+     * give back finds room. */
     int32_t most;
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
@@ -70,13 +78,27 @@ struct Dispatch {
     time_t busy_second;
     Slot *slots;
     ChoiceWorker *workers; /* [slots]: as they are at one choice */
-    uint64_t woke;         /* when the last wait ended; 0: before the first */
+    uint64_t woke;         /* when the last wait ended; 0: before any did */
     int heir;              /* whoever takes our place gets all here; -1: none */
     uint64_t heir_again;   /* it took nothing: try again then; 0: at once */
     int forebear;          /* whose place we take hands over here; -1: nobody */
     uint16_t *translation; /* [listener of the forebear]: the same of ours */
     uint32_t translation_count;
 };
+
+/* joined.c */
+/* The group with this number among those that are joined; NULL: none has it. */
+Dispatch *joined_group(const Dispatch *d, uint32_t number);
+/* Alone again, and so are those that it was the first of. */
+void joined_leave(Dispatch *d);
+/* When the first of all that they hold or wait for runs out of time, `at`
+ * included; 0: never. */
+uint64_t joined_deadline(const Dispatch *first, uint64_t at);
+/* Are they stopped, and has each request a thread? */
+bool joined_is_done(const Dispatch *first);
+/* Nothing waits for a thread any more, and what will is refused. False:
+ * something does. */
+bool joined_end(Dispatch *first);
 
 /* accept.c */
 /* For how many more connections there are descriptors; may be negative. */
@@ -89,7 +111,8 @@ void parked_add(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
 /* Close up to so many connections that have been idle since `since` or longer,
- * to make room. How many. */
+ * to make room: its own first, then those of others that are joined. How many.
+ */
 uint32_t parked_evict(Dispatch *d, uint32_t count, uint64_t since);
 void parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now);
 /* A request that has just arrived is still served; the idle ones go. */
@@ -109,6 +132,8 @@ void queue_move(Dispatch *d, uint32_t index, uint64_t now);
 /* How many wait here. */
 uint32_t queue_length(const Dispatch *d);
 void queue_refuse_all(Dispatch *d);
+/* Is a worker to be started, for want of any? Not said yet. */
+bool queue_wants_worker(const Dispatch *d);
 void queue_dispatch(Dispatch *d, uint64_t now);
 
 /* heir.c */

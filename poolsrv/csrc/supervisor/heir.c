@@ -140,7 +140,7 @@ dispatch_bequeath(Dispatch *d, int heir)
     }
     d->accept_again = 0;
     d->heir = heir;
-    atomic_store(&d->group.notice->turn, 0);
+    atomic_store(&d->notice->turn, 0);
 }
 
 int

@@ -99,8 +99,8 @@ parked_add(Dispatch *d, int fd, const ChannelItem *item)
     }
 }
 
-uint32_t
-parked_evict(Dispatch *d, uint32_t count, uint64_t since)
+static uint32_t
+evict_own(Dispatch *d, uint32_t count, uint64_t since)
 {
     /* First those that have had an answer: their clients will come again. */
     static const HeldState idle[] = {HELD_KEPT, HELD_NEW};
@@ -116,6 +116,18 @@ parked_evict(Dispatch *d, uint32_t count, uint64_t since)
             }
             parked_close(d, index, CLOSED_EVICTED);
             done++;
+        }
+    }
+    return done;
+}
+
+uint32_t
+parked_evict(Dispatch *d, uint32_t count, uint64_t since)
+{
+    uint32_t done = evict_own(d, count, since);
+    for (Dispatch *other = d->first; other; other = other->next) {
+        if (other != d) {
+            done += evict_own(other, count - done, since);
         }
     }
     return done;
@@ -170,16 +182,14 @@ parked_deadline(const Dispatch *d)
 {
     uint64_t at = dispatch_earlier(d->accept_again, d->heir_again);
     uint32_t i;
-    at = dispatch_earlier(
-        at, runs_out(d, HELD_NEW, d->group.limits.header_timeout));
-    at = dispatch_earlier(
-        at, runs_out(d, HELD_KEPT, d->group.limits.keep_alive_timeout));
-    at = dispatch_earlier(
-        at, runs_out(d, HELD_FAST, d->group.limits.queue_timeout));
-    at = dispatch_earlier(
-        at, runs_out(d, HELD_SLOW, d->group.limits.queue_timeout));
+    at = dispatch_earlier(at, runs_out(d, HELD_NEW, d->limits.header_timeout));
+    at = dispatch_earlier(at,
+                          runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
+    at = dispatch_earlier(at, runs_out(d, HELD_FAST, d->limits.queue_timeout));
+    at = dispatch_earlier(at, runs_out(d, HELD_SLOW, d->limits.queue_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
     at = dispatch_earlier(at, refusals_due(&d->refusals));
+    at = dispatch_earlier(at, queue_wants_worker(d) ? 1 : 0);
     for (i = 0; i < d->board->slot_count; i++) {
         at = dispatch_earlier(at, d->slots[i].retry_at);
     }
@@ -197,21 +207,21 @@ void
 parked_expire(Dispatch *d, uint64_t now)
 {
     uint32_t i;
-    while (is_over(d, HELD_NEW, d->group.limits.header_timeout, now)) {
+    while (is_over(d, HELD_NEW, d->limits.header_timeout, now)) {
         parked_end(d, d->held.lists[HELD_NEW].first, CLOSED_HEADER, now);
     }
-    while (is_over(d, HELD_KEPT, d->group.limits.keep_alive_timeout, now)) {
+    while (is_over(d, HELD_KEPT, d->limits.keep_alive_timeout, now)) {
         parked_end(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE, now);
     }
     /* If this process was stopped for a while, there may be room by now. */
-    if (is_over(d, HELD_FAST, d->group.limits.queue_timeout, now) ||
-        is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
+    if (is_over(d, HELD_FAST, d->limits.queue_timeout, now) ||
+        is_over(d, HELD_SLOW, d->limits.queue_timeout, now)) {
         queue_dispatch(d, now);
     }
-    while (is_over(d, HELD_FAST, d->group.limits.queue_timeout, now)) {
+    while (is_over(d, HELD_FAST, d->limits.queue_timeout, now)) {
         parked_refuse(d, d->held.lists[HELD_FAST].first, CLOSED_QUEUE_TIMEOUT);
     }
-    while (is_over(d, HELD_SLOW, d->group.limits.queue_timeout, now)) {
+    while (is_over(d, HELD_SLOW, d->limits.queue_timeout, now)) {
         parked_refuse(d, d->held.lists[HELD_SLOW].first, CLOSED_QUEUE_TIMEOUT);
     }
     while (is_over(d, HELD_LINGER, LINGER_TIMEOUT, now)) {

@@ -31,7 +31,7 @@ wait_in_workers(const Dispatch *d)
 static uint64_t
 judge(const Dispatch *d, int fd)
 {
-    return atomic_load(&d->group.notice->turn) || wait_in_workers(d)
+    return atomic_load(&d->notice->turn) || wait_in_workers(d)
                ? path_times_delay(d->board->path_times, fd)
                : 0;
 }
@@ -132,9 +132,9 @@ choose_slot(Dispatch *d, uint64_t rank)
                 ? scoreboard_view(d->board, i)
                 : (ChoiceWorker){0}; /* its limit is reached, so to speak */
     }
-    best = choice_worker(d->workers, count, d->group.first_slot, rank);
+    best = choice_worker(d->workers, count, d->first_slot, rank);
     if (best != CHOICE_NONE) {
-        d->group.first_slot = best + 1 < count ? best + 1 : 0;
+        d->first_slot = best + 1 < count ? best + 1 : 0;
     }
     return best;
 }
@@ -165,7 +165,7 @@ refuse_surplus(Dispatch *d)
 {
     const uint64_t waiting = queue_length(d) ? wait_in_workers(d) : 0;
     while (queue_length(d) &&
-           queue_length(d) + waiting > d->group.limits.queue_size) {
+           queue_length(d) + waiting > d->limits.queue_size) {
         parked_refuse(d, newest(d), CLOSED_QUEUE_FULL);
     }
 }
@@ -179,10 +179,16 @@ queue_refuse_all(Dispatch *d)
     }
 }
 
+bool
+queue_wants_worker(const Dispatch *d)
+{
+    return d->enabled == 0 && !d->said_wanted && d->heir < 0 && queue_length(d);
+}
+
 void
 queue_dispatch(Dispatch *d, uint64_t now)
 {
-    _Atomic uint64_t *turn = &d->group.notice->turn;
+    _Atomic uint64_t *turn = &d->notice->turn;
     Word *since = d->board->supervisor->queue_since;
     uint64_t rank;
     uint32_t index;

@@ -88,6 +88,7 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
         } else {
             DispatchEvent *e = &events[(*count)++];
             e->kind = DISPATCH_NEWS;
+            e->group = d->number;
             e->slot = slot;
             e->news = (ChannelKind)m.header.kind;
             memcpy(e->text, m.text, m.header.count + 1);
@@ -124,7 +125,14 @@ dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs)
 void
 dispatch_enable(Dispatch *d, uint32_t slot, bool on)
 {
-    d->slots[slot].enabled = on;
+    Slot *s = &d->slots[slot];
+    if (s->enabled != on) {
+        s->enabled = on;
+        d->enabled += on ? 1 : UINT32_MAX;
+    }
+    if (on) {
+        d->said_wanted = false;
+    }
 }
 
 uint32_t
