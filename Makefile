@@ -34,7 +34,13 @@ SCENARIO ?= Mixed
 BIN := $(VENV)/bin
 C_FILES := $(shell find poolsrv/csrc tests/c -name "*.[ch]")
 BUILT_FROM := pyproject.toml setup.py $(C_FILES)
-PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+EXTRAS ?= test,load,check
+# uv, if it is there: it takes a third of the time of pip.
+UV := $(shell command -v uv)
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,\
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check)
+# Every server that a test starts would compile the whole package: 0.3 s each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: serve test coverage check bench load docs site wheel release clean
 
@@ -85,7 +91,7 @@ site: $(VENV)/.site
 	@echo "build/site/index.html"
 
 $(VENV)/.site: $(BIN)/python pyproject.toml
-	@$(PIP) install --editable '.[docs]'
+	@$(INSTALL) --editable '.[docs]'
 	@touch $@
 
 wheel: $(VENV)/.release
@@ -97,7 +103,7 @@ release: $(VENV)/.release
 	@echo "To upload: $(BIN)/twine upload build/release/*, and the wheels of cibuildwheel"
 
 $(VENV)/.release: $(BIN)/python pyproject.toml
-	@$(PIP) install --editable '.[release]'
+	@$(INSTALL) --editable '.[release]'
 	@touch $@
 
 clean:
@@ -110,12 +116,12 @@ clean:
 
 $(VENV)/.installed: $(BIN)/python $(BUILT_FROM)
 	@echo "installing poolsrv in $(VENV)"
-	@$(PIP) install --editable .
+	@$(INSTALL) --editable .
 	@touch $@
 
 $(VENV)/.dependencies: $(BIN)/python pyproject.toml setup.py
 	@echo "installing poolsrv and its tools in $(VENV)"
-	@$(PIP) install --editable '.[test,load,check]'
+	@$(INSTALL) --editable '.[$(EXTRAS)]'
 	@touch $@ $(VENV)/.installed-dev
 
 $(VENV)/.installed-dev: $(C_FILES) | $(VENV)/.dependencies
@@ -142,7 +148,7 @@ $(BIN)/python:
 	@command -v $(PYTHON) > /dev/null || \
 		{ echo "$(PYTHON) is missing: apt-get install python3, or PYTHON=path" >&2; exit 1; }
 	@$(PYTHON) -c "$$PREREQUISITES"
-	@$(PYTHON) -m venv $(VENV)
+	@$(if $(UV),$(UV) venv --quiet --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
 
 # Runs on any Python 3, to say what is missing rather than fail on it.
 define PREREQUISITES
