@@ -11,7 +11,6 @@ import os
 import platform
 import resource
 import signal
-import socket
 import sys
 import time
 from collections.abc import Callable
@@ -27,28 +26,23 @@ from poolsrv.between.handover import Inheritance, Ready, inherit
 from poolsrv.between.messages import END_EXPORTER
 from poolsrv.endpoints import Endpoints, cannot_be_followed
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
-from poolsrv.listeners import announce, site_of, take_passed, url_of, use_passed
+from poolsrv.estate import Common, Estate, Fresh, owned
+from poolsrv.listeners import announce, take_passed, url_of, use_passed
 from poolsrv.pages import maintenance_of, read_pages
-from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.shared import make as make_shared
 from poolsrv.single import one_process
-from poolsrv.supervisor.children import Child, Template
+from poolsrv.supervisor.children import Child
 from poolsrv.supervisor.control import Served
-from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.notify import Notify
-from poolsrv.supervisor.pool import Pool
-from poolsrv.supervisor.stacks import Stacks
+from poolsrv.supervisor.server import Server
 from poolsrv.supervisor.succession import Predecessor, Seat, Successor
 from poolsrv.supervisor.touch import touched_files
 from poolsrv.system import privileges, processes
 from poolsrv.system.processes import set_title
-from poolsrv.system.sockets import channel_pair
-from poolsrv.worker.loader import enter, release, require, started_in
-from poolsrv.worker.main import Job
-from poolsrv.worker.template import template
+from poolsrv.worker.loader import enter, require, started_in
 
 _log = logging.getLogger("poolsrv")
 
@@ -158,47 +152,41 @@ def _run(
         stack.callback(notify.close)
         endpoints = Endpoints(stack, settings, heir)
         listeners, admin = endpoints.listeners, endpoints.admin
-        # Twice the workers: a generation that takes over needs slots of its own.
-        slots = 2 * max(settings.processes, settings.max_processes)
-        board_fd = _core.scoreboard_create(slots, settings.threads)
-        stack.callback(os.close, board_fd)
-        board = _core.Scoreboard(board_fd)
-        channels = [channel_pair() for _ in range(board.slot_count)]
-        for pair in channels:
-            for end in pair:
-                stack.callback(end.close)
-        dispatcher = _core.Dispatcher(
-            board,
-            [listener.socket.fileno() for listener in listeners],
-            core_options(settings),
-        )
-        stack.callback(dispatcher.close)
-        dispatcher.set_pages(pages)
-        dispatcher.accept(heir is None)
         log_owner = whom.uid if whom is not None and os.geteuid() == 0 else None
-        job = Job(
-            settings=settings,
-            application=application,
-            loaded=None,
-            board=board_fd,
-            channels=channels,
-            bell=_owned(stack, os.dup(dispatcher.bell)),
-            lifeline=_owned(stack, os.pidfd_open(os.getpid())),
-            access_log=_owned(stack, access_log.open_log(settings.access_log, log_owner)),
+        common = Common(
+            lifeline=owned(stack, os.pidfd_open(os.getpid())),
+            access_log=owned(stack, access_log.open_log(settings.access_log, log_owner)),
             access_log_place=access_log.place_of(settings.access_log),
-            stacks=[
-                _owned(stack, os.memfd_create(f"stacks of worker {slot}", os.MFD_CLOEXEC))
-                for slot in range(board.slot_count)
-            ],
-            sites=[site_of(listener) for listener in listeners],
-            once=_owned(stack, make() if heir is None else heir.take_once()),
-            shared=_owned(stack, make_shared() if heir is None else heir.take_shared()),
-            folder=str(Path.cwd()),
-            pages=pages,
-            release=release(settings),
-            title=_title(settings, application),
+            leave=lambda: leave_supervisor(),
         )
-        dispatcher.log(job.access_log)
+
+        def fresh() -> Fresh:
+            """For a reload: options are read where the code is loaded, in what a deploy has
+            put there."""
+            assert read_again is not None
+            with privileges.acting_as(whom):
+                enter(folder)
+            given = _reloaded(settings, use_passed(read_again(), passed))
+            with privileges.acting_as(whom):
+                return Fresh(given, read_pages(given, folder))
+
+        title = _title(settings, application)
+        estate = Estate(
+            stack,
+            common,
+            "default",
+            Fresh(settings, pages),
+            listeners,
+            application=application,
+            title=title,
+            once=make() if heir is None else heir.take_once(),
+            shared=make_shared() if heir is None else heir.take_shared(),
+            first=1 if heir is None else heir.hello.generation + 1,
+            wanted=settings.processes if heir is None else heir.processes(settings.processes),
+            follows=heir is not None,
+            read_again=None if read_again is None else fresh,
+        )
+        estates = [estate]
         # Not before: a start that fails says one thing.
         _log.info(
             say.STARTS,
@@ -211,37 +199,46 @@ def _run(
         def close_supervisors_own() -> None:
             """In a child: an open copy of a listener would keep its port."""
             supervisor.close_in_child()
-            dispatcher.close()
+            for each in estates:
+                each.dispatcher.close()
             for listener in listeners:
                 listener.socket.close()
+
+        def leave_supervisor() -> None:
+            """In a template."""
+            close_supervisors_own()
+            if admin is not None:
+                admin.socket.close()
+            resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
+
+        def leave_groups() -> None:
+            """In a child that belongs to none."""
+            close_supervisors_own()
+            for each in estates:
+                each.close_channels()
 
         def start_exporter() -> Child:
             assert admin is not None
 
             def run() -> None:
-                close_supervisors_own()
-                for pair in channels:
-                    for end in pair:
-                        end.close()
+                leave_groups()
                 log.setup(settings.log_level, settings.log_format, "exporter")
-                set_title("exporter", job.title)
+                set_title("exporter", title)
                 privileges.assume(settings)
-                exporter.run(admin.socket, board_fd, job.lifeline, job.bell, about)
+                exporter.run(admin.socket, estate.board_fd, common.lifeline, estate.job.bell, about)
 
             return Child.start("exporter", run, ends_by=END_EXPORTER)
 
         about = exporter.About(
             version=__version__,
-            application=job.title,
+            application=title,
             addresses=tuple(url_of(listener) for listener in listeners),
             supervisor_pid=os.getpid(),
             started_at=time.time(),
         )
-        first = 1 if heir is None else heir.hello.generation + 1
-        jobs = {first: job}  # by generation
 
         def shown_settings() -> dict[str, str]:
-            now = jobs[pool.generations.serving.number].settings
+            now = estate.settings
             return {key(name): row.kind.show(getattr(now, name)) for name, row in ROWS.items()}
 
         control = endpoints.control
@@ -250,64 +247,28 @@ def _run(
             facts = dataclasses.asdict(about)
             facts["pid"] = facts.pop("supervisor_pid")
             facts["pid_namespace"] = processes.pid_namespace()
-            served = Served(facts, board_fd, shown_settings)
-
-        def start_template(generation: int) -> Template:
-            for gone in set(jobs) - {found.number for found in pool.generations.all()}:
-                del jobs[gone]
-            if generation not in jobs and read_again is not None:
-                # Options are read where the code is loaded: in what a deploy has put there.
-                with privileges.acting_as(whom):
-                    enter(folder)
-                given = _reloaded(settings, use_passed(read_again(), passed))
-                with privileges.acting_as(whom):
-                    fresh = read_pages(given, folder)
-                dispatcher.set_pages(fresh)
-                jobs[generation] = dataclasses.replace(
-                    job,
-                    settings=given,
-                    folder=str(Path.cwd()),
-                    pages=fresh,
-                    release=release(given),
-                )
-                pool.set_times(given.startup_timeout, given.graceful_timeout)
-                supervisor.set_limits(Limits.of(given))
-            work = jobs.setdefault(generation, job)
-
-            def run(control: socket.socket) -> None:
-                close_supervisors_own()
-                if admin is not None:
-                    admin.socket.close()
-                resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
-                level, format = work.settings.log_level, work.settings.log_format
-                log.setup(level, format, f"template {generation}")
-                set_title(f"template {generation}", work.title)
-                template(control, work, generation)
-
-            return Template(generation, run)
+            served = Served(facts, estate.board_fd, shown_settings)
 
         def start_watcher() -> Child:
             def run() -> None:
-                close_supervisors_own()
-                for pair in channels:
-                    for end in pair:
-                        end.close()
+                leave_groups()
                 if admin is not None:
                     admin.socket.close()
                 log.setup(settings.log_level, settings.log_format, "watcher")
-                set_title("watcher", job.title)
-                changes.watch(changes.folders(settings, job.folder), job.lifeline)
+                set_title("watcher", title)
+                changes.watch(changes.folders(settings, estate.job.folder), common.lifeline)
 
             return Child.start("watcher", run)
 
         def reopen_logs() -> None:
             with privileges.acting_as(whom):  # who may have put anything in its place
-                access_log.reopen(job.access_log, job.access_log_place)
+                access_log.reopen(common.access_log, common.access_log_place)
 
-        def start_successor(generation: int, wanted: int) -> Successor:
+        def start_successor() -> Successor:
+            pool = estate.pool
             used = [str(address) for address in passed if address in settings.bind]
-            hello = endpoints.hello(generation, wanted, usual, used)
-            fds = [job.once, job.shared, *endpoints.descriptors()]
+            hello = endpoints.hello(pool.generations.serving.number, pool.wanted, usual, used)
+            fds = [estate.job.once, estate.job.shared, *endpoints.descriptors()]
             environ = {**os.environ, **notify.given}
             return Successor([sys.executable, *sys.orig_argv[1:]], folder, environ, hello, fds)
 
@@ -322,37 +283,25 @@ def _run(
             )
             stack.callback(predecessor.close)
             heir.close_rest()
-        pool = Pool(
-            settings.processes
-            if heir is None
-            else min(heir.processes(settings.processes), board.slot_count // 2),
-            board.slot_count,
-            startup_timeout=settings.startup_timeout,
-            graceful_timeout=settings.graceful_timeout,
+        server = Server(
+            [each.pool for each in estates],
+            [each.name for each in estates],
             exporter=admin is not None,
             predecessor=heir is not None,
-            first=first,
-            # The other half of the processors is for those who serve meanwhile.
-            at_once=max(1, len(os.sched_getaffinity(0)) // 2),
         )
         supervisor = Supervisor(
-            pool,
-            dispatcher,
-            board,
-            channels,
-            start_template,
+            server,
+            [each.parts() for each in estates],
             start_exporter if admin is not None else None,
             lambda: announce(settings, listeners, admin),
             endpoints.stop_listening,
-            Stacks(job.stacks),
             reopen_logs,
             control=(control.socket, served) if control and served is not None else None,
-            limits=Limits.of(settings),
             reload_on_touch=touched,
             maintenance=None if maintenance is None else Path(os.fsdecode(maintenance[0])),
             notify=notify,
             others=others,
-            seat=Seat(board_fd, start_successor, leave, predecessor, cannot_be_followed()),
+            seat=Seat(estate.board_fd, start_successor, leave, predecessor, cannot_be_followed()),
         )
         if whom is None and os.geteuid() == 0:
             _log.warning(say.RUNS_AS_ROOT)
@@ -363,7 +312,7 @@ def _run(
             _core.adopt_orphans()
         if settings.reload_on_change:
             supervisor.keep_watcher(start_watcher())
-        if dispatcher.measure() < 1:
+        if estate.dispatcher.measure() < 1:
             raise MachineError(
                 f"the limit of open files is {most}, and the server itself needs as many",
                 "raise it (ulimit -n, LimitNOFILE= of systemd), or lower --processes",
@@ -372,12 +321,6 @@ def _run(
     if finish.text:
         raise ApplicationError(finish.text)
     return finish.status
-
-
-def _owned(stack: ExitStack, fd: int) -> int:
-    if fd > 2:
-        stack.callback(os.close, fd)
-    return fd
 
 
 def _title(settings: Settings, called: Callable[..., Any] | None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -22,7 +23,6 @@ from hypothesis.stateful import (
 from poolsrv.between.lifecycle import GONE, ServerState, State, Unfit
 from poolsrv.between.scoreboard import SLOT
 from poolsrv.supervisor.actions import (
-    Action,
     Announce,
     Bury,
     Disable,
@@ -31,6 +31,8 @@ from poolsrv.supervisor.actions import (
     EndExporter,
     EndSuccessor,
     Finish,
+    ForGroup,
+    GroupAction,
     HandOver,
     Kill,
     KillExporter,
@@ -41,6 +43,7 @@ from poolsrv.supervisor.actions import (
     Reason,
     ReloadFailed,
     SayReady,
+    ServerAction,
     Spawn,
     StartExporter,
     StartSuccessor,
@@ -49,33 +52,84 @@ from poolsrv.supervisor.actions import (
     TookOver,
     UpgradeFailed,
 )
-from poolsrv.supervisor.generations import FIRST_PAUSE, LONGEST_PAUSE, SETTLED
+from poolsrv.supervisor.generations import (
+    FIRST_PAUSE,
+    KILL_AGAIN,
+    LAST_WORDS,
+    LONGEST_PAUSE,
+    PAUSE,
+    SETTLED,
+)
 from poolsrv.supervisor.pool import (
     FORK_TIMEOUT,
-    KILL_AGAIN,
     LAST_CALL,
-    LAST_WORDS,
-    ONE_ORDER,
-    PAUSE,
     Pool,
 )
+from poolsrv.supervisor.server import ONE_ORDER, Server
 
 pytestmark = pytest.mark.once
 
 STARTUP = 60.0
 GRACE = 30.0
 
-
-def new_pool(processes: int = 2, slots: int = 4) -> Pool:
-    return Pool(processes, slots, startup_timeout=STARTUP, graceful_timeout=GRACE)
+Action = GroupAction | ServerAction
 
 
-def spawned(pool: Pool, slots: Iterable[int], now: float, generation: int = 1) -> None:
+class Whole:
+    """A server of one group, asked as the loop asks: first its pool or itself, then what
+    follows for the server. What is for the group stands in one list with the rest."""
+
+    def __init__(
+        self,
+        processes: int,
+        slots: int,
+        *,
+        exporter: bool = True,
+        predecessor: bool = False,
+        first: int = 1,
+        at_once: int = 0,
+    ) -> None:
+        self.pool = Pool(
+            processes,
+            slots,
+            startup_timeout=STARTUP,
+            graceful_timeout=GRACE,
+            first=first,
+            at_once=at_once,
+            others_serve=predecessor,
+        )
+        self.server = Server([self.pool], exporter=exporter, predecessor=predecessor)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self.server, name, None)
+        found = getattr(self.pool, name) if found is None else found
+        if not callable(found) or name == "deadline":
+            return found
+
+        def ask(*arguments: Any, **options: Any) -> list[Action]:
+            actions = flat(found(*arguments, **options))
+            return [*actions, *flat(self.server.settle(arguments[-1]))]
+
+        return ask
+
+
+def flat(actions: Iterable[Action]) -> list[Action]:
+    found: list[Action] = []
+    for action in actions:
+        found += action.actions if isinstance(action, ForGroup) else [action]
+    return found
+
+
+def new_pool(processes: int = 2, slots: int = 4) -> Whole:
+    return Whole(processes, slots)
+
+
+def spawned(pool: Whole, slots: Iterable[int], now: float, generation: int = 1) -> None:
     for slot in slots:
         assert pool.spawned(slot, generation, now) == []
 
 
-def starting_pool(processes: int = 2, now: float = 0.0) -> Pool:
+def starting_pool(processes: int = 2, now: float = 0.0) -> Whole:
     """A pool whose workers all load."""
     pool = new_pool(processes, 2 * processes)
     assert pool.start(now) == [StartExporter(), StartTemplate(1)]
@@ -85,7 +139,7 @@ def starting_pool(processes: int = 2, now: float = 0.0) -> Pool:
     return pool
 
 
-def serving_pool(processes: int = 2, now: float = 0.0) -> Pool:
+def serving_pool(processes: int = 2, now: float = 0.0) -> Whole:
     """A pool whose workers are all ready at `now`."""
     pool = starting_pool(processes, now)
     for slot in range(processes):
@@ -93,7 +147,7 @@ def serving_pool(processes: int = 2, now: float = 0.0) -> Pool:
     return pool
 
 
-def reloading_pool(now: float = 1.0) -> Pool:
+def reloading_pool(now: float = 1.0) -> Whole:
     """Two workers serve; two of the next generation load."""
     pool = serving_pool()
     assert pool.reload(now) == [StartTemplate(2)]
@@ -102,7 +156,7 @@ def reloading_pool(now: float = 1.0) -> Pool:
     return pool
 
 
-def states(pool: Pool) -> list[State]:
+def states(pool: Whole) -> list[State]:
     return [place.state for place in pool.slots]
 
 
@@ -335,7 +389,7 @@ def test_a_worker_that_dies_is_replaced_at_once(reason: Reason) -> None:
     assert pool.exited(1, reason, SETTLED) == [Disable(1), Bury(1, reason), Spawn(1, 1)]
 
 
-def die_young(pool: Pool, now: float, times: int) -> Iterable[float]:
+def die_young(pool: Whole, now: float, times: int) -> Iterable[float]:
     """The pauses before each of the next workers in slot 0, of which each dies when ready."""
     for _ in range(times):
         actions = pool.exited(0, Reason.SIGNAL, now)
@@ -479,7 +533,7 @@ def test_a_new_generation_takes_over_when_all_of_it_are_ready() -> None:
     assert pool.loaded(3, 5.0) == [Spawn(0, 3), Spawn(1, 3)]
 
 
-FAILURES: dict[str, Callable[[Pool], list[Action]]] = {
+FAILURES: dict[str, Callable[[Whole], list[Action]]] = {
     "load": lambda pool: pool.worker_failed(2, "a traceback", 2.0),
     "template": lambda pool: pool.template_exited(2, "exited with status 1", 2.0),
     "death": lambda pool: pool.exited(2, Reason.SIGNAL, 2.0),
@@ -609,7 +663,7 @@ def test_scaling_while_a_generation_comes_concerns_both() -> None:
 
 
 def test_who_comes_loads_a_few_at_a_time_while_others_serve() -> None:
-    pool = Pool(3, 6, startup_timeout=STARTUP, graceful_timeout=GRACE, at_once=2)
+    pool = Whole(3, 6, at_once=2)
     pool.start(0.0)
     assert pool.loaded(1, 0.0) == [Spawn(slot, 1) for slot in range(3)]  # nobody serves yet
     spawned(pool, range(3), 0.0)
@@ -627,7 +681,7 @@ def test_who_comes_loads_a_few_at_a_time_while_others_serve() -> None:
 # Another supervisor takes the place
 
 
-def upgrading_pool(now: float = 1.0) -> Pool:
+def upgrading_pool(now: float = 1.0) -> Whole:
     """Two workers serve, and another supervisor starts its own."""
     pool = serving_pool()
     assert pool.upgrade(now) == [StartSuccessor()]
@@ -648,7 +702,7 @@ def test_a_supervisor_leaves_its_place_when_its_exporter_has_ended() -> None:
 
 
 def test_without_an_exporter_it_leaves_at_once() -> None:
-    pool = Pool(1, 2, startup_timeout=STARTUP, graceful_timeout=GRACE, exporter=False)
+    pool = Whole(1, 2, exporter=False)
     pool.start(0.0)
     pool.loaded(1, 0.0)
     spawned(pool, [0], 0.0)
@@ -729,14 +783,14 @@ def test_a_reload_meanwhile_follows_an_upgrade_that_fails() -> None:
 
 
 @pytest.mark.parametrize("pool", [starting_pool, reloading_pool, upgrading_pool])
-def test_no_upgrade_while_something_else_goes_on(pool: Callable[[], Pool]) -> None:
+def test_no_upgrade_while_something_else_goes_on(pool: Callable[[], Whole]) -> None:
     with pytest.raises(Unfit):
         pool().upgrade(5.0)
 
 
-def following_pool() -> Pool:
+def following_pool() -> Whole:
     """A pool that has said that it is ready to take another supervisor's place."""
-    pool = Pool(2, 4, startup_timeout=STARTUP, graceful_timeout=GRACE, predecessor=True, first=7)
+    pool = Whole(2, 4, predecessor=True, first=7)
     assert pool.start(0.0) == [StartTemplate(7)]
     assert pool.loaded(7, 0.0) == [Spawn(0, 7), Spawn(1, 7)]
     spawned(pool, (0, 1), 0.0, generation=7)
@@ -755,7 +809,7 @@ def test_who_follows_another_serves_when_it_is_told() -> None:
 
 
 def test_who_follows_another_and_is_not_ready_is_not_asked() -> None:
-    pool = Pool(1, 2, startup_timeout=STARTUP, graceful_timeout=GRACE, predecessor=True)
+    pool = Whole(1, 2, predecessor=True)
     pool.start(0.0)
     with pytest.raises(Unfit):
         pool.take_over(1.0)
@@ -807,7 +861,7 @@ class SuccessorProcess:
 class World:
     """Carries out what the pool says, and objects to what cannot be carried out."""
 
-    pool: Pool
+    pool: Whole
     processes: dict[int, Process] = field(default_factory=dict)
     templates: dict[int, TemplateProcess] = field(default_factory=dict)
     exporters: int = 0
@@ -958,11 +1012,9 @@ class AnyHistory(RuleBasedStateMachine):
         at_once=st.integers(0, 2),
     )
     def begin(self, processes: int, spare: int, follows: bool, at_once: int) -> None:
-        self.pool = Pool(
+        self.pool = Whole(
             processes,
             2 * (processes + spare),
-            startup_timeout=STARTUP,
-            graceful_timeout=GRACE,
             predecessor=follows,
             at_once=at_once,
         )

@@ -117,12 +117,13 @@ def test_a_worker_is_looked_at_when_it_will_have_served_enough() -> None:
     fd = _core.scoreboard_create(2, 1)
     board = Board(fd)
     os.close(fd)
-    pool = Pool(1, 2, startup_timeout=60, graceful_timeout=60, exporter=False)
+    pool = Pool(1, 2, startup_timeout=60, graceful_timeout=60)
     pool.start(0.0)
     pool.loaded(1, 0.0)
     pool.spawned(0, 1, 0.0)
     pool.ready(0, 0.0)
-    watch = Watch(pool, board.core, Limits(requests=1000))
+    pool.serve(0.0)
+    watch = Watch(pool, board.core, lambda: Limits(requests=1000))
     workers = {0: Worker(os.getpid(), -1, 1)}
     assert watch.look(workers, 10.0) == []
     assert watch.deadline() == 11.0

@@ -20,8 +20,10 @@ import pytest
 from poolsrv import _core
 from poolsrv.between import messages
 from poolsrv.supervisor.children import Child, Template
-from poolsrv.supervisor.loop import Supervisor, Watched, token
+from poolsrv.supervisor.group import Parts
+from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.server import Server as Machine
 from poolsrv.supervisor.stacks import Stacks
 from tests.apps.gate import Gate, wait_at_gate
 from tests.client import Client, Truncated, head
@@ -322,30 +324,25 @@ def test_a_template_that_dies_with_orders_unread() -> None:
 
 
 class Script:
-    """A dispatcher that says what is written, and that it is drained once told to stop."""
+    """A dispatcher that says which descriptors are readable, and that it is drained once told
+    to stop."""
 
-    def __init__(self, events: list[tuple[int, ...]]) -> None:
-        self._events = events
+    def __init__(self, readable: Callable[[], list[int]]) -> None:
+        self._say = lambda: [(_core.EVENT_READABLE, fd) for fd in readable()]
 
     def wait(self, _deadline: float | None) -> list[tuple[int, ...]]:
-        said, self._events = self._events, []
-        assert said, "nothing is left to say"
-        return said
+        return self._say()
 
     def stop(self) -> None:
-        self._events = [(_core.EVENT_DRAINED,)]
+        self._say = lambda: [(_core.EVENT_DRAINED,)]
 
     def watch(self, _descriptor: int, _token: int) -> None: ...
 
     def unwatch(self, _descriptor: int) -> None: ...
 
 
-SAYS = (_core.EVENT_READABLE, token(Watched.CONTROL, 1))
-ENDS = (_core.EVENT_READABLE, token(Watched.TEMPLATE, 1))
-
-
-@pytest.mark.parametrize("events", [[SAYS, ENDS], [ENDS, SAYS]])
-def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> None:
+@pytest.mark.parametrize("says_first", [True, False])
+def test_a_template_that_ends_as_it_speaks(says_first: bool) -> None:
     """Its control socket and its pidfd are readable in one round, in either order. The
     second order, of one death in a thousand, ended the supervisor."""
 
@@ -359,17 +356,17 @@ def test_a_template_that_ends_as_it_speaks(events: list[tuple[int, ...]]) -> Non
         return templates[-1]
 
     memory = _core.scoreboard_create(2, 1)
-    supervisor = Supervisor(
-        Pool(1, 2, startup_timeout=60, graceful_timeout=60, exporter=False),
-        cast(_core.Dispatcher, Script(events)),
-        _core.Scoreboard(memory),
-        [],
-        start,
-        None,
-        lambda: None,
-        lambda: None,
-        Stacks([]),
-    )
+
+    def readable() -> list[int]:
+        says, ends = templates[-1].control.fileno(), templates[-1].child.pidfd
+        return [says, ends] if says_first else [ends, says]
+
+    pool = Pool(1, 2, startup_timeout=60, graceful_timeout=60)
+    dispatcher = cast(_core.Dispatcher, Script(readable))
+    board = _core.Scoreboard(memory)
+    parts = Parts("default", pool, dispatcher, board, [], start, Stacks([]))
+    server = Machine([pool], exporter=False)
+    supervisor = Supervisor(server, [parts], None, lambda: None, lambda: None)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     finish = supervisor.run()
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)  # its own are blocked for good

@@ -18,12 +18,14 @@ import pytest
 from poolsrv import _core
 from poolsrv.between.scoreboard import SLOT, SUPERVISOR, Row
 from poolsrv.supervisor import actions
-from poolsrv.supervisor.actions import Action
-from poolsrv.supervisor.children import Template
+from poolsrv.supervisor.actions import GroupAction, ServerAction
+from poolsrv.supervisor.children import Child, Template
+from poolsrv.supervisor.group import Group, Parts
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
+from poolsrv.supervisor.server import Server as Machine
 from poolsrv.supervisor.stacks import Stacks
 from tests.apps.gate import Gate
 from tests.client import Client
@@ -81,26 +83,41 @@ class Deaf:
         return lambda *_: []
 
 
-class FailsOnce(Supervisor):
-    """Each action raises when it is carried out for the first time."""
+def deaf_supervisor(
+    start_template: Callable[[int], Template],
+) -> tuple[Supervisor, Callable[[], Row]]:
+    """One that no dispatcher tells anything, and its row."""
+    memory = _core.scoreboard_create(2, 1)
+    board = _core.Scoreboard(memory)
+    os.close(memory)
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.failed: list[type] = []
+    def none() -> Child:
+        raise OSError("none of this kind")
 
-    def carry_out(self, action: Action) -> None:
-        if type(action) not in self.failed:
-            self.failed.append(type(action))
-            raise ZeroDivisionError(type(action).__name__)
-        super()._carry_out(action)
-
-    _carry_out = carry_out
+    pool = Pool(1, 2, startup_timeout=60, graceful_timeout=60)
+    parts = Parts(
+        "default", pool, cast(_core.Dispatcher, Deaf()), board, [], start_template, Stacks([])
+    )
+    supervisor = Supervisor(Machine([pool]), [parts], none, lambda: None, lambda: None)
+    return supervisor, lambda: Row(SUPERVISOR, board.supervisor())
 
 
-EACH: list[Action] = [
+EACH: list[GroupAction] = [
     actions.StartTemplate(1),
     actions.QuitTemplate(1),
     actions.KillTemplate(1, ""),
+    actions.Spawn(0, 1),
+    actions.Enable(0),
+    actions.Disable(0),
+    actions.Drain(0),
+    actions.Kill(0, ""),
+    actions.Bury(0, None),
+    actions.LastCall(),
+    actions.TookOver(2),
+    actions.ReloadFailed(2, "why"),
+]
+EACH_OF_THE_SERVER: list[ServerAction] = [
+    actions.ForGroup(0, ()),
     actions.StartExporter(),
     actions.EndExporter(),
     actions.KillExporter(),
@@ -110,17 +127,8 @@ EACH: list[Action] = [
     actions.UpgradeFailed("why"),
     actions.HandOver(False),
     actions.SayReady(),
-    actions.Spawn(0, 1),
-    actions.Enable(0),
-    actions.Disable(0),
-    actions.Drain(0),
-    actions.Kill(0, ""),
-    actions.Bury(0, None),
     actions.StopAccepting(),
-    actions.LastCall(),
     actions.Announce(),
-    actions.TookOver(2),
-    actions.ReloadFailed(2, "why"),
     actions.Finish(0),
 ]
 
@@ -130,29 +138,32 @@ def test_an_exception_in_any_action_is_said_and_the_next_is_carried_out(
 ) -> None:
     monkeypatch.setattr("poolsrv.supervisor.loop._SAY_AGAIN", 0.0)
     monkeypatch.setattr(logging.getLogger("poolsrv"), "propagate", True)
-    assert {type(action) for action in EACH} == set(get_args(Action))
-    memory = _core.scoreboard_create(2, 1)
-    board = _core.Scoreboard(memory)
-    os.close(memory)
+    assert {type(action) for action in EACH} == set(get_args(GroupAction))
+    assert {type(action) for action in EACH_OF_THE_SERVER} == set(get_args(ServerAction))
+    failed: list[type] = []
 
-    def none(*_: object) -> Template:
+    def fails_once(carry_out: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def attempt(self: object, action: object) -> None:
+            if type(action) not in failed:
+                failed.append(type(action))
+                raise ZeroDivisionError(type(action).__name__)
+            carry_out(self, action)
+
+        return attempt
+
+    for each in (Group, Supervisor):
+        monkeypatch.setattr(each, "_carry_out", fails_once(each._carry_out))
+
+    def none(_: int) -> Template:
         raise OSError("none of this kind")
 
-    supervisor = FailsOnce(
-        Pool(1, 2, startup_timeout=60, graceful_timeout=60),
-        cast(_core.Dispatcher, Deaf()),
-        board,
-        [],
-        none,
-        none,
-        lambda: None,
-        lambda: None,
-        Stacks([]),
-    )
-    for action in EACH:
-        supervisor._do([action, actions.Disable(1)])
+    supervisor, _ = deaf_supervisor(none)
+    for action in EACH_OF_THE_SERVER:
+        supervisor._do([action, actions.ForGroup(0, (actions.Disable(1),))])
+    for wanted in EACH:
+        supervisor.groups[0].act([wanted, actions.Disable(1)])
     said = [record.exc_text for record in caplog.records if record.exc_info]
-    missing = {type(action).__name__ for action in EACH} - {"Spawn"}
+    missing = {type(action).__name__ for action in (*EACH, *EACH_OF_THE_SERVER)} - {"Spawn"}
     for name in missing:
         assert any(f"ZeroDivisionError: {name}" in (text or "") for text in said), name
 
@@ -318,35 +329,22 @@ def test_a_message_without_its_descriptor_is_dropped() -> None:
         control.send(b"nonsense")
         control.recv(1)
 
-    memory = _core.scoreboard_create(2, 1)
-    board = _core.Scoreboard(memory)
-    os.close(memory)
     templates: list[Template] = []
 
     def start(generation: int) -> Template:
         templates.append(Template(generation, life))
         return templates[-1]
 
-    supervisor = Supervisor(
-        Pool(1, 2, startup_timeout=60, graceful_timeout=60, exporter=False),
-        cast(_core.Dispatcher, Deaf()),
-        board,
-        [],
-        start,
-        None,
-        lambda: None,
-        lambda: None,
-        Stacks([]),
-    )
-    supervisor._do(supervisor._pool.start(0.0))
-    index = next(field[3] for field in _core.FIELDS if field[:2] == ("supervisor", "faults"))
-    while board.supervisor()[index] < 2:
+    supervisor, row = deaf_supervisor(start)
+    group = supervisor.groups[0]
+    group.act(group.pool.start(0.0))
+    while row()["faults"] < 2:
         assert select.select([templates[0].control], [], [], 10)[0]
-        supervisor._guarded(supervisor._hear_template, 1)
+        supervisor.guarded(group.hear_templates)
     # A process that the application has forked, and that says what a worker says.
-    supervisor._guarded(supervisor._heard, 0, _core.NEWS_READY, "4711 ")
+    supervisor.guarded(group.heard, 0, _core.NEWS_READY, "4711 ")
     supervisor._end()
-    assert board.supervisor()[index] == 3
+    assert row()["faults"] == 3
 
 
 def test_a_death_is_one_record_with_what_was_inside(server: Start, tmp_path: Path) -> None:

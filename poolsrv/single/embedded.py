@@ -285,7 +285,7 @@ class Embedded:
 
     def _until(self, is_so: Callable[[], bool], end: float | None = None) -> bool:
         """Do the dispatcher's work until it is so, or until the monotonic time `end`; is it so?"""
-        progress = Progress(self._board)
+        progress = Progress([self._board])
         while not is_so():
             now = time.monotonic()
             if end is not None and now >= end:

@@ -1,6 +1,7 @@
-"""What the pool may ask of the loop: each is carried out once, in order.
+"""What the pools and the server may ask to be done: each is carried out once, in order.
 
-Supervisor only; pure.
+Supervisor only; pure. GroupAction is what a group's pool asks for its own processes,
+ServerAction what concerns all.
 """
 
 from dataclasses import dataclass
@@ -175,11 +176,32 @@ class Finish:
     text: str = ""
 
 
-Action = (
+GroupAction = (
     StartTemplate
     | QuitTemplate
     | KillTemplate
-    | StartExporter
+    | Spawn
+    | Enable
+    | Disable
+    | Drain
+    | Kill
+    | Bury
+    | LastCall
+    | TookOver
+    | ReloadFailed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ForGroup:
+    """What the pool of this group asks for."""
+
+    group: int
+    actions: tuple[GroupAction, ...]
+
+
+ServerAction = (
+    StartExporter
     | EndExporter
     | KillExporter
     | StartSuccessor
@@ -188,16 +210,8 @@ Action = (
     | UpgradeFailed
     | HandOver
     | SayReady
-    | Spawn
-    | Enable
-    | Disable
-    | Drain
-    | Kill
-    | Bury
     | StopAccepting
-    | LastCall
     | Announce
-    | TookOver
-    | ReloadFailed
     | Finish
+    | ForGroup
 )

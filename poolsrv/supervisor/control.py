@@ -11,8 +11,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from poolsrv import operator_messages as say
@@ -20,8 +20,14 @@ from poolsrv.between.control import LONGEST_COMMAND, Answer, Command, peer
 from poolsrv.between.lifecycle import ServerState, State, Unfit
 from poolsrv.errors import ControlError
 from poolsrv.log import code_of
-from poolsrv.supervisor.actions import Action, ReloadFailed, TookOver
-from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.actions import (
+    ForGroup,
+    GroupAction,
+    ReloadFailed,
+    ServerAction,
+    TookOver,
+)
+from poolsrv.supervisor.server import Server
 
 _log = logging.getLogger("poolsrv")
 
@@ -65,6 +71,32 @@ class Order:
     outcome: Callable[[], Answer | None]
 
 
+@dataclass(slots=True)
+class Reloads:
+    """Those that a client waits for: of each group, the first generation that will do."""
+
+    missing: dict[int, int]
+    generation: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def ended(
+        self, group: int, action: TookOver | ReloadFailed, names: Sequence[str]
+    ) -> Answer | None:
+        """The answer, if this was the last one."""
+        if group not in self.missing or action.generation < self.missing[group]:
+            return None
+        del self.missing[group]
+        self.generation = max(self.generation, action.generation)
+        if isinstance(action, ReloadFailed):
+            name = f"group {names[group]}: " if len(names) > 1 else ""
+            self.failures.append(f"{name}{action.text}")
+        if self.missing:
+            return None
+        if self.failures:
+            return Answer(error="\n".join(self.failures))
+        return Answer({"generation": self.generation})
+
+
 @dataclass(frozen=True, slots=True)
 class Served:
     """What the commands show of the server. The descriptors stay the launcher's."""
@@ -75,21 +107,21 @@ class Served:
 
 
 class Control:
-    """`do` carries out actions of the pool; `ask_stacks` has a worker write its stacks: where;
+    """`do` carries out actions; `ask_stacks` has a worker of a group write its stacks: where;
     `upgrade` says what is to be done for one."""
 
     def __init__(
         self,
         listener: socket.socket,
-        pool: Pool,
+        server: Server,
         served: Served,
-        do: Callable[[list[Action]], None],
-        ask_stacks: Callable[[int], int],
-        upgrade: Callable[[], list[Action]],
+        do: Callable[[Sequence[ServerAction]], None],
+        ask_stacks: Callable[[int, int], int],
+        upgrade: Callable[[], list[ServerAction]],
     ) -> None:
         self.listener = listener
         self.events = Events()
-        self._pool = pool
+        self._server = server
         self._served = served
         self._do = do
         self._ask_stacks = ask_stacks
@@ -97,7 +129,7 @@ class Control:
         self.successor = 0  # the pid of the supervisor that was started last to take over
         self.upgrade_failure = ""
         self._clients: dict[int, socket.socket] = {}  # by descriptor, oldest first
-        self._waiting: dict[int, int] = {}  # client -> the generation of which it waits to hear
+        self._waiting: dict[int, Reloads] = {}  # by client
         self._orders: dict[int, Order] = {}  # by client
 
     # Clients
@@ -166,12 +198,12 @@ class Control:
 
     @property
     def _ends(self) -> bool:
-        return self._pool.state is ServerState.DRAINING
+        return self._server.state is ServerState.DRAINING
 
     @property
     def _end(self) -> str:
         """Why nothing more becomes of an order, or nothing."""
-        if self._pool.has_left:
+        if self._server.has_left:
             return _LEFT
         return _ENDS if self._ends else ""
 
@@ -209,14 +241,17 @@ class Control:
             shown.appendleft(record)
         return Answer({"events": list(shown)})
 
-    def reload(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
+    def reload(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
+        """Answered when a new generation serves in each group that is meant, or will not."""
         if self._ends:
             raise ControlError(_ENDS)
-        if self._pool.is_upgrading:
+        if self._server.is_upgrading:
             raise ControlError("an upgrade runs, which loads the code anew as well")
+        groups = self._groups(arguments)
         _log.info(say.TOLD_TO_RELOAD)
-        actions = self._pool.reload(time.monotonic())
-        self._waiting[number] = self._pool.generations.asked
+        actions = self._server.reload(time.monotonic(), groups)
+        asked = {group: self._server.pools[group].generations.asked for group in groups}
+        self._waiting[number] = Reloads(asked)
         self._do(actions)
         return None
 
@@ -228,9 +263,9 @@ class Control:
         self._do(actions)
 
         def outcome() -> Answer | None:
-            if self._pool.has_left:
+            if self._server.has_left:
                 return Answer({"pid": self.successor})
-            if self._pool.is_upgrading:
+            if self._server.is_upgrading:
                 return None
             return Answer(error=self.upgrade_failure or _ENDS)
 
@@ -238,13 +273,14 @@ class Control:
 
     def recycle(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
         """Answered when the workers have ended, and others serve in their place."""
-        pool = self._pool
+        group = self._group(arguments)
+        pool = self._server.pools[group]
         ready = [slot for slot, at in enumerate(pool.slots) if at.state is State.READY]
         slots = ready if arguments["slot"] == "all" else [int(arguments["slot"])]
         if not set(slots) <= set(ready):
             raise ControlError(f"no worker is ready in slot {slots[0]}")
         _log.info(say.TOLD_TO_RECYCLE, ", ".join(map(str, slots)))
-        self._do(pool.recycle(slots, time.monotonic()))
+        self._do_for(group, pool.recycle(slots, time.monotonic()))
         facts = {"slots": slots}
 
         def outcome() -> Answer | None:
@@ -256,11 +292,12 @@ class Control:
 
     def scale(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
         """Answered when so many workers are ready, and those too many get nothing new."""
-        pool = self._pool
+        group = self._group(arguments)
+        pool = self._server.pools[group]
         before, wanted = pool.wanted, int(arguments["processes"])
         actions = pool.scale(wanted, time.monotonic())
         _log.info(say.TOLD_TO_SCALE, before, wanted)
-        self._do(actions)
+        self._do_for(group, actions)
         facts = {"before": before, "wanted": wanted}
 
         def outcome() -> Answer | None:
@@ -279,26 +316,28 @@ class Control:
         return answer
 
     def stacks(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
-        slot = int(arguments["slot"])
-        if not 0 <= slot < len(self._pool.slots) or not self._pool.slots[slot].born:
+        group, slot = self._group(arguments), int(arguments["slot"])
+        slots = self._server.pools[group].slots
+        if not 0 <= slot < len(slots) or not slots[slot].born:
             raise ControlError(f"there is no worker in slot {slot}")
-        return Answer({"slot": slot}, fd=self._ask_stacks(slot))
+        return Answer({"slot": slot}, fd=self._ask_stacks(group, slot))
 
     def stop(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
         now = bool(arguments["now"])
         _log.info(say.TOLD_TO_STOP_NOW if now else say.TOLD_TO_STOP)
-        self._do(self._pool.stop(time.monotonic(), at_once=now))
+        self._do(self._server.stop(time.monotonic(), at_once=now))
         return Answer(self._served.about)
 
     # What clients wait for
 
-    def ended(self, action: TookOver | ReloadFailed) -> list[int]:
-        """A reload has ended: who waited for that is answered, and is to be closed."""
-        if isinstance(action, TookOver):
-            answer = Answer({"generation": action.generation})
-        else:
-            answer = Answer(error=action.text)
-        return self._tell(answer, lambda generation: generation <= action.generation)
+    def ended(self, group: int, action: TookOver | ReloadFailed) -> list[int]:
+        """A reload has ended: who waited for no other is answered, and is to be closed."""
+        told = []
+        for number, reloads in self._waiting.items():
+            if (answer := reloads.ended(group, action, self._server.names)) is not None:
+                self._send(number, answer)
+                told.append(number)
+        return told
 
     def settled(self) -> list[int]:
         """Something has changed: whose order has its outcome is answered, and is to be closed."""
@@ -311,13 +350,31 @@ class Control:
 
     def stopping(self) -> list[int]:
         """The server ends: no reload will. Who waited is answered, and is to be closed."""
-        return self._tell(Answer(error=_ENDS), lambda _: True)
+        for number in self._waiting:
+            self._send(number, Answer(error=_ENDS))
+        return list(self._waiting)
 
-    def _tell(self, answer: Answer, concerns: Callable[[int], bool]) -> list[int]:
-        told = [number for number, waits in self._waiting.items() if concerns(waits)]
-        for number in told:
-            self._send(number, answer)
-        return told
+    # Groups
+
+    def _do_for(self, group: int, actions: list[GroupAction]) -> None:
+        self._do([ForGroup(group, tuple(actions))])
+
+    def _groups(self, arguments: Mapping[str, Any]) -> list[int]:
+        """Those that a command is for: the one it names, or all."""
+        if "group" in arguments:
+            return [self._group(arguments)]
+        return list(range(len(self._server.pools)))
+
+    def _group(self, arguments: Mapping[str, Any]) -> int:
+        """The one that a command is for. Raises ControlError."""
+        names = self._server.names
+        given = arguments.get("group")
+        if given in names:
+            return names.index(given)
+        if given is None and len(names) == 1:
+            return 0
+        what = "a group must be named" if given is None else f"there is no group {given}"
+        raise ControlError(what, f"the groups are {', '.join(names)}")
 
 
 Run = Callable[[Control, int, Mapping[str, Any]], Answer | None]

@@ -17,6 +17,17 @@ SETTLED = 10.0
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 
+# A template or an exporter that dies is started again, but not in a tight loop;
+# a fork that failed (EAGAIN, ENOMEM) is tried again after as long.
+PAUSE = 1.0
+
+# A template that was told to end waits for its workers, then runs what the application
+# has registered for the end. As long for an exporter, or a supervisor that has not served.
+LAST_WORDS = 5.0
+
+# SIGKILL needs no second one, but sending it may fail.
+KILL_AGAIN = 5.0
+
 
 @dataclass(slots=True)
 class Life:

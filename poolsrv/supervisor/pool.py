@@ -1,4 +1,4 @@
-"""Which processes exist, and what should happen to them next.
+"""Which processes of a group exist, and what should happen to them next.
 
 Supervisor only. Knows no sockets, no processes and no clock: callers pass
 `now` (monotonic seconds) and carry out the actions it returns, in order. What
@@ -12,67 +12,49 @@ from collections.abc import Iterable
 
 from poolsrv.between.lifecycle import Event, ServerState, State, Unfit
 from poolsrv.supervisor.actions import (
-    Action,
-    Announce,
     Bury,
     Disable,
     Drain,
     Enable,
-    EndExporter,
-    EndSuccessor,
-    Finish,
-    HandOver,
+    GroupAction,
     Kill,
-    KillExporter,
-    KillSuccessor,
     KillTemplate,
     LastCall,
     QuitTemplate,
     Reason,
     ReloadFailed,
-    SayReady,
     Spawn,
-    StartExporter,
-    StartSuccessor,
     StartTemplate,
-    StopAccepting,
     TookOver,
-    UpgradeFailed,
 )
-from poolsrv.supervisor.generations import SETTLED, Generation, Generations, Life, Slot
-
-# An order to stop that comes twice within so long is one order: a terminal, an
-# init system and `timeout` signal the process and its group.
-ONE_ORDER = 0.5
-
-# A template or an exporter that dies is started again, but not in a tight loop;
-# a fork that failed (EAGAIN, ENOMEM) is tried again after as long.
-PAUSE = 1.0
+from poolsrv.supervisor.generations import (
+    KILL_AGAIN,
+    LAST_WORDS,
+    PAUSE,
+    SETTLED,
+    Generation,
+    Generations,
+    Life,
+    Slot,
+)
 
 # A template forks in milliseconds, in half a second with gigabytes loaded. One that
 # has not answered an order by then is stuck, or stopped.
 FORK_TIMEOUT = 10.0
 
-# A template that was told to end waits for its workers, then runs what the application
-# has registered for the end. As long for an exporter, or a supervisor that has not served.
-LAST_WORDS = 5.0
-
 # So long before a graceful stop is over, what waits for a thread is refused: it is
 # enough for workers to hand it back, and for clients to read their answers.
 LAST_CALL = 1.0
 
-# SIGKILL needs no second one, but sending it may fail.
-KILL_AGAIN = 5.0
-
 
 class Pool:
-    """The slots, the templates and the exporter; `wanted` workers serve.
+    """The slots and the templates of a group; `wanted` workers serve.
 
     While a generation comes it has as many slots as the one that serves: give
-    twice as many as `wanted` will ever be. `predecessor`: another supervisor serves
-    until it hears that we are ready, and tells us `take_over`. `first` is the number
-    of the first generation. `at_once` is how many workers load while others serve, 0 for
-    all: who serves needs processors too.
+    twice as many as `wanted` will ever be. `first` is the number of the first generation.
+    `at_once` is how many workers load while others serve, 0 for all: who serves needs
+    processors too. `others_serve`: so it is from the start, until that is set to False.
+    `state` is the server's, as it has told by `serve` and `drain`.
     """
 
     def __init__(
@@ -82,113 +64,56 @@ class Pool:
         *,
         startup_timeout: float,
         graceful_timeout: float,
-        exporter: bool = True,
-        predecessor: bool = False,
         first: int = 1,
         at_once: int = 0,
+        others_serve: bool = False,
     ) -> None:
         self.slots = [Slot() for _ in range(slots)]
         self.generations = Generations(first)
-        self.successor = Life()  # STANDBY: it waits for our word; READY: it serves
-        self.exporter = Life() if exporter else None
         self.state = ServerState.STARTING
         self.wanted = processes
-        self._startup_timeout = startup_timeout
+        self.failure = ""  # why the server cannot start
+        self.others_serve = others_serve
+        self.startup_timeout = startup_timeout
         self._graceful_timeout = graceful_timeout
-        self._failure: Finish | None = None
-        self._left = False
-        self._told: float | None = None  # when the server was told to stop
         self._end: float | None = None  # of its drain
         self._last_call: float | None = None
-        self._finished = False
         self._recycling: list[int] = []  # slots, in the order in which they are replaced
         self._replaced: int | None = None  # the one of them whose replacement starts or is there
         self._at_once = at_once
-        self._waits = predecessor  # to take the place of another supervisor
-        self._said_ready = False  # to that
 
-    # What happens to the server
+    # What happens to the group
 
-    def start(self, now: float) -> list[Action]:
+    def start(self, now: float) -> list[GroupAction]:
         """Nothing runs yet: begin."""
-        actions = self._start_template(self.generations.serving, now)
-        if self._waits:
-            return actions  # the other one has an exporter, at the same address
-        return [*self._start_exporter(now), *actions]
+        return self._start_template(self.generations.serving, now)
 
-    def take_over(self, now: float) -> list[Action]:
-        """The supervisor before us has left its place: serve."""
-        if not self._said_ready or not self._waits:
-            raise Unfit("nobody's place is to be taken")
-        self._waits = False
-        if self.state is ServerState.DRAINING:
-            return []
-        return [*self._serve(now), *self._start_exporter(now), *self._settle(now)]
+    def serve(self, now: float) -> list[GroupAction]:
+        """All groups are settled: the server serves."""
+        self.state = ServerState.SERVING
+        self.others_serve = False
+        return [*self.reload_again(now), *self._settle(now)]
 
-    def upgrade(self, now: float) -> list[Action]:
-        """Have another supervisor take our place. Raises Unfit while something else goes on."""
-        if self.state is not ServerState.SERVING:
-            raise Unfit("the server starts or ends; try again when it serves")
-        if self.is_upgrading:
-            raise Unfit("an upgrade runs already")
-        if self.generations.coming is not None:
-            raise Unfit("a reload runs; try again when it has ended")
-        self.successor.move(Event.SPAWN)
-        self.successor.deadline = now + self._startup_timeout
-        return [StartSuccessor()]
-
-    @property
-    def is_upgrading(self) -> bool:
-        return self.successor.state in (State.STARTING, State.STANDBY)
-
-    @property
-    def has_left(self) -> bool:
-        """Another supervisor has taken our place."""
-        return self.state is ServerState.DRAINING and self._left
-
-    # What happens to the supervisor that is to take our place
-
-    def successor_ready(self, now: float) -> list[Action]:
-        """All its workers are ready. Before it serves our exporter must have ended: who asks
-        that one afterwards would not see what the new workers do."""
-        self.successor.move(Event.STAND_BY)
-        if self.exporter is None or not self.exporter.alive:
-            return self._leave(now)
-        self.successor.deadline = now + LAST_WORDS
-        return [EndExporter()]
-
-    def successor_failed(self, text: str, now: float) -> list[Action]:
-        """It will not serve; its end will follow."""
-        if not self.is_upgrading:
-            return []
-        self.successor.move(Event.DRAIN)
-        self.successor.deadline = now + LAST_WORDS
-        return [UpgradeFailed(text), EndSuccessor(), *self._go_on(now)]
-
-    def successor_exited(self, text: str, now: float) -> list[Action]:
-        """It has ended, or could not be started; `text` says so."""
-        was_upgrading = self.is_upgrading
-        self.successor.move(Event.EXITED)
-        if self.state is ServerState.DRAINING:
-            return self._finish_if_empty()
-        return [UpgradeFailed(text), *self._go_on(now)] if was_upgrading else []
-
-    def reload(self, now: float) -> list[Action]:
+    def reload(self, now: float) -> list[GroupAction]:
         """Load the application anew. While it is, once more means one more after that."""
         if self.state is ServerState.DRAINING:
             return []
-        busy = self.generations.coming is not None or self.is_upgrading
-        if self.state is ServerState.STARTING or busy:
+        if self.state is ServerState.STARTING or self.generations.coming is not None:
             self.generations.again = True
             return []
         return self._start_template(self.generations.begin(), now)
 
+    def reload_again(self, now: float) -> list[GroupAction]:
+        """If a reload was asked for while there could be none."""
+        again, self.generations.again = self.generations.again, False
+        return self.reload(now) if again else []
+
     def set_times(self, startup_timeout: float, graceful_timeout: float) -> None:
         """The limits that a reload has brought, for what begins from now on."""
-        self._startup_timeout = startup_timeout
+        self.startup_timeout = startup_timeout
         self._graceful_timeout = graceful_timeout
 
-    def scale(self, processes: int, now: float) -> list[Action]:
+    def scale(self, processes: int, now: float) -> list[GroupAction]:
         """So many workers from now on."""
         if not 1 <= processes <= len(self.slots) // 2:
             raise Unfit(
@@ -200,7 +125,7 @@ class Pool:
 
     def recycle(
         self, slots: Iterable[int], now: float, reason: Reason = Reason.RECYCLE
-    ) -> list[Action]:
+    ) -> list[GroupAction]:
         """Replace the workers in these slots, one after another."""
         for slot in slots:
             place = self.slots[slot]
@@ -226,59 +151,17 @@ class Pool:
                 return f"a worker cannot be started in slot {slot}; it is tried again after a pause"
         return ""
 
-    def kill(self, slot: int, why: str, reason: Reason, now: float) -> list[Action]:
+    def kill(self, slot: int, why: str, reason: Reason, now: float) -> list[GroupAction]:
         """End a worker now; another follows it."""
         self.slots[slot].ending = reason
         return self._kill([slot], why, now)
 
-    def stop(self, now: float, *, at_once: bool = False) -> list[Action]:
-        """Finish what is there, then end. Said again, or `at_once`: end now."""
-        actions: list[Action]
-        if self._told is not None:
-            if now - self._told < ONE_ORDER and not at_once:
-                return []
-            return self._kill(self._alive(), "told to stop at once", now)
-        if self._left:  # what is ours drains already
-            self._told = now
-            return self._kill(self._alive(), "told to stop at once", now) if at_once else []
-        self._told = now
-        if self._waits:  # nothing has come to us, and the listeners are another's
-            actions = self._drain(now) + self._dismiss_ready(now)
-            if at_once:
-                actions += self._kill(self._alive(), "told to stop at once", now)
-            return actions + self._finish_if_empty()
-        actions = [StopAccepting()]
-        if self.is_upgrading:
-            self.successor.move(Event.DRAIN)
-            self.successor.deadline = now + LAST_WORDS
-            actions.append(EndSuccessor())
-        actions += self._drain(now)
-        grace = self._graceful_timeout
-        self._last_call = now + grace - min(LAST_CALL, grace / 4)
-        if at_once:
-            actions += self._kill(self._alive(), "told to stop at once", now)
-        return actions + self._finish_if_empty()
-
-    def _leave(self, now: float) -> list[Action]:
-        """The other supervisor serves from now on; all that is ours drains."""
-        self.successor.move(Event.READY)
-        self._left = True
-        again, self.generations.again = self.generations.again, False
-        actions = [HandOver(again), *self._drain(now), *self._dismiss_ready(now)]
-        return actions + self._finish_if_empty()
-
-    def _go_on(self, now: float) -> list[Action]:
-        """Nobody takes our place after all."""
-        actions: list[Action] = []
-        if self.exporter is not None and self.exporter.state is State.EMPTY:
-            actions += self._start_exporter(now)
-        return actions + self._reload_again(now)
-
-    def _drain(self, now: float) -> list[Action]:
-        """Nothing more is started, and those who never served end."""
+    def drain(self, now: float) -> list[GroupAction]:
+        """The server ends, or has left its place. Nothing more is started, and those who
+        never served end."""
         self.state = ServerState.DRAINING
         self._end = now + self._graceful_timeout
-        actions: list[Action] = []
+        actions: list[GroupAction] = []
         if self.generations.coming is not None:
             self.generations.abandon()
         for slot, place in enumerate(self.slots):
@@ -287,33 +170,45 @@ class Pool:
                 actions += self._dismiss(slot, now)
         for generation in self.generations.all():
             actions += self._quit_template(generation, now)
-        if self.exporter is not None and self.exporter.state is State.WAITING:
-            self.exporter.move(Event.DRAIN)
         return actions
 
-    def queue_empty(self, now: float) -> list[Action]:
-        """The server drains, and every connection that waited has a worker."""
+    def expect_last_call(self, now: float) -> None:
+        """What waits for a thread until shortly before the end of the drain is refused then."""
+        grace = self._graceful_timeout
+        self._last_call = now + grace - min(LAST_CALL, grace / 4)
+
+    def kill_all(self, why: str, now: float) -> list[GroupAction]:
+        """End all workers now."""
+        return self._kill(self._alive(), why, now)
+
+    def queue_empty(self, now: float) -> list[GroupAction]:
+        """The server drains, and no connection waits for a worker."""
         if self.state is not ServerState.DRAINING:
             raise Unfit("the server does not drain")
         return self._dismiss_ready(now)
 
-    def _dismiss_ready(self, now: float) -> list[Action]:
+    @property
+    def is_empty(self) -> bool:
+        """It has no worker."""
+        return not self._alive()
+
+    def _dismiss_ready(self, now: float) -> list[GroupAction]:
         ready = [slot for slot, place in enumerate(self.slots) if place.state is State.READY]
         return [action for slot in ready for action in self._dismiss(slot, now)]
 
     # What happens to templates
 
-    def loaded(self, generation: int, now: float) -> list[Action]:
+    def loaded(self, generation: int, now: float) -> list[GroupAction]:
         """The template can fork."""
         template = self.generations.find(generation).template
         template.move(Event.READY)
         return self._settle(now)
 
-    def load_failed(self, generation: int, text: str, now: float) -> list[Action]:
+    def load_failed(self, generation: int, text: str, now: float) -> list[GroupAction]:
         """The template cannot load the application; its end will follow."""
         return self._cannot_load(self.generations.find(generation), text, now)
 
-    def template_exited(self, generation: int, text: str, now: float) -> list[Action]:
+    def template_exited(self, generation: int, text: str, now: float) -> list[GroupAction]:
         """It is gone, or could not be started; `text` says so. Its workers go on."""
         found = self.generations.find(generation)
         template = found.template
@@ -324,43 +219,43 @@ class Pool:
             if place.alive and not place.born and place.generation == generation:
                 place.move(Event.EXITED)
         if self.state is ServerState.DRAINING:
-            return self._finish_if_empty()
+            return []
         if found is self.generations.coming:
             return self._fail(text, now)
         if found is not self.generations.serving:
             del self.generations.leaving[generation]
             return self._settle(now)
         if self.state is ServerState.STARTING:
-            return self._give_up(Finish(3, text), now)
+            return self._give_up(text)
         young = not served or now - template.started < SETTLED
         template.deaths = template.deaths + 1 if young else 0
         template.move(Event.BACK_OFF)
         template.deadline = now + max(PAUSE, template.pause())
         return []
 
-    def template_not_started(self, generation: int, text: str, now: float) -> list[Action]:
+    def template_not_started(self, generation: int, text: str, now: float) -> list[GroupAction]:
         """The supervisor could not fork it."""
         found = self.generations.find(generation)
         if found is not self.generations.serving or self.state is not ServerState.STARTING:
             return self.template_exited(generation, text, now)
         found.template.move(Event.EXITED)
-        if now - found.template.started >= self._startup_timeout:
-            return self._give_up(Finish(3, text), now)
+        if now - found.template.started >= self.startup_timeout:
+            return self._give_up(text)
         found.template.move(Event.BACK_OFF)
         found.template.deadline = now + PAUSE
         return []
 
-    def spawned(self, slot: int, generation: int, now: float) -> list[Action]:
+    def spawned(self, slot: int, generation: int, now: float) -> list[GroupAction]:
         """The template has started the worker."""
         place = self._ordered(slot, generation)
         place.born = True
         place.tried_since = None
         if place.state is State.STARTING:
-            place.deadline = now + self._startup_timeout
+            place.deadline = now + self.startup_timeout
             return []
         return [Kill(slot, "")]
 
-    def spawn_failed(self, slot: int, generation: int, text: str, now: float) -> list[Action]:
+    def spawn_failed(self, slot: int, generation: int, text: str, now: float) -> list[GroupAction]:
         """The template could not fork: for want of memory or processes, as a rule."""
         place = self._ordered(slot, generation)
         wanted = place.state is State.STARTING
@@ -370,18 +265,18 @@ class Pool:
         if place.tried_since is None:
             place.tried_since = now
         text = f"worker {slot} cannot be started: {text}"
-        if now - place.tried_since >= self._startup_timeout:
+        if now - place.tried_since >= self.startup_timeout:
             if generation != self.generations.serving.number:
                 return self._fail(text, now)
             if self.state is ServerState.STARTING:
-                return self._give_up(Finish(3, text), now)
+                return self._give_up(text)
         place.move(Event.BACK_OFF)
         place.deadline = now + PAUSE
         return []
 
     # What happens to workers
 
-    def ready(self, slot: int, now: float) -> list[Action]:
+    def ready(self, slot: int, now: float) -> list[GroupAction]:
         """The worker has loaded the application."""
         place = self.slots[slot]
         if not place.born:
@@ -392,17 +287,17 @@ class Pool:
         if place.state not in (State.READY, State.STANDBY):
             return []
         place.served = True
-        actions: list[Action] = [Enable(slot)] if place.state is State.READY else []
+        actions: list[GroupAction] = [Enable(slot)] if place.state is State.READY else []
         return actions + self._settle(now)
 
-    def worker_failed(self, slot: int, text: str, now: float) -> list[Action]:
+    def worker_failed(self, slot: int, text: str, now: float) -> list[GroupAction]:
         """The worker cannot load the application; its end will follow."""
         place = self.slots[slot]
         if place.state is not State.STARTING or not place.born:
             raise Unfit(f"the worker in slot {slot} does not load: it is {place.state.name}")
         return self._cannot_load(self.generations.find(place.generation), text, now)
 
-    def exited(self, slot: int, reason: Reason, now: float) -> list[Action]:
+    def exited(self, slot: int, reason: Reason, now: float) -> list[GroupAction]:
         """The worker's process has ended."""
         place = self.slots[slot]
         was, served = place.state, place.served
@@ -419,9 +314,9 @@ class Pool:
             counted, place.ending = place.ending, None
         elif told and not (was is State.KILLED and self._serves(place) and self._goes_on):
             counted = None
-        actions: list[Action] = [Disable(slot), Bury(slot, counted)]
+        actions: list[GroupAction] = [Disable(slot), Bury(slot, counted)]
         if self.state is ServerState.DRAINING:
-            return actions + self._finish_if_empty()
+            return actions
         coming = self.generations.coming
         if coming is not None and place.generation == coming.number and not told:
             text = f"worker {slot} ended while its generation started; its messages are above"
@@ -430,47 +325,25 @@ class Pool:
             return actions + self._settle(now)
         if self.state is ServerState.STARTING and was is State.STARTING:
             text = f"worker {slot} ended while it loaded the application; its messages are above"
-            return actions + self._give_up(Finish(3, text), now)
+            return actions + self._give_up(text)
         young = not served or now - place.started < SETTLED
         place.deaths = place.deaths + 1 if young and was is not State.DRAINING else 0
         if len(self._keepers(self.generations.serving)) < self.wanted:
             actions += self._replace(slot, now)
         return actions + self._settle(now)
 
-    # What happens to the exporter
-
-    def exporter_started(self, now: float) -> list[Action]:
-        """It runs."""
-        assert self.exporter is not None
-        self.exporter.move(Event.READY)
-        return []
-
-    def exporter_exited(self, now: float) -> list[Action]:
-        """It is gone, or could not be started."""
-        assert self.exporter is not None
-        self.exporter.move(Event.EXITED)
-        if self.successor.state is State.STANDBY:
-            return self._leave(now)
-        if self.state is not ServerState.DRAINING:  # whoever stops us signals all processes
-            self.exporter.move(Event.BACK_OFF)
-            self.exporter.deadline = now + PAUSE
-        return []
-
     # Time
 
     def deadline(self) -> float | None:
         """When `tick` should be called next."""
-        if self._finished:
-            return None
-        times = [life.deadline for life in self._lives() if life.deadline is not None]
+        lives = [*self.slots, *(found.template for found in self.generations.all())]
+        times = [life.deadline for life in lives if life.deadline is not None]
         times += [at for at in (self._end, self._last_call) if at is not None]
         return min(times, default=None)
 
-    def tick(self, now: float) -> list[Action]:
+    def tick(self, now: float) -> list[GroupAction]:
         """Some deadline may have passed."""
-        actions: list[Action] = []
-        if self._finished:
-            return actions
+        actions: list[GroupAction] = []
         if self._last_call is not None and self._last_call <= now:
             self._last_call = None
             actions.append(LastCall())
@@ -486,29 +359,9 @@ class Pool:
             if template.deadline is not None and template.deadline <= now:
                 template.deadline = None
                 actions += self._template_due(generation, now)
-        exporter = self.exporter
-        if exporter is not None and exporter.deadline is not None and exporter.deadline <= now:
-            actions += self._start_exporter(now)
-        if self.successor.deadline is not None and self.successor.deadline <= now:
-            self.successor.deadline = None
-            actions += self._successor_due(now)
         return actions
 
-    def _successor_due(self, now: float) -> list[Action]:
-        if self.successor.state is State.STARTING:
-            why = f"was not ready within {self._startup_timeout:g} s"
-            return self.successor_failed(
-                f"the new supervisor {why}; give it more with --startup-timeout", now
-            )
-        self.successor.deadline = now + KILL_AGAIN
-        if self.successor.state is State.STANDBY:
-            return [KillExporter()]
-        if self.successor.state is State.DRAINING:
-            self.successor.move(Event.KILL)
-            self.successor.deadline = now + KILL_AGAIN
-        return [KillSuccessor()]
-
-    def _worker_due(self, slot: int, now: float) -> list[Action]:
+    def _worker_due(self, slot: int, now: float) -> list[GroupAction]:
         place = self.slots[slot]
         if place.state is State.WAITING:
             return self._spawn_or_wait(slot, now)
@@ -520,15 +373,15 @@ class Pool:
             return self._kill_now(slot, "", now)
         if place.state is State.DRAINING:
             return self._kill([slot], self._unfinished(), now)
-        why = f"was not ready within {self._startup_timeout:g} s"
+        why = f"was not ready within {self.startup_timeout:g} s"
         text = f"worker {slot} {why}; give it more with --startup-timeout"
         if not self._serves(place):
             return self._fail(text, now)
         if self.state is ServerState.STARTING:
-            return self._give_up(Finish(3, text), now)
+            return self._give_up(text)
         return self._kill([slot], why, now)
 
-    def _template_due(self, generation: Generation, now: float) -> list[Action]:
+    def _template_due(self, generation: Generation, now: float) -> list[GroupAction]:
         template = generation.template
         if template.state is State.WAITING:
             return self._start_template(generation, now)
@@ -536,12 +389,12 @@ class Pool:
             return self._kill_template(generation, "", now)
         if template.state is State.DRAINING:
             return self._kill_template(generation, "did not end after its workers", now)
-        why = f"did not load the application within {self._startup_timeout:g} s"
+        why = f"did not load the application within {self.startup_timeout:g} s"
         text = f"the template {why}; give it more with --startup-timeout"
         if generation is self.generations.coming:
             return self._fail(text, now)
         if self.state is ServerState.STARTING:
-            return self._give_up(Finish(3, text), now)
+            return self._give_up(text)
         return self._kill_template(generation, why, now)
 
     # Inside: workers
@@ -555,11 +408,6 @@ class Pool:
 
     def _alive(self) -> list[int]:
         return [slot for slot, place in enumerate(self.slots) if place.alive]
-
-    def _lives(self) -> list[Life]:
-        exporter = [] if self.exporter is None else [self.exporter]
-        templates = (found.template for found in self.generations.all())
-        return [*self.slots, *templates, *exporter, self.successor]
 
     def _unfinished(self) -> str:
         return f"did not finish within {self._graceful_timeout:g} s"
@@ -584,7 +432,7 @@ class Pool:
             and slot != self._replaced
         ]
 
-    def _spawn(self, slot: int, generation: Generation, now: float) -> list[Action]:
+    def _spawn(self, slot: int, generation: Generation, now: float) -> list[GroupAction]:
         place = self.slots[slot]
         if place.generation != generation.number:
             place.deaths = 0
@@ -597,7 +445,7 @@ class Pool:
         place.deadline = now + FORK_TIMEOUT
         return [Spawn(slot, generation.number)]
 
-    def _spawn_or_wait(self, slot: int, now: float) -> list[Action]:
+    def _spawn_or_wait(self, slot: int, now: float) -> list[GroupAction]:
         """A pause is over. Without a template the slot waits for that, and for no time."""
         place = self.slots[slot]
         generation = self.generations.find(place.generation)
@@ -606,7 +454,7 @@ class Pool:
         place.move(Event.DRAIN)
         return []
 
-    def _replace(self, slot: int, now: float) -> list[Action]:
+    def _replace(self, slot: int, now: float) -> list[GroupAction]:
         place = self.slots[slot]
         if place.deaths >= 2:
             place.move(Event.BACK_OFF)
@@ -616,7 +464,7 @@ class Pool:
             return self._spawn(slot, self.generations.serving, now)
         return []  # it is filled when the template is there
 
-    def _kill(self, slots: Iterable[int], why: str, now: float) -> list[Action]:
+    def _kill(self, slots: Iterable[int], why: str, now: float) -> list[GroupAction]:
         return [
             action
             for slot in slots
@@ -624,7 +472,7 @@ class Pool:
             for action in self._kill_now(slot, why, now)
         ]
 
-    def _kill_now(self, slot: int, why: str, now: float) -> list[Action]:
+    def _kill_now(self, slot: int, why: str, now: float) -> list[GroupAction]:
         place = self.slots[slot]
         place.move(Event.KILL)
         if not place.born:  # it is killed as soon as it is known
@@ -633,7 +481,7 @@ class Pool:
         place.deadline = now + KILL_AGAIN
         return [Disable(slot), Kill(slot, why)]
 
-    def _dismiss(self, slot: int, now: float) -> list[Action]:
+    def _dismiss(self, slot: int, now: float) -> list[GroupAction]:
         """This worker is not wanted any more."""
         place = self.slots[slot]
         if place.state is State.READY:
@@ -649,16 +497,15 @@ class Pool:
 
     # Inside: generations
 
-    def _settle(self, now: float) -> list[Action]:
+    def _settle(self, now: float) -> list[GroupAction]:
         """Bring about what is wanted, as far as it can be by now."""
         if self.state is ServerState.DRAINING:
-            return self._finish_if_empty()
+            return []
         serving, coming = self.generations.serving, self.generations.coming
         actions = self._fill(serving, now)
         if self.state is ServerState.STARTING:
-            if self.is_settled():
-                actions += self._begin_to_serve(now)
-        elif coming is not None:
+            return actions
+        if coming is not None:
             actions += self._recycled(now) + self._fill(coming, now)
             kept = self._keepers(coming)
             if len(kept) == self.wanted and self._all(kept, State.STANDBY):
@@ -667,23 +514,11 @@ class Pool:
             actions += self._recycle_next(now)
         return actions
 
-    def _begin_to_serve(self, now: float) -> list[Action]:
-        if not self._waits:
-            return self._serve(now)
-        if self._said_ready:
-            return []
-        self._said_ready = True
-        return [SayReady()]
-
-    def _serve(self, now: float) -> list[Action]:
-        self.state = ServerState.SERVING
-        return [Announce(), *self._reload_again(now)]
-
     def _all(self, slots: list[int], state: State) -> bool:
         return all(self.slots[slot].state is state for slot in slots)
 
-    def _fill(self, generation: Generation, now: float) -> list[Action]:
-        actions: list[Action] = []
+    def _fill(self, generation: Generation, now: float) -> list[GroupAction]:
+        actions: list[GroupAction] = []
         kept = self._keepers(generation)
         empty = [slot for slot, place in enumerate(self.slots) if place.state is State.EMPTY]
         if generation.template.state is State.READY:
@@ -698,13 +533,13 @@ class Pool:
     def _starts(self, generation: Generation, kept: list[int]) -> int:
         """How many more of its workers may be started now."""
         missing = max(0, self.wanted - len(kept))
-        others_serve = self._waits or generation is self.generations.coming
+        others_serve = self.others_serve or generation is self.generations.coming
         if not self._at_once or not others_serve:
             return missing
         starting = sum(self.slots[slot].state is State.STARTING for slot in kept)
         return min(missing, max(0, self._at_once - starting))
 
-    def _recycle_next(self, now: float) -> list[Action]:
+    def _recycle_next(self, now: float) -> list[GroupAction]:
         """One at a time, and the next when the last one has ended."""
         actions = self._recycled(now)
         while self._replaced is None and self._recycling:
@@ -714,7 +549,7 @@ class Pool:
                 actions += self._fill(self.generations.serving, now)
         return actions
 
-    def _recycled(self, now: float) -> list[Action]:
+    def _recycled(self, now: float) -> list[GroupAction]:
         """The worker whose replacement is ready, if there is one, may go."""
         kept = self._keepers(self.generations.serving)
         if self._replaced is None or self.slots[self._replaced].state is not State.READY:
@@ -725,9 +560,9 @@ class Pool:
         place.ending = Reason.RECYCLE if place.ending is None else place.ending
         return self._dismiss(self._replaced, now)
 
-    def _take_over(self, slots: list[int], now: float) -> list[Action]:
+    def _take_over(self, slots: list[int], now: float) -> list[GroupAction]:
         old = self.generations.take_over()
-        actions: list[Action] = []
+        actions: list[GroupAction] = []
         for slot in slots:
             self.slots[slot].move(Event.READY)
             actions.append(Enable(slot))
@@ -738,36 +573,32 @@ class Pool:
         self._replaced = None
         actions += self._quit_template(old, now)
         actions.append(TookOver(self.generations.serving.number))
-        return actions + self._reload_again(now)
+        return actions + self.reload_again(now)
 
-    def _reload_again(self, now: float) -> list[Action]:
-        again, self.generations.again = self.generations.again, False
-        return self.reload(now) if again else []
-
-    def _fail(self, text: str, now: float) -> list[Action]:
+    def _fail(self, text: str, now: float) -> list[GroupAction]:
         """The generation that comes will not serve."""
         failed = self.generations.abandon()
-        actions: list[Action] = [ReloadFailed(failed.number, text)]
+        actions: list[GroupAction] = [ReloadFailed(failed.number, text)]
         for slot, place in enumerate(self.slots):
             if place.generation == failed.number:
                 actions += self._dismiss(slot, now)
         actions += self._quit_template(failed, now)
-        return actions + self._reload_again(now) + self._settle(now)
+        return actions + self.reload_again(now) + self._settle(now)
 
-    def _cannot_load(self, generation: Generation, text: str, now: float) -> list[Action]:
+    def _cannot_load(self, generation: Generation, text: str, now: float) -> list[GroupAction]:
         if generation is self.generations.coming:
             return self._fail(text, now)
         if generation is self.generations.serving and self.state is ServerState.STARTING:
-            return self._give_up(Finish(3, text), now)
+            return self._give_up(text)
         return []
 
-    def _start_template(self, generation: Generation, now: float) -> list[Action]:
+    def _start_template(self, generation: Generation, now: float) -> list[GroupAction]:
         generation.template.move(Event.SPAWN)
         generation.template.started = now
-        generation.template.deadline = now + self._startup_timeout
+        generation.template.deadline = now + self.startup_timeout
         return [StartTemplate(generation.number)]
 
-    def _quit_template(self, generation: Generation, now: float) -> list[Action]:
+    def _quit_template(self, generation: Generation, now: float) -> list[GroupAction]:
         template = generation.template
         if template.state is State.WAITING:
             template.move(Event.DRAIN)
@@ -780,32 +611,14 @@ class Pool:
         template.deadline = now + self._graceful_timeout + LAST_WORDS
         return [QuitTemplate(generation.number)]
 
-    def _kill_template(self, generation: Generation, why: str, now: float) -> list[Action]:
+    def _kill_template(self, generation: Generation, why: str, now: float) -> list[GroupAction]:
         generation.template.move(Event.KILL)
         generation.template.deadline = now + KILL_AGAIN
         return [KillTemplate(generation.number, why)]
 
-    def _start_exporter(self, now: float) -> list[Action]:
-        if self.exporter is None or self.state is ServerState.DRAINING:
-            return []
-        self.exporter.move(Event.SPAWN)
-        return [StartExporter()]
-
     # Inside: the end
 
-    @property
-    def failed(self) -> bool:
+    def _give_up(self, text: str) -> list[GroupAction]:
         """The server cannot start, and says why as it ends."""
-        return self._failure is not None
-
-    def _give_up(self, failure: Finish, now: float) -> list[Action]:
-        self._failure = failure
-        return self.stop(now) + self._kill(self._alive(), "", now)
-
-    def _finish_if_empty(self) -> list[Action]:
-        ends = self.successor.state in (State.DRAINING, State.KILLED)
-        if self._alive() or ends or self._finished:
-            return []
-        self._finished = True
-        self._end = self._last_call = None
-        return [self._failure or Finish(0)]
+        self.failure = self.failure or text
+        return []

@@ -157,13 +157,13 @@ class Counting:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """What the launcher knows of the server's place. `start` executes the new supervisor, for
-    the generation that serves and so many workers; `leave` closes what that has taken over.
+    """What the launcher knows of the server's place. `start` executes the new supervisor;
+    `leave` closes what that has taken over.
     `refusal` says why nobody can take over, if so.
     """
 
     board_fd: int
-    start: Callable[[int, int], Successor]
+    start: Callable[[], Successor]
     leave: Callable[[Ready], None]
     predecessor: Predecessor | None = None
     refusal: str = ""

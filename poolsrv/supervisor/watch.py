@@ -6,7 +6,7 @@ Supervisor only. Reads the scoreboard and /proc; what follows is the pool's deci
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from poolsrv import _core
@@ -14,7 +14,7 @@ from poolsrv import operator_messages as say
 from poolsrv.between.lifecycle import State
 from poolsrv.between.scoreboard import SUPERVISOR, WORKER, Row
 from poolsrv.supervisor import limits
-from poolsrv.supervisor.actions import Action, Reason
+from poolsrv.supervisor.actions import GroupAction, Reason
 from poolsrv.supervisor.children import Worker
 from poolsrv.supervisor.limits import LOOK, Limits, Use
 from poolsrv.supervisor.pool import Pool
@@ -30,25 +30,25 @@ _SOONEST = 0.02
 class Progress:
     """Whether the server gets on, and how, since it was asked last."""
 
-    def __init__(self, board: _core.Scoreboard) -> None:
-        self._board = board
-        self._dispatched = 0
+    def __init__(self, boards: Sequence[_core.Scoreboard]) -> None:
+        self._boards = boards
+        self._dispatched = [0] * len(boards)
         self._answered = 0
         self._asked = time.monotonic()
 
     def made(self) -> bool:
         """Nothing waits for a thread, or something has got one since the last question."""
-        row = Row(SUPERVISOR, self._board.supervisor())
-        before, self._dispatched = self._dispatched, row["dispatched"]
-        return row["queue_length"] == 0 or self._dispatched != before
+        rows = [Row(SUPERVISOR, board.supervisor()) for board in self._boards]
+        before, self._dispatched = self._dispatched, [row["dispatched"] for row in rows]
+        return self._dispatched != before or not any(row["queue_length"] for row in rows)
 
     def describe(self) -> str:
         """A line for people."""
         now = time.monotonic()
-        slots = range(self._board.slot_count)
-        busy = sum(len(self._board.current(slot)) for slot in slots)
-        threads = sum(Row(WORKER, self._board.worker(slot))["threads"] for slot in slots)
-        answered = sum(served(self._board, slot) for slot in slots)
+        slots = [(board, slot) for board in self._boards for slot in range(board.slot_count)]
+        busy = sum(len(board.current(slot)) for board, slot in slots)
+        threads = sum(Row(WORKER, board.worker(slot))["threads"] for board, slot in slots)
+        answered = sum(served(board, slot) for board, slot in slots)
         rate = (answered - self._answered) / max(now - self._asked, 0.001)
         self._answered, self._asked = answered, now
         return f"{busy} of {threads} threads busy, {rate:.1f} requests/s"
@@ -66,10 +66,18 @@ class _Watched:
 
 
 class Watch:
-    """`given` may be replaced: by the next reload."""
+    """`given` says what the limits of a worker are that is ready now: a reload may bring
+    others. `label` is more to say of a worker."""
 
-    def __init__(self, pool: Pool, board: _core.Scoreboard, given: Limits) -> None:
-        self.given = given
+    def __init__(
+        self,
+        pool: Pool,
+        board: _core.Scoreboard,
+        given: Callable[[], Limits],
+        label: Mapping[str, object] | None = None,
+    ) -> None:
+        self._given = given
+        self._label = label or {}
         self._pool = pool
         self._board = board
         self._chance = random.Random()
@@ -78,14 +86,14 @@ class Watch:
 
     def deadline(self) -> float | None:
         """When `look` should be called next."""
-        return self._next if self.given.any else None
+        return self._next if self._given().any else None
 
-    def look(self, workers: Mapping[int, Worker], now: float) -> list[Action]:
+    def look(self, workers: Mapping[int, Worker], now: float) -> list[GroupAction]:
         """Judge each worker, if it is time."""
-        if not self.given.any or now < self._next:
+        if not self._given().any or now < self._next:
             return []
         self._next = now + LOOK
-        actions: list[Action] = []
+        actions: list[GroupAction] = []
         for slot, worker in workers.items():
             if self._pool.slots[slot].state is State.READY:
                 actions += self._judge(slot, worker, now)
@@ -100,10 +108,10 @@ class Watch:
             return LOOK
         return max(_SOONEST, left * passed / more)
 
-    def _judge(self, slot: int, worker: Worker, now: float) -> list[Action]:
+    def _judge(self, slot: int, worker: Worker, now: float) -> list[GroupAction]:
         watched = self._watched.get(slot)
         if watched is None or watched.pid != worker.pid:
-            drawn = self.given.drawn(self._chance)
+            drawn = self._given().drawn(self._chance)
             watched = self._watched[slot] = _Watched(worker.pid, drawn, now, now)
         requests = served(self._board, slot) - worker.served_before
         self._next = min(self._next, now + self._until(watched, requests, now))
@@ -113,6 +121,6 @@ class Watch:
         why = limits.exceeded(watched.limits, use)
         if not why or self._pool.is_recycling(slot):
             return []
-        fields = {"slot": slot, "worker_pid": worker.pid}
+        fields = {"slot": slot, "worker_pid": worker.pid, **self._label}
         _log.info(say.WORKER_REPLACED, why, extra={"fields": fields})
         return self._pool.recycle([slot], now)
