@@ -80,7 +80,7 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m poolsrv.settings.reference
 	$(BIN)/python -m poolsrv.commands.moving
 	$(BIN)/python -m poolsrv.commands.manual > docs/poolsrv.1
-	$(BIN)/python -m poolsrv.exporter.metrics > METRICS.md
+	$(BIN)/python -m poolsrv.exporter.reference > METRICS.md
 	$(BIN)/python -m poolsrv.operator_messages > ERRORS.md
 	$(BIN)/python dashboards/generate.py > dashboards/poolsrv.json
 

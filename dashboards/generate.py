@@ -5,13 +5,19 @@ form is the classic one: Grafana's file provisioning refuses the newer schema.
 """
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from panels import ROWS, Panel
 
-# What @ stands for in a query.
+from poolsrv.exporter.metrics import METRICS
+
+# What @ stands for in a query: of a metric of the whole server, and of one that may be a
+# group's. Where there are no groups, that label is missing, and `.*` matches that, too.
 SELECTOR = 'job=~"$job", instance=~"$instance"'
+OF_GROUP = f'{SELECTOR}, group=~"$group"'
+COMMON = {metric.name for metric in METRICS if metric.common}
 
 DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
@@ -39,7 +45,11 @@ def dashboard() -> dict[str, Any]:
 
 
 def expression(query: str) -> str:
-    return query.replace("@", SELECTOR)
+    def selected(found: re.Match[str]) -> str:
+        name = re.sub("_(bucket|sum|count)$", "", found[1])
+        return f"{found[1]}{{{SELECTOR if {found[1], name} & COMMON else OF_GROUP}"
+
+    return re.sub(r"(\w+)\{@", selected, query)
 
 
 def variables() -> list[dict[str, Any]]:
@@ -54,7 +64,12 @@ def variables() -> list[dict[str, Any]]:
     instance = label_values(
         "instance", "Instance", 'label_values(poolsrv_build_info{job=~"$job"}, instance)'
     )
-    return [datasource, job, instance]
+    group = label_values(
+        "group",
+        "Group of processes",
+        'label_values(poolsrv_workers_configured{job=~"$job", instance=~"$instance"}, group)',
+    )
+    return [datasource, job, instance, {**group, "allValue": ".*"}]
 
 
 def label_values(name: str, label: str, query: str) -> dict[str, Any]:

@@ -225,7 +225,8 @@ def _run(
                 log.setup(settings.log_level, settings.log_format, "exporter")
                 set_title("exporter", title)
                 privileges.assume(settings)
-                exporter.run(admin.socket, estate.board_fd, common.lifeline, estate.job.bell, about)
+                boards = {"": estate.board_fd}
+                exporter.run(admin.socket, boards, common.lifeline, estate.job.bell, about)
 
             return Child.start("exporter", run, ends_by=END_EXPORTER)
 

@@ -32,7 +32,7 @@ class Board:
         self.supervisor("started_at", self.started_at)
         self.supervisor("state", ServerState.SERVING)
         self.supervisor("wanted", 2)
-        self.source = Source(Reader(fd), ABOUT)
+        self.source = Source([Reader(fd)], ABOUT)
 
     def supervisor(self, field: str, value: int) -> None:
         self.core.set(place_of("supervisor", field), 0, value)

@@ -46,6 +46,7 @@ def queries() -> dict[str, str]:
         .replace("$__rate_interval", "5s")
         .replace("$job", "poolsrv")
         .replace("$instance", ".*")
+        .replace("$group", ".*")
         for panel in panels()
         for target in panel["targets"]
     }
@@ -67,7 +68,7 @@ def test_grafana_can_provision_it() -> None:
     assert dashboard["uid"] == "poolsrv"
     assert dashboard["schemaVersion"] == 42
     names = [variable["name"] for variable in dashboard["templating"]["list"]]
-    assert names == ["datasource", "job", "instance"]
+    assert names == ["datasource", "job", "instance", "group"]
     numbers = [panel["id"] for panel in dashboard["panels"]]
     assert len(numbers) == len(set(numbers))
 

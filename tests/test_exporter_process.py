@@ -37,7 +37,7 @@ class Exporter:
         self.supervisor = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
         pidfd = os.pidfd_open(self.supervisor.pid)
         self.bell = os.eventfd(0, os.EFD_NONBLOCK)
-        arguments = (listener, fd, pidfd, self.bell, ABOUT)
+        arguments = (listener, {"": fd}, pidfd, self.bell, ABOUT)
         self.process = get_context("fork").Process(target=run, args=arguments)
         self.process.start()
         self.stop = os.eventfd(0)

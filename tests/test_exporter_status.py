@@ -15,9 +15,10 @@ import pytest
 from poolsrv import _core
 from poolsrv.between.lifecycle import ServerState, State
 from poolsrv.between.scoreboard import UPPERS, Running, ThreadState, quantile
-from poolsrv.exporter.page import POLICY, SHOWN, duration, page
+from poolsrv.exporter.page import POLICY, SHOWN, page
 from poolsrv.exporter.reading import Reading
 from poolsrv.exporter.status import Status, Verdict, deployable, ready, status
+from poolsrv.exporter.tables import duration
 from tests.board import SECOND, Board, label_values, place_of
 
 pytestmark = pytest.mark.once

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from promql_parser import parse
 
-from poolsrv.exporter.metrics import METRICS, QUESTIONS, Metric, reference
+from poolsrv.exporter.metrics import METRICS, Metric
+from poolsrv.exporter.reference import QUESTIONS, reference
 
 pytestmark = pytest.mark.once
 

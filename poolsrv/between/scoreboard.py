@@ -202,9 +202,10 @@ class Slot:
 
     `threads` is the sum of the slot's thread rows, running requests' time
     included; `load` is the requests reserved or running, `limit` how many the
-    supervisor gives it at most.
+    supervisor gives it at most. `group` is "" in a server that has one.
     """
 
+    group: str
     number: int
     slot: Row
     worker: Row
@@ -213,6 +214,11 @@ class Slot:
     load: int
     limit: int
     running: tuple[Running, ...]
+
+    @property
+    def name(self) -> str:
+        """By which people know it, and labels."""
+        return f"{self.group}/{self.number}" if self.group else str(self.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +236,7 @@ class Snapshot:
 
 
 class Reader:
-    """Reads the scoreboard behind a descriptor; counters never step back.
+    """Reads the scoreboard of a group of processes; counters never step back.
 
     They could, by as little as the time between two looks at one running
     request, and `rate()` takes any dip for a restart and counts the whole
@@ -238,8 +244,9 @@ class Reader:
     reading before; sums of such words do not step back either.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, group: str = "") -> None:
         """`fd` stays the caller's. Raises OSError (EINVAL) if it is no scoreboard."""
+        self.group = group
         self._board = _core.Scoreboard(fd)
         self._floors: dict[tuple[Layout, int], tuple[int, ...]] = {}
 
@@ -269,6 +276,7 @@ class Reader:
             for thread, state, since, ready, *texts in self._board.current(number)
         )
         return Slot(
+            self.group,
             number,
             self._row(SLOT, number, self._board.slot(number)),
             self._row(WORKER, number, self._board.worker(number)),

@@ -221,7 +221,7 @@ def _look(path: Path) -> Status:
         about = {**answer.result, "addresses": tuple(answer.result["addresses"])}
         names = {field.name for field in dataclasses.fields(About)}
         kept = {name: value for name, value in about.items() if name in names}
-        source = Source(Reader(answer.fd), About(supervisor_pid=int(about["pid"]), **kept))
+        source = Source([Reader(answer.fd)], About(supervisor_pid=int(about["pid"]), **kept))
         return status(source.read(time.monotonic_ns()))
     except OSError:
         raise ControlError(

@@ -5,7 +5,7 @@ orchestrators. It writes nothing and can be killed at any time.
 """
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 
@@ -25,8 +25,12 @@ class About:
     started_at: float
 
 
+# The descriptors of the scoreboards, by the names of their groups of processes.
+Boards = Mapping[str, int]
+
+
 def run(
-    listener: socket.socket, board_fd: int, supervisor_pidfd: int, bell: int, about: About
+    listener: socket.socket, boards: Boards, supervisor_pidfd: int, bell: int, about: About
 ) -> None:
     """Body of the exporter process; returns when told (END_EXPORTER) or orphaned.
 
@@ -38,12 +42,12 @@ def run(
     # 100 ms and 143 modules.
     from poolsrv.exporter.main import serve
 
-    serve(listener, board_fd, supervisor_pidfd, bell, about)
+    serve(listener, boards, supervisor_pidfd, bell, about)
 
 
 def run_within(
     listener: socket.socket,
-    board_fd: int,
+    boards: Boards,
     end: int,
     bell: int,
     about: About,
@@ -56,4 +60,4 @@ def run_within(
     """
     from poolsrv.exporter.main import serve_within
 
-    serve_within(listener, board_fd, end, bell, about, begun)
+    serve_within(listener, boards, end, bell, about, begun)

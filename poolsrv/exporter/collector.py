@@ -41,17 +41,16 @@ class PoolCollector(Collector):
 
 
 def _family(metric: Metric, reading: Reading) -> Family:
+    names, samples = metric.series(reading)
     if metric.kind is Kind.HISTOGRAM:
-        histogram = HistogramMetricFamily(
-            metric.name, metric.help, labels=metric.labels, unit=metric.unit
-        )
-        for labels, value in metric.samples(reading):
+        histogram = HistogramMetricFamily(metric.name, metric.help, labels=names, unit=metric.unit)
+        for labels, value in samples:
             assert isinstance(value, Histogram)
             histogram.add_metric(labels, list(zip(_BOUNDS, value.counts, strict=True)), value.sum)
         return histogram
     form = CounterMetricFamily if metric.kind is Kind.COUNTER else GaugeMetricFamily
-    family = form(metric.name, metric.help, labels=metric.labels, unit=metric.unit)
-    for labels, value in metric.samples(reading):
+    family = form(metric.name, metric.help, labels=names, unit=metric.unit)
+    for labels, value in samples:
         assert not isinstance(value, Histogram)
         family.add_metric(labels, value)
     return family

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 
 from poolsrv.between.messages import END_EXPORTER
 from poolsrv.between.scoreboard import Reader
-from poolsrv.exporter import About
+from poolsrv.exporter import About, Boards
 from poolsrv.exporter.collector import PoolCollector, encode
 from poolsrv.exporter.page import POLICY, page
 from poolsrv.exporter.pulse import beats
@@ -26,7 +26,7 @@ from poolsrv.system.forks import SIGNALS
 
 
 def serve(
-    listener: socket.socket, board_fd: int, supervisor_pidfd: int, bell: int, about: About
+    listener: socket.socket, boards: Boards, supervisor_pidfd: int, bell: int, about: About
 ) -> None:
     """See poolsrv.exporter.run."""
     # The supervisor decides what these mean; a terminal sends them to all.
@@ -34,24 +34,24 @@ def serve(
         signal.signal(number, signal.SIG_IGN)
     # What the supervisor reads from a descriptor it has blocked, and a child inherits that.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    asyncio.run(_serve(listener, board_fd, supervisor_pidfd, bell, about, END_EXPORTER))
+    asyncio.run(_serve(listener, boards, supervisor_pidfd, bell, about, END_EXPORTER))
 
 
 def serve_within(
     listener: socket.socket,
-    board_fd: int,
+    boards: Boards,
     end: int,
     bell: int,
     about: About,
     begun: Callable[[], None],
 ) -> None:
     """See poolsrv.exporter.run_within."""
-    asyncio.run(_serve(listener, board_fd, end, bell, about, None, begun))
+    asyncio.run(_serve(listener, boards, end, bell, about, None, begun))
 
 
 async def _serve(
     listener: socket.socket,
-    board_fd: int,
+    boards: Boards,
     end: int,
     bell: int,
     about: About,
@@ -63,7 +63,8 @@ async def _serve(
     if end_signal is not None:
         loop.add_signal_handler(end_signal, over.set)
     loop.add_reader(end, _ended, loop, end, over)
-    routes = Routes(Source(Reader(board_fd), about), bell, Hosts.of(listener))
+    readers = [Reader(fd, group if len(boards) > 1 else "") for group, fd in boards.items()]
+    routes = Routes(Source(readers, about), bell, Hosts.of(listener))
     begun()
     await Server(routes.table()).serve(listener, over)
 

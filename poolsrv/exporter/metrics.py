@@ -2,7 +2,7 @@
 
 A field of the scoreboard that has a metric's name is a metric as it stands;
 those that need a word more are listed here. Knows no exposition format.
-`python -m poolsrv.exporter.metrics` prints METRICS.md.
+reference.py writes them down for people.
 """
 
 from collections import Counter
@@ -12,7 +12,6 @@ from functools import partial
 
 from poolsrv.between.lifecycle import State
 from poolsrv.between.scoreboard import (
-    BOUNDS,
     FIELDS,
     LAYOUTS,
     Field,
@@ -43,7 +42,10 @@ Sample = tuple[tuple[str, ...], Value]
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`name` is what a query says: with the prefix and, for a counter, `_total`."""
+    """`name` is what a query says: with the prefix and, for a counter, `_total`.
+
+    `samples` are of a group of processes, but for a metric that is `common` to all.
+    """
 
     name: str
     kind: Kind
@@ -51,6 +53,34 @@ class Metric:
     unit: str
     help: str
     samples: Callable[[Reading], Iterable[Sample]]
+    common: bool = False
+
+    def series(self, reading: Reading) -> tuple[tuple[str, ...], Iterator[Sample]]:
+        """The labels and the samples; where there are groups, by group."""
+        if self.common or not reading.groups:
+            return self.labels, iter(self.samples(reading))
+        samples = (
+            ((group.group, *labels), value)
+            for group in reading.groups
+            for labels, value in self.samples(group)
+        )
+        return ("group", *self.labels), samples
+
+
+# Of the supervisor's fields these are about the one process, not about a group.
+_COMMON = frozenset(
+    {
+        "accepted",
+        "accept_errors",
+        "loop_busy",
+        "loop_lag",
+        "maintenance",
+        "lines_lost",
+        "upgrades",
+        "inherited",
+        "faults",
+    }
+)
 
 
 # Which row of a slot a field is in.
@@ -86,6 +116,7 @@ def _of_fields(fields: Sequence[Field]) -> Metric:
         field.unit,
         field.help,
         samples,
+        common=field.row == "supervisor" and field.name in _COMMON,
     )
 
 
@@ -235,7 +266,13 @@ _DERIVED = (
         ("worker",),
         "bytes",
         "Memory of the worker, pages it shares with others included",
-        _each(lambda reading: ((slot, use.resident) for slot, use in reading.usage.items())),
+        _each(
+            lambda reading: (
+                (slot.number, reading.usage[slot.name].resident)
+                for slot in reading.snapshot.slots
+                if slot.name in reading.usage
+            )
+        ),
     ),
     Metric(
         "poolsrv_worker_cpu_seconds_total",
@@ -243,7 +280,11 @@ _DERIVED = (
         ("worker",),
         "seconds",
         "CPU time of the processes that have been in the slot",
-        _each(lambda reading: reading.cpu.items()),
+        _each(
+            lambda reading: (
+                (slot.number, reading.cpu[slot.name]) for slot in reading.snapshot.slots
+            )
+        ),
     ),
     Metric(
         "poolsrv_start_time_seconds",
@@ -252,6 +293,7 @@ _DERIVED = (
         "seconds",
         "Start of the supervisor, in Unix time",
         _one(lambda reading: reading.about.started_at),
+        common=True,
     ),
     Metric(
         "poolsrv_build_info",
@@ -260,97 +302,13 @@ _DERIVED = (
         "",
         "Always 1; the labels say what runs",
         lambda reading: [((reading.about.version, PYTHON), 1)],
+        common=True,
     ),
 )
 
-_BY_METRIC: dict[str, list[Field]] = {}
+BY_METRIC: dict[str, list[Field]] = {}
 for _field in FIELDS:
     if _field.metric:
-        _BY_METRIC.setdefault(_field.metric, []).append(_field)
+        BY_METRIC.setdefault(_field.metric, []).append(_field)
 
-METRICS: tuple[Metric, ...] = (*map(_of_fields, _BY_METRIC.values()), *_DERIVED)
-
-# What people ask first, and the query that answers it.
-QUESTIONS = (
-    (
-        "How full is it? Above 0.8 for long, add threads or processes.",
-        "sum(rate(poolsrv_thread_busy_seconds_total[5m])) / sum(poolsrv_threads)",
-    ),
-    (
-        "How long do 99 of 100 requests take at most?",
-        "histogram_quantile(0.99, sum by (le) (rate(poolsrv_request_duration_seconds_bucket[5m])))",
-    ),
-    (
-        "How long do they wait for a thread, on average?",
-        "sum(rate(poolsrv_request_queue_seconds_sum[5m]))"
-        " / sum(rate(poolsrv_request_queue_seconds_count[5m]))",
-    ),
-    (
-        "Which share of the answers are errors, of the application (5xx) or of the server itself?",
-        '(sum(rate(poolsrv_requests_total{status_class="5xx"}[5m]))'
-        ' + sum(rate(poolsrv_requests_refused_total{status!~"403|404|421"}[5m])))'
-        " / (sum(rate(poolsrv_requests_total[5m]))"
-        " + sum(rate(poolsrv_requests_refused_total[5m])))",
-    ),
-    (
-        "How many requests does the server refuse, and with which status?",
-        "sum by (status) (rate(poolsrv_requests_refused_total[5m])) > 0",
-    ),
-    (
-        "Alert: fewer workers serve than are wanted.",
-        "sum by (instance) (poolsrv_worker_up) < sum by (instance) (poolsrv_workers_configured)",
-    ),
-    (
-        "Alert: a request hangs.",
-        "poolsrv_request_oldest_seconds > 60",
-    ),
-    (
-        "Why were workers replaced today?",
-        "sum by (reason) (increase(poolsrv_worker_restarts_total[1d])) > 0",
-    ),
-)
-
-
-def reference() -> str:
-    """METRICS.md."""
-    lines = [
-        "# Metrics",
-        "",
-        "Generated from the scoreboard's table by `make docs`.",
-        "",
-        "Served at `/metrics` of the `--admin` address as Prometheus text or OpenMetrics, as the",
-        "client accepts. Counters outlive the workers: they start again only with the server.",
-        "`worker` is a slot of the pool, not a process: a worker that is replaced leaves its",
-        "series to the next.",
-        "",
-        "| Metric | Type | Labels | Unit | Meaning |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for metric in sorted(METRICS, key=lambda metric: metric.name):
-        labels = ", ".join(f"`{label}`" for label in metric.labels)
-        lines.append(
-            f"| `{metric.name}` | {metric.kind.value.lower()} | {labels} | {metric.unit}"
-            f" | {metric.help} |"
-        )
-    bounds = ", ".join(f"{seconds(bound):g}" for bound in BOUNDS)
-    lines += ["", "## Values of labels", ""]
-    for field, *_ in _BY_METRIC.values():
-        if field.label:
-            values = ", ".join(f"`{value}`" for value in field.values)
-            lines.append(f"- `{PREFIX}{field.metric}_total`, `{field.label}`: {values}")
-    lines += [
-        "",
-        "## Buckets",
-        "",
-        f"Histograms have buckets up to {bounds} seconds and one for all.",
-        "",
-        "## Questions and queries",
-        "",
-    ]
-    for question, query in QUESTIONS:
-        lines += [question, "", "```promql", query, "```", ""]
-    return "\n".join(lines).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    print(reference(), end="")
+METRICS: tuple[Metric, ...] = (*map(_of_fields, BY_METRIC.values()), *_DERIVED)

@@ -7,22 +7,17 @@ script.
 
 import hashlib
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import Generic, TypeVar
 
-from poolsrv.exporter.status import RunningRequest, Status, Verdict, Worker
-
-T = TypeVar("T")
+from poolsrv.exporter.status import Status, Verdict
+from poolsrv.exporter.tables import GROUPS, RUNNING, WORKERS, duration, quantile_text, rate, table
 
 # More than this at once says no more than their number.
 SHOWN = 50
-
-# Longer than people wait for a page: worth a look.
-LONG = 10.0
 
 _HERE = files("poolsrv.exporter")
 _PAGE = Template(_HERE.joinpath("page.html").read_text("utf-8"))
@@ -50,7 +45,7 @@ POLICY = "; ".join(
 
 def page(status: Status) -> bytes:
     server = status.server
-    parts = (_heading, _load, _requests, _connections, _running, _workers)
+    parts = (_heading, _load, _requests, _groups, _connections, _running, _workers)
     sections = [line for part in parts for line in part(status)]
     sections += [
         f"<footer>poolsrv {escape(server.version)}, Python {escape(server.python)},"
@@ -112,15 +107,15 @@ def _requests(status: Status) -> Iterable[str]:
     refused = ", ".join(f"{number:,} x {code}" for code, number in requests.refused.items())
     yield "<h2>Requests</h2>"
     yield from _facts(
-        Fact("per second", _rate(requests.per_second), "Answered, refused ones included"),
+        Fact("per second", rate(requests.per_second), "Answered, refused ones included"),
         Fact(
             "errors per second",
-            _rate(requests.errors_per_second),
+            rate(requests.errors_per_second),
             "5xx of the application, and what the server refused itself, but for 403, 404, 421",
             bad=bool(requests.errors_per_second),
         ),
-        Fact("median", _quantile(requests.median_seconds), "Half of the requests took less"),
-        Fact("99 % within", _quantile(requests.p99_seconds), "One of a hundred took longer"),
+        Fact("median", quantile_text(requests.median_seconds), "Half of the requests took less"),
+        Fact("99 % within", quantile_text(requests.p99_seconds), "One of a hundred took longer"),
     )
     if status.window_seconds:
         yield f"<small>Over the last {duration(status.window_seconds)}.</small>"
@@ -152,6 +147,12 @@ def _requests(status: Status) -> Iterable[str]:
     yield "<small>Since the start of the server.</small>"
 
 
+def _groups(status: Status) -> Iterable[str]:
+    if status.groups:
+        yield "<h2>Groups</h2>"
+        yield from table(GROUPS, status.groups)
+
+
 _STATES = {
     "parked": "Idle, held by the supervisor without a thread or a buffer",
     "queued": "With a request that waits for a free thread",
@@ -178,7 +179,7 @@ def _running(status: Status) -> Iterable[str]:
     if not status.running:
         yield "<p>No request is running.</p>"
         return
-    yield from _table(_RUNNING, status.running[:SHOWN])
+    yield from table(RUNNING, status.running[:SHOWN])
     if len(status.running) > SHOWN:
         yield f"<p>And {len(status.running) - SHOWN} younger ones.</p>"
 
@@ -186,34 +187,7 @@ def _running(status: Status) -> Iterable[str]:
 def _workers(status: Status) -> Iterable[str]:
     yield "<h2>Workers</h2>"
     yield _verdict("May be deployed", "Not to be deployed now", status.deployable)
-    yield from _table(_WORKERS, status.workers)
-
-
-def _rate(per_second: float | None) -> str:
-    if per_second is None:
-        return "-"
-    return f"{per_second:,.1f}" if per_second >= 1 or not per_second else f"{per_second:.2g}"
-
-
-def _replaced(worker: Worker) -> str:
-    return ", ".join(f"{times} x {why}" for why, times in worker.restarts.items()) or "-"
-
-
-def _age(request: RunningRequest) -> str:
-    age = duration(request.age_seconds)
-    # A connection that is taken over is meant to last.
-    is_long = request.age_seconds >= LONG and request.state != "upgraded"
-    return f"{age} (long)" if is_long else age
-
-
-@dataclass(frozen=True, slots=True)
-class Column(Generic[T]):
-    """`kind` is the cells' class in the style sheet, `title` explains the head."""
-
-    head: str
-    kind: str
-    text: Callable[[T], object]
-    title: str
+    yield from table(WORKERS, status.workers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,85 +200,6 @@ class Fact:
     bad: bool = False
 
 
-_RUNNING: tuple[Column[RunningRequest], ...] = (
-    Column("age", "number", _age, "Since a thread took the request"),
-    Column(
-        "queued",
-        "number",
-        lambda request: duration(request.queue_seconds),
-        "How long it had waited for the thread",
-    ),
-    Column("slot", "number", lambda request: request.slot, "The worker's place in the pool"),
-    Column("pid", "number", lambda request: request.pid, "The worker's process"),
-    Column("method", "literal", lambda request: request.method, "As the client sent it"),
-    Column("path", "literal path", lambda request: request.path, "As sent, without the query"),
-    Column(
-        "request",
-        "literal",
-        lambda request: request.request_id,
-        "Its id in the logs and in environ",
-    ),
-    Column("in", "words", lambda request: request.state, "What the thread does at this moment"),
-)
-
-_WORKERS: tuple[Column[Worker], ...] = (
-    Column("slot", "number", lambda worker: worker.slot, "The worker's place in the pool"),
-    Column("pid", "number", lambda worker: worker.pid or "-", "The process in the slot"),
-    Column("state", "words", lambda worker: worker.state, "Only ready ones get requests"),
-    Column(
-        "generation",
-        "number",
-        lambda worker: worker.generation,
-        "Workers of one load of the application have one number",
-    ),
-    Column("age", "number", lambda worker: duration(worker.age_seconds), "Since its start"),
-    Column(
-        "busy",
-        "number",
-        lambda worker: f"{worker.busy} of {worker.threads}",
-        "Threads that are in a request",
-    ),
-    Column(
-        "load",
-        "number",
-        lambda worker: f"{worker.load} of {worker.limit}",
-        "Requests that it has, and how many the supervisor gives it at most",
-    ),
-    Column(
-        "requests",
-        "number",
-        lambda worker: f"{worker.requests:,}",
-        "Of all processes that have been in the slot",
-    ),
-    Column(
-        "memory",
-        "number",
-        lambda worker: f"{worker.resident_bytes / 2**20:,.0f} MiB",
-        "Resident, pages that it shares with others included",
-    ),
-    Column(
-        "CPU",
-        "number",
-        lambda worker: duration(worker.cpu_seconds),
-        "Time of all processes that have been in the slot",
-    ),
-    Column("replaced", "words", _replaced, "How often, and why"),
-)
-
-
-def _table(columns: Sequence[Column[T]], rows: Iterable[T]) -> Iterable[str]:
-    yield '<div class="table" tabindex="0"><table><thead><tr>'
-    for column in columns:
-        yield f'<th class="{column.kind}" title="{escape(column.title)}">{column.head}</th>'
-    yield "</tr></thead><tbody>"
-    for row in rows:
-        cells = (
-            f'<td class="{column.kind}">{escape(str(column.text(row)))}</td>' for column in columns
-        )
-        yield f"<tr>{''.join(cells)}</tr>"
-    yield "</tbody></table></div>"
-
-
 def _facts(*facts: Fact) -> Iterable[str]:
     yield "<dl>"
     for fact in facts:
@@ -314,27 +209,3 @@ def _facts(*facts: Fact) -> Iterable[str]:
             f"<dd{kind}>{escape(fact.value)}</dd></div>"
         )
     yield "</dl>"
-
-
-def _quantile(seconds: float | None) -> str:
-    """Two figures: a third would be beyond what a bucket knows."""
-    if seconds is None:
-        return "-"
-    return duration(float(f"{seconds:.1e}")).replace(".0 ", " ")
-
-
-def duration(seconds: float) -> str:
-    """Two figures that say enough: 120 us, 3.4 ms, 12.0 s, 5 min 3 s, 2 h 10 min, 3 d 4 h."""
-    if seconds < 0.001:
-        return f"{seconds * 1e6:.0f} us"
-    if seconds < 1:
-        return f"{seconds * 1e3:.1f} ms"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(int(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 24:
-        return f"{hours} h {minutes} min"
-    return f"{hours // 24} d {hours % 24} h"

@@ -6,11 +6,20 @@ remembered from one reading to the next is remembered here.
 
 import platform
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from poolsrv.between.lifecycle import ServerState, State
-from poolsrv.between.scoreboard import SUPERVISOR, THREAD, Reader, Row, Slot, Snapshot, ThreadState
+from poolsrv.between.scoreboard import (
+    SUPERVISOR,
+    THREAD,
+    Reader,
+    Row,
+    Slot,
+    Snapshot,
+    ThreadState,
+    total,
+)
 from poolsrv.exporter import About
 from poolsrv.exporter.processes import CpuTime, Usage, usage
 
@@ -93,14 +102,19 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """`usage` and `cpu` are by slot; a slot without a process has no usage."""
+    """Of a group of processes, or of a whole server, which has `groups` if there are several.
+
+    `usage` and `cpu` are by the slots' names; a slot without a process has no usage.
+    """
 
     about: About
     snapshot: Snapshot
     present: Totals
     baseline: Totals
-    usage: Mapping[int, Usage]
-    cpu: Mapping[int, float]
+    usage: Mapping[str, Usage]
+    cpu: Mapping[str, float]
+    group: str = ""
+    groups: "tuple[Reading, ...]" = ()
 
     @property
     def state(self) -> ServerState:
@@ -176,25 +190,72 @@ def state_of(slot: Slot) -> State:
     return State(slot.slot["state"])
 
 
-class Source:
-    """Takes readings."""
+# Of these one group's word is the whole server's.
+_OF_THE_FIRST = ("state", "generation", "maintenance", "started_at")
 
+
+def _together(groups: Sequence[Reading]) -> Reading:
+    """All groups of a server as one."""
+    first = groups[0]
+    words = list(total(SUPERVISOR, (group.snapshot.supervisor for group in groups)).words)
+    for name in _OF_THE_FIRST:
+        words[SUPERVISOR.fields[name].index] = first.snapshot.supervisor[name]
+    since = [group.snapshot.supervisor["queue_since"] for group in groups]
+    words[SUPERVISOR.fields["queue_since"].index] = min(filter(None, since), default=0)
+    supervisor = Row(SUPERVISOR, tuple(words))
+
+    def sum_of(all_totals: Sequence[Totals]) -> Totals:
+        return Totals(
+            all_totals[0].now,
+            total(SUPERVISOR, (totals.supervisor for totals in all_totals)),
+            total(THREAD, (totals.threads for totals in all_totals)),
+        )
+
+    present = sum_of([group.present for group in groups])
+    return Reading(
+        first.about,
+        Snapshot(
+            first.snapshot.now,
+            supervisor,
+            tuple(slot for group in groups for slot in group.snapshot.slots),
+            present.threads,
+        ),
+        present,
+        sum_of([group.baseline for group in groups]),
+        {name: usage for group in groups for name, usage in group.usage.items()},
+        {name: cpu for group in groups for name, cpu in group.cpu.items()},
+        groups=tuple(groups),
+    )
+
+
+class Source:
+    """Takes readings of a server; each of `readers` reads a group of processes."""
+
+    def __init__(self, readers: Sequence[Reader], about: About) -> None:
+        self._groups = [_GroupSource(reader, about) for reader in readers]
+
+    def read(self, now: int) -> Reading:
+        """A reading at `now` (monotonic nanoseconds, not before the last one)."""
+        groups = [group.read(now) for group in self._groups]
+        return groups[0] if len(groups) == 1 else _together(groups)
+
+
+class _GroupSource:
     def __init__(self, reader: Reader, about: About) -> None:
         self._reader = reader
         self._about = about
         self._history = History()
-        self._cpu: defaultdict[int, CpuTime] = defaultdict(CpuTime)
+        self._cpu: defaultdict[str, CpuTime] = defaultdict(CpuTime)
 
     def read(self, now: int) -> Reading:
-        """A reading at `now` (monotonic nanoseconds, not before the last one)."""
         snapshot = self._reader.read(now)
-        used: dict[int, Usage] = {}
+        used: dict[str, Usage] = {}
         for slot in snapshot.slots:
             pid = slot.slot["pid"]
             used_now = usage(pid) if pid else None
             if used_now:
-                used[slot.number] = used_now
-                self._cpu[slot.number].advance(pid, used_now.cpu)
+                used[slot.name] = used_now
+                self._cpu[slot.name].advance(pid, used_now.cpu)
         present = Totals(now, snapshot.supervisor, snapshot.threads)
         return Reading(
             self._about,
@@ -202,5 +263,6 @@ class Source:
             present,
             self._history.baseline(present, snapshot.supervisor["started_at"]),
             used,
-            {slot.number: self._cpu[slot.number].seconds for slot in snapshot.slots},
+            {slot.name: self._cpu[slot.name].seconds for slot in snapshot.slots},
+            self._reader.group,
         )

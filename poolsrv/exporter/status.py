@@ -4,6 +4,7 @@ Answers three questions: is it full, what hangs, may I deploy. Knows neither
 HTML nor HTTP.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from poolsrv.between.lifecycle import ServerState, State
@@ -68,6 +69,9 @@ class Requests:
 
 @dataclass(frozen=True, slots=True)
 class RunningRequest:
+    """`group` is "" in a server that has one; `slot` is the place in it."""
+
+    group: str
     slot: int
     thread: int
     pid: int
@@ -83,6 +87,7 @@ class RunningRequest:
 class Worker:
     """`restarts` are by reason, the reasons that never happened left out."""
 
+    group: str
     slot: int
     pid: int
     state: str
@@ -99,12 +104,26 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """A group of processes; what the whole server says of itself, said of this part."""
+
+    name: str
+    ready: Verdict
+    deployable: Verdict
+    generation: int
+    threads: Threads
+    queue: Queue
+    requests: Requests
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """`running` is sorted, oldest first. Methods and paths are the clients' words.
 
     `workers` has a row for each slot that has a process or is about to get one.
     `deaths` counts workers that ended unasked since the start of the server.
-    `window_seconds` is 0 until there is a window.
+    `window_seconds` is 0 until there is a window. `groups` are those that the file names,
+    empty if there is one.
     """
 
     server: Server
@@ -118,13 +137,26 @@ class Status:
     connections: dict[str, int]
     workers: list[Worker]
     running: list[RunningRequest]
+    groups: list[Group]
+
+
+def _of_all(groups: Sequence[Reading], judge: Callable[[Reading], Verdict]) -> Verdict:
+    """What holds for a server of groups: the worst, and whose that is."""
+    verdicts = [(group.group, judge(group)) for group in groups]
+    bad = [(name, verdict) for name, verdict in verdicts if not verdict.yes]
+    words = "; ".join(f"{name}: {verdict.reason}" for name, verdict in bad or verdicts)
+    return Verdict(not bad, words)
 
 
 def ready(reading: Reading) -> Verdict:
     """Does the server take requests?"""
+    if reading.groups:
+        return _of_all(reading.groups, ready)
     if reading.state is ServerState.DRAINING:
         return Verdict(False, "the server drains and will stop")
     wanted = reading.snapshot.supervisor["wanted"]
+    if not wanted:
+        return Verdict(True, "no worker is wanted until a request comes")
     slots = reading.slots_in(State.READY)
     running = [slot for slot in slots if _runs(reading, slot)]
     if running:
@@ -136,12 +168,14 @@ def ready(reading: Reading) -> Verdict:
 
 def _runs(reading: Reading, slot: Slot) -> bool:
     """Whether its process is not stopped, as far as anybody knows."""
-    usage = reading.usage.get(slot.number)
+    usage = reading.usage.get(slot.name)
     return usage is None or usage.runs
 
 
 def deployable(reading: Reading) -> Verdict:
     """Is nothing under way that a reload would have to wait for?"""
+    if reading.groups:
+        return _of_all(reading.groups, deployable)
     if reading.state is not ServerState.SERVING:
         return Verdict(False, f"the server is {reading.state.name.lower()}")
     if others := _others(reading):
@@ -179,8 +213,8 @@ def status(reading: Reading) -> Status:
         deployable=deployable(reading),
         window_seconds=reading.elapsed if reading.is_recent else 0.0,
         deaths=sum(map(_deaths, slots)),
-        threads=Threads(reading.threads, reading.busy, reading.utilization),
-        queue=Queue(reading.queue_length, reading.queue_age),
+        threads=_threads(reading),
+        queue=_queue(reading),
         requests=_requests(reading),
         connections=connections(reading),
         workers=[_worker(reading, slot) for slot in slots if state_of(slot) is not State.EMPTY],
@@ -189,7 +223,27 @@ def status(reading: Reading) -> Status:
             key=lambda request: request.age_seconds,
             reverse=True,
         ),
+        groups=[
+            Group(
+                group.group,
+                ready(group),
+                deployable(group),
+                group.snapshot.supervisor["generation"],
+                _threads(group),
+                _queue(group),
+                _requests(group),
+            )
+            for group in reading.groups
+        ],
     )
+
+
+def _threads(reading: Reading) -> Threads:
+    return Threads(reading.threads, reading.busy, reading.utilization)
+
+
+def _queue(reading: Reading) -> Queue:
+    return Queue(reading.queue_length, reading.queue_age)
 
 
 def _requests(reading: Reading) -> Requests:
@@ -221,8 +275,9 @@ def _deaths(slot: Slot) -> int:
 
 
 def _worker(reading: Reading, slot: Slot) -> Worker:
-    usage = reading.usage.get(slot.number)
+    usage = reading.usage.get(slot.name)
     return Worker(
+        group=slot.group,
         slot=slot.number,
         pid=slot.slot["pid"],
         state=state_of(slot).name.lower(),
@@ -234,7 +289,7 @@ def _worker(reading: Reading, slot: Slot) -> Worker:
         limit=slot.limit,
         requests=sum(slot.threads.all("requests")),
         resident_bytes=usage.resident if usage else 0,
-        cpu_seconds=reading.cpu[slot.number],
+        cpu_seconds=reading.cpu[slot.name],
         restarts={
             reason: number for reason, number in slot.slot.by_value("restarts").items() if number
         },
@@ -243,6 +298,7 @@ def _worker(reading: Reading, slot: Slot) -> Worker:
 
 def _running(reading: Reading, slot: Slot, running: Running) -> RunningRequest:
     return RunningRequest(
+        group=slot.group,
         slot=slot.number,
         thread=running.thread,
         pid=slot.slot["pid"],

@@ -31,7 +31,7 @@ from poolsrv.listeners import open_admin, open_bound, site_of, url_of
 from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.settings.core import core_options
-from poolsrv.settings.mounts import Mount
+from poolsrv.settings.mounts import DEFAULT_GROUP, Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.single.members import Members
 from poolsrv.supervisor.notify import Notify
@@ -219,7 +219,7 @@ class Embedded:
         try:
             exporter.run_within(
                 self._admin_copy,
-                self._board_fd,
+                {DEFAULT_GROUP: self._board_fd},
                 self._admin_end,
                 self._bell,
                 about,
