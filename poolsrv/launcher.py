@@ -29,6 +29,7 @@ from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvE
 from poolsrv.estate import Common, Estate, Fresh, owned
 from poolsrv.listeners import announce, take_passed, url_of, use_passed
 from poolsrv.pages import maintenance_of, read_pages
+from poolsrv.settings.exposed import exposed
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.shared import make as make_shared
@@ -144,6 +145,8 @@ def _run(
     passed = take_passed(os.environ) if heir is None else heir.passed()
     settings = use_passed(settings, passed)
     folder = started_in()
+    for line in exposed(settings, folder, application is not None):
+        _log.warning(say.FILES_EXPOSED, line)
     touched = touched_files(settings, folder)
     maintenance = maintenance_of(settings, folder)
     with privileges.acting_as(whom):

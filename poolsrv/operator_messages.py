@@ -148,6 +148,17 @@ MACHINE_REFUSES = Message(
     "the server cannot start: the machine",
 )
 
+FILES_EXPOSED = Message(
+    116,
+    "%s",
+    "A mount, or `--sendfile-root`, names a folder in which other files lie as well.",
+    "None by itself. But a mount gives everything in its folder to everybody, and below "
+    "`--sendfile-root` an application that takes names from clients may be talked into giving "
+    "away anything.",
+    "Name a folder that holds nothing but files for clients. `poolsrv check APP` says it, too.",
+    "a folder gives away more than was meant",
+)
+
 # 2xx: workers, templates and the exporter.
 
 WORKER_READY = Message(
@@ -362,7 +373,6 @@ FILES_MISSING = Message(
     "Requests for it are answered 404. A folder that is made later is found within a second.",
     "Make it, or correct the path; `poolsrv check APP` names it, too.",
 )
-
 # 4xx: orders of operators.
 
 RELOADS = Message(

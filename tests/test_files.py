@@ -4,6 +4,7 @@ what happens to files and clients meanwhile."""
 import email.parser
 import email.policy
 import email.utils
+import errno
 import gzip
 import json
 import os
@@ -27,11 +28,13 @@ import pytest
 from poolsrv.errors import ConfigError
 from poolsrv.settings.sources import from_options
 from tests.client import Client, Response, Truncated, head
+from tests.confined import OPENAT2
 from tests.drivers import LIBRARIES, driver
 from tests.file_cases import MODIFIED, NAMED, TEXT, Case, cases, make_folder
 from tests.server import Server, serving
 from tests.waiting import wait_until
 
+LINKS = ("inside", "none", "anywhere")
 LARGE = random.Random(1).randbytes(3_000_000)
 
 
@@ -241,6 +244,31 @@ def test_a_folder_that_comes_late_is_found(tmp_path: Path) -> None:
         late.mkdir()
         (late / "a.txt").write_bytes(b"a")
         server.wait_until(lambda: ask(server, "/static/a.txt").status == 200)
+
+
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS], ids=errno.errorcode.get)
+def test_where_openat2_is_refused_no_link_is_followed(tmp_path: Path, error: int) -> None:
+    """By an old seccomp profile, or an old kernel: found part by part, and no name leads out."""
+    folder = tmp_path / "files" / "static"
+    folder.mkdir(parents=True)
+    make_folder(folder)
+    (folder / "loop").symlink_to("with")
+    through = [sys.executable, "-m", "tests.confined", str(OPENAT2), str(error)]
+    tables = [f'path = "/{links}"\nfolder = "{folder}"\nlinks = "{links}"' for links in LINKS]
+    config = tmp_path / "poolsrv.toml"
+    config.write_text("".join(f"[[mount]]\n{table}\n" for table in tables))
+    options = {"config": config, "processes": 1, "sendfile_root": folder}
+    with serving("tests.apps.mounted:root", tmp_path, through=through, **options) as server:
+        server.wait_for_log("openat2: symbolic links below folders are not followed")
+        for links in LINKS:
+            assert ask(server, f"/{links}/a.txt").body == TEXT
+            assert ask(server, f"/{links}/with/index.html").body == b"index"
+            assert ask(server, f"/{links}/with").status == 301
+            followed = 200 if links == "anywhere" else 404
+            for path in ("inside", "outside", "absolute", "loop/index.html"):
+                assert ask(server, f"/{links}/{path}").status == followed, path
+            for path in ("..%2Fsecret", "../secret", "fifo", "none/a", "a.txt/b", "x" * 300):
+                assert ask(server, f"/{links}/{path}").status == 404, path
 
 
 # On a connection

@@ -45,6 +45,51 @@ def test_admin_is_off_unless_it_is_asked_for(tmp_path: Path) -> None:
     assert (output, process.returncode) == ("", 0), log
 
 
+def test_maintenance(server: Start, tmp_path: Path) -> None:
+    file = tmp_path / "down.html"
+    running = server(processes=0, maintenance_file=file)
+    with Client(running.address) as client:
+        assert client.get("/").status == 200
+        for words in ("back at noon", "back at two"):
+            mark = len(running.log())
+            file.write_text(words)
+            running.wait_for_log("POOL414 .*down.html is there", mark)
+            response = client.get("/")
+            assert (response.status, response.body) == (503, words.encode())
+            assert running.status()["server"]["maintenance"] is True
+            file.unlink()
+            running.wait_for_log("POOL415 maintenance is over", mark)
+            assert client.get("/").status == 200
+
+
+def test_its_files_are_below_the_folder_where_it_was_started(tmp_path: Path) -> None:
+    """As those of a supervisor, whatever --chdir says."""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "busy.txt").write_text("busy")
+    (tmp_path / "down").touch()
+    command = [sys.executable, "-m", "poolsrv", "serve", "tests.apps.hello:app"]
+    options = ["--chdir", "inner", "--bind", "unix:a.sock", "--access-log", "a.log"]
+    options += ["--maintenance-file", "down", "--error-pages", "503=busy.txt"]
+    process = subprocess.Popen(
+        [*command, "--processes", "0", "--pythonpath", str(ROOT), *options],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline().startswith("application unix:")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(tmp_path / "a.sock"))
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert read_all(client).endswith(b"\r\n\r\nbusy")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0, log
+    assert " 503 " in (tmp_path / "a.log").read_text()
+    assert not list((tmp_path / "inner").iterdir())
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_a_signal_lets_finish_what_runs(
     server: Start, tmp_path: Path, number: signal.Signals

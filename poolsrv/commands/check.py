@@ -18,11 +18,13 @@ from poolsrv import access_log
 from poolsrv.errors import ApplicationError, ConfigError, ListenError, PoolsrvError
 from poolsrv.pages import read_pages
 from poolsrv.settings.addresses import TcpAddress, UnixAddress
+from poolsrv.settings.exposed import exposed
 from poolsrv.settings.files import Files
 from poolsrv.settings.groups import groups_of
 from poolsrv.settings.rows import ROWS, Settings
 from poolsrv.supervisor.touch import touched_files
 from poolsrv.system import privileges
+from poolsrv.worker.loader import started_in
 
 # A pipe takes that much at once, whoever reads it.
 _LONGEST_WORD = 60_000
@@ -60,6 +62,15 @@ def faults_of(settings: Settings) -> Iterator[PoolsrvError]:
                 yield error
         if group.own_mounts():
             yield from _application(group)
+
+
+def remarks_on(settings: Settings) -> Iterator[str]:
+    """Of settings without a fault: what they mean on this machine, and what may not be meant."""
+    folder = started_in()
+    for path in touched_files(settings, folder):
+        yield f"a reload follows when this file is touched: {path}"
+    for line in exposed(settings, folder):
+        yield f"warning: {line}"
 
 
 def _file(path: str) -> Iterator[PoolsrvError]:

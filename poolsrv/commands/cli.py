@@ -62,13 +62,15 @@ def _config(_line: CommandLine, reading: Reading) -> int:
 
 
 def _check(line: CommandLine, reading: Reading) -> int:
-    from poolsrv.commands.check import faults_of
+    from poolsrv.commands.check import faults_of, remarks_on
 
     faults = [*reading.faults, *_missing(line, reading, "check"), *faults_of(reading.settings)]
     if faults:
         return _refuse(faults)
     found = "are WSGI applications" if reading.settings.mount else "is a WSGI application"
     print(f"{reading.settings.title} {found}, and the options are valid")
+    for remark in remarks_on(reading.settings):
+        print(remark)
     return 0
 
 

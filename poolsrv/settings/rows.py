@@ -699,7 +699,6 @@ class Settings:
             "While this file is there, applications get no requests: the server answers 503 with "
             "its content, at most 16 KiB of it, or with the page for 503 if it is empty.",
             reloadable=False,
-            supervised=True,
             common=True,
         ),
     ] = None
@@ -709,7 +708,6 @@ class Settings:
             peers(),
             MESSAGES,
             "Clients in this network reach the applications during maintenance. Repeatable.",
-            supervised=True,
             common=True,
         ),
     ] = ()

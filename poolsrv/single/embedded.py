@@ -7,6 +7,8 @@ nobody replaces what is lost.
 
 Each thread is a member, and so is the caller. The last to leave closes the descriptors: one
 that hangs in the application, and comes back when all others have gone, still finds its own.
+
+Long, because all of these begin and end together.
 """
 
 import contextlib
@@ -34,15 +36,17 @@ from poolsrv.settings.core import core_options
 from poolsrv.settings.mounts import DEFAULT_GROUP, Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.single.members import Members
+from poolsrv.supervisor.maintenance import Maintenance
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
+from poolsrv.supervisor.touch import Touch
 from poolsrv.supervisor.watch import Progress
 from poolsrv.system.sockets import channel_pair
 from poolsrv.worker.applications import Application
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
-from poolsrv.worker.main import attend, begin_work, make_worker
+from poolsrv.worker.main import attend, begin_work, maintenance_for, make_worker
 from poolsrv.worker.serving import templates_of
 
 _log = logging.getLogger("poolsrv")
@@ -51,7 +55,7 @@ _SLOT = 0  # the only one
 # For requests that are interrupted, then for their threads; twice the limit in overdue.c.
 _LAST_WORDS = 1.0
 
-_CALL, _SIGNALS = 0, 1  # what the dispatcher watches
+_CALL, _SIGNALS, _FILES = range(3)  # what the dispatcher watches
 
 
 class Embedded:
@@ -124,6 +128,14 @@ class Embedded:
             self._dispatcher.channel(_SLOT, ours.fileno(), theirs.fileno())
             self._dispatcher.watch(self._call, _CALL)
             self._dispatcher.measure()
+            self._row, self._slot = SupervisorRow(self._board), SlotRow(self._board, _SLOT)
+            self._touch = Touch(
+                lambda fd: self._dispatcher.watch(fd, _FILES), self._dispatcher.unwatch
+            )
+            maintenance = maintenance_for(settings, str(Path.cwd()))
+            if maintenance:
+                file = Path(os.fsdecode(maintenance[0]))
+                Maintenance(file, self._row).follow(self._touch)
             templates = templates_of(settings, map(site_of, self.listeners))
             self._begin_work = partial(begin_work, settings, mounts, loaded, templates)
             self._worker = make_worker(
@@ -140,6 +152,7 @@ class Embedded:
                 access_log=self._access_log,
                 guest=True,
                 pages=pages,
+                maintenance=maintenance,
             )
             stack.callback(self._worker.close)
             servers = [
@@ -154,7 +167,6 @@ class Embedded:
             self._dispatching: threading.Thread | None = None
             if self.admin is not None:
                 self._threads.append(self._members.thread("poolsrv-admin", self._export))
-            self._row, self._slot = SupervisorRow(self._board), SlotRow(self._board, _SLOT)
             self._stack = stack.pop_all()
         _all.add(self)
 
@@ -256,12 +268,14 @@ class Embedded:
     def dispatch(self) -> None:
         """Accept and pass on, until told to stop; then end, within the times that there are."""
         try:
+            self._touch.begin(time.monotonic())
             self._dispatch()
         except Exception:  # noqa: BLE001 - as above
             _log.critical(say.ONE_PROCESS_FAILED, exc_info=True)
             self._stop_listening()
             self._order(_core.DRAIN_NOTHING)
         os.eventfd_write(self._admin_end, 1)
+        self._touch.close()
         # Threads may be late, but clients that nobody will serve need not wait for them.
         self._dispatcher.reclaim(_SLOT)
         self._dispatcher.close()
@@ -291,9 +305,11 @@ class Embedded:
             if end is not None and now >= end:
                 return False
             self._notify.tick(now, progress.made, progress.describe)
-            times = [at for at in (end, self._notify.deadline()) if at is not None]
-            for event in self._dispatcher.wait(min(times, default=None)):
+            times = (end, self._notify.deadline(), self._touch.deadline())
+            soonest = min((at for at in times if at is not None), default=None)
+            for event in self._dispatcher.wait(soonest):
                 self._happened(event)
+            self._touch.tick(time.monotonic())
         return True
 
     def _happened(self, event: tuple[object, ...]) -> None:
@@ -304,6 +320,8 @@ class Embedded:
                 assert self._signals is not None
                 for number in self._signals.recv(64):
                     self._heard(number)
+            case (_core.EVENT_READABLE, 2):
+                self._touch.changed(time.monotonic())
             case (_core.EVENT_REFUSED, 0, str(text)):
                 _log.warning(say.REFUSED, text)
             case (_core.EVENT_DRAINED,):
@@ -371,6 +389,7 @@ class Embedded:
             end.close()
         if self._admin_copy is not None:
             self._admin_copy.close()
+        self._touch.close_in_child()
         self._dispatcher.close()
         own = [self._board_fd, self._once, self._bell, *self._events]
         for fd in [*own, *([self._access_log] if self._access_log > 2 else [])]:

@@ -3,6 +3,7 @@
 Main thread only; the server itself is poolsrv.single.embedded.
 """
 
+import dataclasses
 import faulthandler
 import logging
 import os
@@ -12,13 +13,16 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
-from poolsrv import _core
+from poolsrv import _core, access_log
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.errors import ConfigError
 from poolsrv.listeners import announce, take_passed, use_passed
+from poolsrv.settings.addresses import Address, UnixAddress
+from poolsrv.settings.exposed import exposed
 from poolsrv.settings.rows import Settings, key
 from poolsrv.single.embedded import Embedded
 from poolsrv.supervisor.notify import Notify
@@ -59,7 +63,11 @@ def serve(settings: Settings, application: Application | None) -> int:
         stack.enter_context(pid_file(settings.pid_file))
         born = os.getpid()
         handlers = {number: signal.getsignal(number) for number in _SIGNALS}
-        loaded = load_all(settings, application, started_in(), release(settings))
+        folder = started_in()
+        loaded = load_all(settings, application, folder, release(settings))
+        for line in exposed(settings, folder, application is not None):
+            _log.warning(say.FILES_EXPOSED, line)
+        settings = _anchored(settings, folder)  # --chdir has been done
         forks.stay(born)
         if taken := forks.set_since(handlers):
             _log.warning(say.SIGNALS_TAKEN_BACK, taken)
@@ -78,6 +86,33 @@ def serve(settings: Settings, application: Application | None) -> int:
         embedded.dispatch()
         embedded.join()
     return 1 if embedded.has_failed else 0
+
+
+def _anchored(settings: Settings, folder: str) -> Settings:
+    """The same, whose files and sockets are named from any working folder.
+
+    As those of a supervisor they are below the folder in which the server was started.
+    """
+    if settings.chdir is None:
+        return settings
+
+    def whole(path: str) -> str:
+        return str(Path(folder, path))
+
+    def at(address: Address) -> Address:
+        return UnixAddress(whole(address.path)) if isinstance(address, UnixAddress) else address
+
+    page, log = settings.maintenance_file, settings.access_log
+    return dataclasses.replace(
+        settings,
+        bind=tuple(map(at, settings.bind)),
+        admin=settings.admin and at(settings.admin),
+        access_log=whole(log) if access_log.place_of(log) else log,
+        error_pages=tuple(
+            dataclasses.replace(found, path=whole(found.path)) for found in settings.error_pages
+        ),
+        maintenance_file=page and whole(page),
+    )
 
 
 @contextmanager

@@ -33,6 +33,7 @@ from poolsrv.supervisor.children import Child
 from poolsrv.supervisor.control import Control, Served
 from poolsrv.supervisor.generations import LAST_WORDS
 from poolsrv.supervisor.group import Group, Parts
+from poolsrv.supervisor.maintenance import Maintenance
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.server import Server
@@ -97,11 +98,8 @@ class Supervisor:
         self._touch = Touch(lambda fd: self.watch(fd, self._files_changed), self.unwatch)
         for path in reload_on_touch:
             self._touch.add(path, SETTLES, partial(self._touched, path))
-        self._maintenance = maintenance
-        self._in_maintenance = False
         if maintenance is not None:
-            self._touch.add(maintenance, 0.0, self._look_after_maintenance)
-            self._look_after_maintenance()
+            Maintenance(maintenance, self._row).follow(self._touch)
         self._seat = seat
         self._predecessor = None if seat is None else seat.predecessor
         self._successor: Successor | None = None
@@ -298,14 +296,6 @@ class Supervisor:
     def _touched(self, path: Path) -> None:
         if is_there(path):  # one that is gone will come again
             self._reload(f"{path} has changed")
-
-    def _look_after_maintenance(self) -> None:
-        assert self._maintenance is not None
-        there = is_there(self._maintenance)
-        self._row.maintenance = int(there)
-        if there != self._in_maintenance:
-            self._in_maintenance = there
-            _log.warning(say.MAINTENANCE if there else say.MAINTENANCE_OVER, self._maintenance)
 
     def _upgrade(self, why: str) -> None:
         try:

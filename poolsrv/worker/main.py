@@ -146,7 +146,7 @@ def run(job: Job, slot: int) -> None:
         stacks_signal=WRITE_STACKS,
         stacks=job.stacks[slot],
         pages=job.pages,
-        maintenance=_maintenance(settings, job.folder),
+        maintenance=maintenance_for(settings, job.folder),
     )
     threads = [
         threading.Thread(
@@ -292,6 +292,7 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
     return job.channels[slot][1]
 
 
-def _maintenance(settings: Settings, folder: str) -> Maintenance:
+def maintenance_for(settings: Settings, folder: str) -> Maintenance:
+    """What `make_worker` takes; relative paths are below `folder`."""
     found = maintenance_of(settings, folder)
     return (*found, tuple(map(network, settings.maintenance_bypass))) if found else ()
