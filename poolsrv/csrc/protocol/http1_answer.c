@@ -126,8 +126,17 @@ http1_answer_field(Http1Answer *a, const char *name, size_t name_size,
     case HTTP1_TE:
     case HTTP1_TRAILER:
     case HTTP1_TRANSFER_ENCODING:
-    case HTTP1_UPGRADE:
         return ANSWER_DONE;
+    case HTTP1_UPGRADE:
+        if (a->status != 426) {
+            return ANSWER_DONE;
+        }
+        /* This status has to name the protocol (RFC 9110 section 15.5.22), and
+         * the field has to be named as one for the next hop (section 7.8). */
+        if (BUFFER_ADD_LITERAL(&a->head, "Connection: upgrade\r\n") < 0) {
+            return ANSWER_NO_MEMORY;
+        }
+        break;
     case HTTP1_DATE:
         a->has_date = true;
         break;

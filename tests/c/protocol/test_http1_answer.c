@@ -63,6 +63,22 @@ static const Given givens[] = {
              "Content-Length: 0\r\n\r\n",
      .framing = FRAMING_LENGTH,
      .keep = true},
+    /* Upgrade is hop by hop; only 426 has to say what to upgrade to. */
+    {.status = "200 OK",
+     .fields = {{"Upgrade", "websocket"}},
+     .asker = {KEEP},
+     .length = 0,
+     .head = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+     .framing = FRAMING_LENGTH,
+     .keep = true},
+    {.status = "426 Upgrade Required",
+     .fields = {{"Upgrade", "websocket"}, {"Connection", "Upgrade"}},
+     .asker = {KEEP},
+     .length = 0,
+     .head = "HTTP/1.1 426 Upgrade Required\r\nConnection: upgrade\r\n"
+             "Upgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+     .framing = FRAMING_LENGTH,
+     .keep = true},
     /* HTTP/1.0 knows no chunks, and has to be told that we keep. */
     {.status = "200 OK",
      .asker = {.minor = 0, .may_keep = true},
