@@ -50,7 +50,7 @@ class Response:
 class Client:
     """One connection. Every wait ends after `timeout` seconds with TimeoutError."""
 
-    def __init__(self, address: tuple[str, int], timeout: float = 10) -> None:
+    def __init__(self, address: tuple[str, int], timeout: float = 30) -> None:
         self.socket = socket.create_connection(address, timeout)
         # What is sent in pieces shall arrive in pieces.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -136,11 +136,11 @@ class Server:
     def errors(self) -> list[str]:
         return ERROR_LINE.findall(self.log())
 
-    def wait_until(self, condition: Callable[[], Fact | None], deadline: float = 5.0) -> Fact:
+    def wait_until(self, condition: Callable[[], Fact | None], deadline: float = 30.0) -> Fact:
         """As waiting.wait_until; fails with the log attached."""
         return wait_until(condition, deadline, message=self.log)
 
-    def wait_for_log(self, pattern: str, since: int = 0, deadline: float = 5.0) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, since: int = 0, deadline: float = 30.0) -> re.Match[str]:
         expression = re.compile(pattern, re.MULTILINE)
         return self.wait_until(lambda: expression.search(self.log_since(since)), deadline)
 

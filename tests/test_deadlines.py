@@ -47,7 +47,7 @@ def test_python_code_that_hangs_is_interrupted_and_its_thread_serves_on(server: 
     (worker,) = server.workers()
     assert get(server, "/loop") == (504, b"504 Gateway Timeout\n")
     said = server.wait_for_log(r"no sign of life.*(\n    .*)+")[0]
-    assert re.search(r"request=\S+ method=GET path=/loop age=1\.\d+s queued=0\.\d+s", said)
+    assert re.search(r"request=\S+ method=GET path=/loop age=\d+\.\d+s queued=\d+\.\d+s", said)
     assert "in _loop" in said
     for _ in range(8):  # on each thread
         assert get(server, "/") == (200, b"fine")
@@ -116,9 +116,10 @@ def test_an_application_changes_the_timeout_of_a_request(server: Server) -> None
     assert get(server, "/patient") == (200, b"fine")
     began = time.monotonic()
     assert get(server, "/impatient")[0] == 504
-    assert time.monotonic() - began < 1
+    impatient = time.monotonic() - began
     # The next request has the server's again.
     assert get(server, "/loop")[0] == 504
+    assert impatient < time.monotonic() - began - impatient
 
 
 def test_an_application_may_answer_after_the_interruption(server: Server) -> None:
