@@ -13,6 +13,7 @@
 #   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
 #   make docs     write the generated reference pages
 #   make site     the documents as a site: build/site
+#   make links    ask whether the pages of others that the documents name are there
 #   make wheel    a wheel for this machine and the source archive, tried: build/release
 #   make release  check version, changelog and tag, then the same; uploads nothing
 #   make clean    remove everything that was made
@@ -42,7 +43,7 @@ INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,\
 # Every server that a test starts would compile the whole package: 0.3 s each.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: serve test coverage check bench load docs site wheel release clean
+.PHONY: serve test coverage check bench load docs site links wheel release clean
 
 serve: $(VENV)/.installed
 	@exec $(BIN)/poolsrv serve $(APP) $(ARGS)
@@ -89,6 +90,10 @@ site: $(VENV)/.site
 	@rm -rf build/site
 	@$(BIN)/sphinx-build -q -W --keep-going -b html -d build/site-doctrees -c docs/site . build/site
 	@echo "build/site/index.html"
+
+# Not part of CI, which must not fail because somebody else's page is down.
+links: $(VENV)/.site
+	@$(BIN)/sphinx-build -q -b linkcheck -d build/site-doctrees -c docs/site . build/links
 
 $(VENV)/.site: $(BIN)/python pyproject.toml
 	@$(INSTALL) --editable '.[docs]'
