@@ -263,6 +263,13 @@ SIGNALS_TAKEN_BACK = Message(
     "Use `atexit` or `--on-worker-stop` for what is to be done at the end.",
     "the application has set … (signals)",
 )
+NO_KEEPER = Message(
+    214,
+    "this worker has no keeper: %s",
+    "The system has no process left for it, or does not let processes share descriptors.",
+    "The worker serves. If it is killed, connections with requests that wait in it are lost.",
+    "Raise the limit of processes: `ulimit -u`, `TasksMax=` of systemd, pids of a container.",
+)
 TEMPLATE_ENDED = Message(
     221,
     "template ended: it %s",

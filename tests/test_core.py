@@ -396,6 +396,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "guest": False,
         "pages": (),
         "maintenance": (),
+        "keeper": 0,
+        "places": -1,
     } | others
 
 

@@ -496,12 +496,13 @@ def test_without_time_to_wait_an_idle_server_answers(server: Start) -> None:
 def test_each_process_says_in_ps_what_it_is(server: Start) -> None:
     running = server(APP, processes=1)
     names = {process.name for process in running.living()}
-    assert names == {"pool:supervisor", "pool:exporter", "pool:tmpl-1", "pool:worker-0"}
+    roles = ("supervisor", "exporter", "tmpl-1", "worker-0", "keeper-0")
+    assert names == {f"pool:{role}" for role in roles}
     pid = running.workers()[0]
     assert f"worker is ready slot=0 worker_pid={pid}" in running.log()
     lines = {process.pid: command_line(process.pid) for process in running.living()}
     assert lines.pop(running.pid).startswith(f"{sys.executable} -m poolsrv serve {APP} ")
-    titles = ("exporter", "template 1", "worker 0")
+    titles = ("exporter", "keeper 0", "template 1", "worker 0")
     assert sorted(lines.values()) == [f"poolsrv: {title} {APP}" for title in titles]
 
 

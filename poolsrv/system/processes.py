@@ -39,7 +39,11 @@ def set_title(role: str, application: str) -> None:
 
     That has room for it: it has the application, too, and a path or two.
     """
-    _core.set_title(f"poolsrv: {role} {application}".encode(errors="backslashreplace"))
+    _core.set_title(title_of(role, application))
+
+
+def title_of(role: str, application: str) -> bytes:
+    return f"poolsrv: {role} {application}".encode(errors="backslashreplace")
 
 
 def _live(name: str, life: Callable[[], None]) -> None:

@@ -27,7 +27,7 @@ from poolsrv.settings.files import Files
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.system import forks
-from poolsrv.system.processes import WRITE_STACKS, set_title
+from poolsrv.system.processes import WRITE_STACKS, set_title, title_of
 from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.files import core_folders
@@ -86,6 +86,7 @@ def run(job: Job, slot: int) -> None:
     faulthandler.enable()
     faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True)
     channel = _own_channel(job, slot)
+    keeper, places, life = _start_keeper(channel, slot, job.title)
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
@@ -106,6 +107,7 @@ def run(job: Job, slot: int) -> None:
     forks.handle(handlers, sender.fileno())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, forks.SIGNALS)
     own = [*job.descriptors(), receiver.fileno(), sender.fileno()]
+    own += [fd for fd in (places, life) if fd >= 0]
     forks.keep(own)
     born = os.getpid()
     attach(job.once)
@@ -147,6 +149,8 @@ def run(job: Job, slot: int) -> None:
         stacks=job.stacks[slot],
         pages=job.pages,
         maintenance=maintenance_for(settings, job.folder),
+        keeper=keeper,
+        places=places,
     )
     threads = [
         threading.Thread(
@@ -195,6 +199,21 @@ def run(job: Job, slot: int) -> None:
         os._exit(0)
 
 
+def _start_keeper(channel: socket.socket, slot: int, application: str) -> tuple[int, int, int]:
+    """(its pid, two descriptors: of the places for connections, and of this process).
+
+    (0, -1, -1): there is none.
+
+    Before anything is loaded: it would keep what this process changes.
+    """
+    title = title_of(f"keeper {slot}", application)
+    try:
+        return _core.keep(channel.fileno(), f"pool:keeper-{slot}".encode(), title)
+    except OSError as error:
+        _log.warning(say.NO_KEEPER, error.strerror)
+        return 0, -1, -1
+
+
 def begin_work(
     settings: Settings,
     mounts: Sequence[Mount],
@@ -227,6 +246,8 @@ def make_worker(
     guest: bool = False,
     pages: tuple[Page, ...] = (),
     maintenance: Maintenance = (),
+    keeper: int = 0,
+    places: int = -1,
 ) -> _core.Worker:
     """The core of a worker: the settings as it takes them, and what it calls back."""
     return _core.Worker(
@@ -248,6 +269,8 @@ def make_worker(
         guest=guest,
         pages=pages,
         maintenance=maintenance,
+        keeper=keeper,
+        places=places,
     )
 
 

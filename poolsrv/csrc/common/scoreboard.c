@@ -166,9 +166,12 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
         }
     }
     word_set(&board->workers[slot].threads[0], 0);
-    /* Their requests were unread, but their descriptors went with it. */
-    word_add(&board->supervisor->closed[CLOSED_WORKER],
-             word_get(&board->workers[slot].waiting[0]));
+    if (word_get(&board->workers[slot].keeper[0]) == 0) {
+        /* Their requests were unread, but their descriptors went with it. */
+        word_add(&board->supervisor->closed[CLOSED_WORKER],
+                 word_get(&board->workers[slot].waiting[0]));
+    }
+    word_set(&board->workers[slot].keeper[0], 0);
     word_set(&board->workers[slot].waiting[0], 0);
     word_set(&board->workers[slot].waiting_since[0], 0);
     word_set(&board->workers[slot].buffered[0], 0);

@@ -201,6 +201,9 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
 
 #define SCOREBOARD_WORKER_FIELDS(F)                                            \
     F(threads, GAUGE, 1, "", "threads", "", "Request threads of the worker")   \
+    F(keeper, GAUGE, 1, "", "", "",                                            \
+      "Process that gives its unread connections back when it is dead, 0 if "  \
+      "there is none")                                                         \
     F(ticks, COUNTER, 1, "", "worker_watch_ticks", "",                         \
       "Times the main thread looked after busy threads")                       \
     F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                        \

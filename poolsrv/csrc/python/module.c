@@ -11,6 +11,7 @@
 #include "common/privileges.h"
 #include "common/shared.h"
 #include "common/title.h"
+#include "worker/keeper.h"
 
 static PyObject *
 core_shared_create(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
@@ -227,7 +228,28 @@ core_set_title(PyObject *Py_UNUSED(module), PyObject *value)
     return PyBool_FromLong(title_write(text));
 }
 
+static PyObject *
+core_keep(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    const char *name, *title;
+    int channel;
+    Keeper keeper;
+    if (!PyArg_ParseTuple(args, "iyy:keep", &channel, &name, &title)) {
+        return NULL;
+    }
+    const pid_t pid = keeper_start(&keeper, channel, name, title);
+    if (pid < 0) {
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return Py_BuildValue("(iii)", (int)pid, keeper.places, keeper.life);
+}
+
 static PyMethodDef core_methods[] = {
+    {"keep", core_keep, METH_VARARGS,
+     "keep(channel, name, title): start the keeper of this worker, which has "
+     "one "
+     "thread and no connection yet: (its pid, the descriptor of the places for "
+     "connections, that of this process).\n\nThe caller owns them."},
     {"set_title", core_set_title, METH_O,
      "set_title(text): what ps shows instead of this process's command line, "
      "cut to its length. False: the kernel does not say where that is."},

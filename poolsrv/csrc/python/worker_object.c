@@ -278,25 +278,28 @@ clear_common(Common *common)
 static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {
-        "board",        "slot",          "channel",     "bell",    "lifeline",
-        "signals",      "mounts",        "options",     "trusted", "access_log",
-        "applications", "stacks_signal", "stacks",      "folders", "sendfile",
-        "guest",        "pages",         "maintenance", NULL};
+    static char *names[] = {"board",      "slot",         "channel",
+                            "bell",       "lifeline",     "signals",
+                            "mounts",     "options",      "trusted",
+                            "access_log", "applications", "stacks_signal",
+                            "stacks",     "folders",      "sendfile",
+                            "guest",      "pages",        "maintenance",
+                            "keeper",     "places",       NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *given, *trusted, *folders,
         *sendfile, *pages, *maintenance;
-    int access_log_fd, guest;
+    int access_log_fd, guest, keeper = 0;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!:Worker", names, &board,
+            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!ii:Worker", names, &board,
             &options.slot, &options.channel, &options.bell, &options.lifeline,
             &options.signals, &PyTuple_Type, &mounts, &given, &PyTuple_Type,
             &trusted, &access_log_fd, &applications, &options.stacks_signal,
             &options.stacks, &PyTuple_Type, &folders, &PyTuple_Type, &sendfile,
-            &guest, &PyTuple_Type, &pages, &PyTuple_Type, &maintenance)) {
+            &guest, &PyTuple_Type, &pages, &PyTuple_Type, &maintenance, &keeper,
+            &options.places)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -317,6 +320,7 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     options.thread_count = options.board->thread_count;
     options.guest = guest;
+    options.keeper = keeper;
     options.handler = &call_handler;
     options.access_log = log_file_of(access_log_fd);
     self->thread_count = options.thread_count;
@@ -423,14 +427,15 @@ static PyType_Slot worker_object_slots[] = {
     {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
                 "mounts, options, trusted, access_log, applications, "
                 "stacks_signal, stacks, folders, sendfile, guest, pages, "
-                "maintenance)\n\n"
+                "maintenance, keeper, places)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values; `folders` are those of mounts, `sendfile` "
                 "are the folders of files that X-Sendfile "
                 "may name. Descriptors stay the caller's. A `guest` is in a "
                 "process that has other work, and leaves its limit of open "
-                "files alone."},
+                "files alone. `keeper` and `places` are what keep() has "
+                "returned; 0: there is no keeper."},
     {Py_tp_new, worker_object_new},
     {Py_tp_traverse, worker_object_traverse},
     {Py_tp_dealloc, worker_object_dealloc},

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "worker/output.h"
+#include "worker/places.h"
 #include "worker/worker_internal.h"
 
 void
@@ -114,7 +115,7 @@ conn_place(Worker *w)
         if (made / CONN_BLOCK >= CONN_BLOCKS) {
             return NULL;
         }
-        block = calloc(CONN_BLOCK, sizeof *block);
+        block = places_make(worker_places(w), made / CONN_BLOCK);
         if (block == NULL) {
             return NULL;
         }
@@ -155,7 +156,9 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
     c->counted = true;
     c->next = NULL;
     c->registered = c->drained = c->gone = c->deaf = c->probed = false;
+    conn_progress(c, PROGRESS_UNREAD);
     atomic_fetch_add(&w->live, 1);
+    atomic_signal_fence(memory_order_release); /* all of it, or it is free */
     conn_set_state(w, t, c, CONN_IDLE);
     return c;
 }
@@ -217,6 +220,18 @@ conn_close(Worker *w, Thread *t, Conn *c)
     conn_leave(w, t, c);
 }
 
+ChannelItem
+conn_item(Conn *c, uint64_t now)
+{
+    ChannelItem item = c->item;
+    /* An event is not always a byte, and a client that has sent none must
+     * never be answered: a proxy would take that for the answer to its
+     * next request. */
+    item.request_waits = c->ready != 0 && stream_has_bytes(c);
+    item.since = item.request_waits ? c->ready : now;
+    return item;
+}
+
 void
 conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
 {
@@ -229,18 +244,15 @@ conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
     for (i = 0; i < n; i++) {
         Conn *c = conns[i];
         m.fds[i] = c->fd;
-        m.items[i] = c->item;
-        /* An event is not always a byte, and a client that has sent none must
-         * never be answered: a proxy would take that for the answer to its
-         * next request. */
-        m.items[i].request_waits = c->ready != 0 && stream_has_bytes(c);
-        m.items[i].since = m.items[i].request_waits ? c->ready : now;
+        m.items[i] = conn_item(c, now);
+        conn_progress(c, PROGRESS_PASSED_ON);
     }
     if (!w->orphan && channel_send(w->o.channel, &m) < 0) {
         /* The channel is full: the sweep tries again a little later. We may
          * drop an edge-triggered event here. That is safe: the supervisor's
          * epoll set is level-triggered. */
         for (i = 0; i < n; i++) {
+            conn_progress(conns[i], PROGRESS_UNREAD);
             conn_uncount(w, conns[i]);
             word_set(&conns[i]->deadline, now + LADDER_IDLE / 16);
             while (!conn_release(w, conns[i]))

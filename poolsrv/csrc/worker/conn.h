@@ -79,6 +79,16 @@ typedef enum {
     CONN_LINGER,   /* our side has ended; the client's has not */
 } ConnState;
 
+/* How far its next request, or the one that runs, has come: for whoever finds
+ * the connection when this process is dead (keeper.h). It is written before the
+ * system call that makes it true, so it never says too little. */
+typedef enum {
+    PROGRESS_UNREAD,    /* no byte of it has been received */
+    PROGRESS_BEGUN,     /* some may have been, and none of its answer sent */
+    PROGRESS_ANSWERED,  /* some of its answer may have been sent */
+    PROGRESS_PASSED_ON, /* another process may have the connection */
+} ConnProgress;
+
 /* What follows an answer. */
 typedef enum {
     ENDING_KEEP,  /* the next request */
@@ -116,12 +126,20 @@ struct Conn {
     bool probed;       /* by stream_is_reset */
     bool refused;      /* that is the server's, and is counted as such */
     uint16_t status;   /* of the answer on its way */
-    uint64_t began;    /* when the first byte of that request was there */
+    _Atomic uint8_t progress; /* ConnProgress; by conn_progress() */
+    uint64_t began; /* when the first byte of that request was there */
 };
 
 /* The status of a request by which the application took the connection over;
  * it can give no such status itself. */
 #define STATUS_UPGRADED 101
+
+static inline void
+conn_progress(Conn *c, ConnProgress progress)
+{
+    atomic_store_explicit(&c->progress, (uint8_t)progress,
+                          memory_order_relaxed);
+}
 
 /* Has the application taken it over? Then it may hold a descriptor of it. */
 static inline bool
@@ -145,8 +163,10 @@ void conn_close(Worker *w, Thread *t, Conn *c);
  * handed back), or the application: closing ours does not take it out of our
  * epoll set. */
 void conn_forget(Worker *w, Conn *c);
-/* Give owned connections that may move back; at most CHANNEL_BATCH. One that
- * has c->ready and bytes to read is said to wait for a thread. */
+/* As it goes back to the supervisor. One that has c->ready and bytes to read is
+ * said to wait for a thread. */
+ChannelItem conn_item(Conn *c, uint64_t now);
+/* Give owned connections that may move back; at most CHANNEL_BATCH. */
 void conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t count,
                     uint64_t now);
 /* No longer owned; false: it has an event, and the caller still owns it. */

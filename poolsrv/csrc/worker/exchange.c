@@ -102,11 +102,13 @@ finish(Worker *w, Thread *t, Conn *c, Request *r)
         conn_request_free(c);
         request_begin(own);
         c->began = t->now;
+        conn_progress(c, PROGRESS_BEGUN);
         conn_set_state(w, t, c, CONN_PARSE);
         return STEP_AGAIN;
     }
     conn_request_free(c);
     conn_set_state(w, t, c, CONN_IDLE);
+    conn_progress(c, PROGRESS_UNREAD);
     if (!c->drained) {
         return STEP_AGAIN;
     }
@@ -340,8 +342,10 @@ begin(Worker *w, Thread *t, Conn *c)
         c->item.preface == PREFACE_NONE) {
         return preface_read(w, t, c);
     }
+    conn_progress(c, PROGRESS_BEGUN);
     n = stream_receive(c, r->buffer, r->capacity);
     if (n == STREAM_AGAIN) {
+        conn_progress(c, PROGRESS_UNREAD);
         conn_uncount(w, c);
         return STEP_WAIT;
     }

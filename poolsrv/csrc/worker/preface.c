@@ -44,6 +44,8 @@ preface_read(Worker *w, Thread *t, Conn *c)
     }
     switch (result) {
     case PROXY_DONE:
+        /* For a moment it can be given to nobody, and answered by nobody. */
+        conn_progress(c, PROGRESS_ANSWERED);
         n = stream_receive(c, buffer, length);
         if (n != (ssize_t)length) {
             return exchange_hang_up(w, t, c);
@@ -58,6 +60,7 @@ preface_read(Worker *w, Thread *t, Conn *c)
         c->item.port = header.port;
         c->item.tls = header.tls;
         conn_set_state(w, t, c, CONN_IDLE);
+        conn_progress(c, PROGRESS_UNREAD);
         return STEP_AGAIN;
     case PROXY_PARTIAL:
         if (atomic_load(&c->word) & CONN_ENDS) {

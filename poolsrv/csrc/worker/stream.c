@@ -77,6 +77,7 @@ stream_send(Conn *c, const struct iovec *parts, size_t count,
     const int flags =
         MSG_DONTWAIT | MSG_NOSIGNAL | (follow == STREAM_MORE ? MSG_MORE : 0);
     ssize_t n;
+    conn_progress(c, PROGRESS_ANSWERED);
     do { /* one part: the kernel's shorter way */
         n = count == 1 ? send(c->fd, parts->iov_base, parts->iov_len, flags)
                        : sendmsg(c->fd, &m, flags);
@@ -88,6 +89,7 @@ ssize_t
 stream_send_file(Conn *c, int fd, off_t *offset, size_t size)
 {
     ssize_t n;
+    conn_progress(c, PROGRESS_ANSWERED);
     do {
         n = sendfile(c->fd, fd, offset, size);
     } while (n < 0 && errno == EINTR);

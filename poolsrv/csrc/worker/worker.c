@@ -11,6 +11,7 @@
 #include <sys/timerfd.h>
 #include <unistd.h>
 
+#include "worker/places.h"
 #include "worker/upgrade.h"
 #include "common/descriptor_room.h"
 #include "worker/worker_internal.h"
@@ -83,6 +84,9 @@ leave(void *argument)
     w->left = true;
     descriptors_restore(&w->descriptors);
     upgrade_leave(w);
+    for (i = 0; i < places; i += CONN_BLOCK) {
+        places_leave(worker_places(w), conn_at(w, i), i / CONN_BLOCK);
+    }
     for (i = 0; i < places; i++) {
         Conn *c = conn_at(w, i);
         c->gone = true;
@@ -178,6 +182,8 @@ worker_new(const WorkerOptions *options)
         goto failed;
     }
     word_set(options->board->workers[options->slot].threads, threads);
+    word_set(options->board->workers[options->slot].keeper,
+             (uint64_t)options->keeper);
     atomic_store(&w->line->width, (int32_t)threads);
     atomic_store(&w->line->limit, (int32_t)threads);
     const int32_t most = descriptor_room_of(
@@ -221,7 +227,7 @@ worker_free(Worker *w)
         close_once(&conn_at(w, i)->fd);
     }
     for (i = 0; i < places; i += CONN_BLOCK) {
-        free(w->blocks[i / CONN_BLOCK]);
+        places_free(worker_places(w), w->blocks[i / CONN_BLOCK]);
     }
     for (i = 0; w->threads && i < w->o.thread_count; i++) {
         thread_free(&w->threads[i]);

@@ -19,6 +19,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "common/address.h"
 #include "common/log_file.h"
@@ -48,6 +49,8 @@ typedef struct {
     bool parallel;
     bool guest;        /* of a process that is not ours: its limits stay */
     int channel;       /* the worker's end */
+    pid_t keeper;      /* 0: there is none, and `places` is not used */
+    int places;        /* the file for its connections (places.h) */
     int bell;          /* the supervisor's eventfd */
     int lifeline;      /* a pidfd of the supervisor */
     int signals;       /* readable when a signal came in */

@@ -89,6 +89,13 @@ struct Worker {
     _Atomic(Conn *) ended; /* owned; the main thread looks at them next */
 };
 
+/* The file of the connections; -1: they are in memory of this process. */
+static inline int
+worker_places(const Worker *w)
+{
+    return w->o.keeper ? w->o.places : -1;
+}
+
 static inline Conn *
 conn_at(Worker *w, uint32_t index)
 {

@@ -1,0 +1,104 @@
+"""What outlives its worker: connections whose next request no thread has begun to read."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import pytest
+
+from tests.apps.gate import Gate
+from tests.client import Client, Truncated, head
+from tests.server import Server
+
+PROBE = "tests.apps.probe:app"
+KILLED = "worker was ended by|worker exited with"
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    with closing(Gate(tmp_path)) as made:
+        yield made
+
+
+def kept_clients(stack: ExitStack, server: Server, count: int) -> list[Client]:
+    """Connections that have had an answer."""
+    clients = [stack.enter_context(Client(server.address)) for _ in range(count)]
+    for client in clients:
+        client.send(head("GET", "/x"))
+    assert [client.receive().status for client in clients] == [200] * count
+    return clients
+
+
+@pytest.mark.parametrize("end", ["status=0", "signal=SIGKILL", "signal=SIGSEGV"])
+def test_however_a_worker_ends_its_idle_connections_live_on(server: Start, end: str) -> None:
+    probe = server(PROBE, processes=1, threads=2, allow_errors=KILLED)
+    with ExitStack() as stack:
+        kept = kept_clients(stack, probe, 8)
+        last = stack.enter_context(Client(probe.address))
+        last.send(head("GET", f"/die?{end}"))
+        for client in kept:
+            client.send(head("GET", "/x"))
+        assert [client.receive().status for client in kept] == [200] * 8
+        with pytest.raises(Truncated):
+            last.receive()
+    assert probe.metric("poolsrv_connections_closed_total", reason="worker_ended") == 0
+
+
+def test_what_waits_for_a_thread_is_served_by_the_next_worker(server: Start, gate: Gate) -> None:
+    """More of them than one block of places holds."""
+    probe = server(PROBE, processes=1, threads=2, allow_errors=KILLED)
+    with ExitStack() as stack:
+        kept = kept_clients(stack, probe, 300)
+        pinned = kept[:2]
+        for client in pinned:
+            client.send(head("GET", "/hold?gate=gate"))
+        probe.wait_until(lambda: len(gate.arrivals()) == 2)
+        for client in kept[2:]:
+            client.send(head("GET", "/x"))
+        probe.kill(gate.arrivals()[0][0])
+        assert [client.receive().status for client in kept[2:]] == [200] * 298
+        for client in pinned:
+            with pytest.raises(Truncated):
+                client.receive()
+
+
+@pytest.mark.parametrize("target", ["/hold?gate=gate", "/hold-inside?gate=gate"])
+def test_a_request_that_has_begun_is_never_begun_again(
+    server: Start, gate: Gate, target: str
+) -> None:
+    """Nor one that came in the same piece, and lies in the memory of the worker."""
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    with ExitStack() as stack:
+        (client,) = kept_clients(stack, probe, 1)
+        client.send(head("GET", target) + head("GET", "/x"))
+        probe.wait_until(gate.arrivals)
+        probe.kill(gate.arrivals()[0][0])
+        with pytest.raises(Truncated):
+            client.receive()
+        assert kept_clients(stack, probe, 1)
+    assert len(gate.arrivals()) == 1
+
+
+def test_a_head_that_has_begun_to_come_is_not_taken_for_the_next_request(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    with ExitStack() as stack:
+        (client,) = kept_clients(stack, probe, 1)
+        client.send(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Text: ")
+        probe.wait_for_metric(1, "poolsrv_connections", state="reading")
+        probe.kill(probe.workers()[0])
+        client.expect_end()
+
+
+def test_what_the_application_had_locked_is_free_for_its_next_process(
+    server: Start, tmp_path: Path
+) -> None:
+    locking = server(
+        "tests.apps.locking:app", processes=1, threads=1, preload=False, allow_errors=KILLED
+    )
+    with ExitStack() as stack:
+        (client,) = kept_clients(stack, locking, 1)
+        (worker,) = locking.workers()
+        assert (tmp_path / "locked").read_text() == str(worker)
+        locking.kill(worker)
+        assert client.get("/").status == 200
