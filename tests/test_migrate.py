@@ -153,6 +153,9 @@ pythonpath = /tmp
 pythonpath = /
 touch-reload = %d%n.touch
 static-map = /static=%(base)/static
+static-map = /favicon.ico=%(base)/favicon.ico
+static-map2 = /media/=%(base)
+static-gzip-all = true
 mount = /api=api:app
 attach-daemon = memcached
 stats = 127.0.0.1:9191
@@ -170,7 +173,12 @@ def test_uwsgi(tmp_path: Path) -> None:
     printed, _ = settings_of(tmp_path, outcome)
     assert printed == {
         "application": "site.wsgi:app",
-        "mount": ["/static=/tmp/static/", "/api=api:app"],
+        "mount": [
+            "/static=/tmp/static/",
+            {"path": "/favicon.ico", "file": "/tmp/favicon.ico"},
+            "/media=/tmp/media/",
+            "/api=api:app",
+        ],
         "chdir": "/tmp/site",
         "pythonpath": ["/tmp", "/"],
         "threads": 4,
@@ -198,7 +206,7 @@ def test_uwsgi(tmp_path: Path) -> None:
         "logto = $(HOME)/log",
         "limit-post = 1",
     }
-    assert outcome.needless == ["master = true", "vacuum"]
+    assert outcome.needless == ["master = true", "vacuum", "static-gzip-all = true"]
     assert "proxy_pass takes the place of uwsgi_pass" in outcome.toml()
 
 
@@ -278,20 +286,29 @@ def test_hosts_of_one_group_are_mounts(tmp_path: Path) -> None:
         WSGIScriptAlias / /srv/a.wsgi
         Alias /files "/srv/my files"
         Alias /robots.txt /srv/robots.txt
+        Alias /v1 /srv/site.v1/
+        Alias /old /srv/site.v0
     </VirtualHost>
     <VirtualHost *:80>
         ServerName b.example.org
         WSGIScriptAlias /b /srv/b.wsgi
     </VirtualHost>
     """
-    printed, _ = settings_of(tmp_path, outcome_of(tmp_path, "httpd.conf", text))
+    outcome = outcome_of(tmp_path, "httpd.conf", text)
+    printed, _ = settings_of(tmp_path, outcome)
     assert printed["mount"] == [
         "a.example.org/=/srv/a.wsgi",
         "*.a.example.org/=/srv/a.wsgi",
         "b.example.org/b=/srv/b.wsgi",
         "a.example.org/files=/srv/my files/",
         "*.a.example.org/files=/srv/my files/",
+        {"host": "a.example.org", "path": "/robots.txt", "file": "/srv/robots.txt"},
+        {"host": "*.a.example.org", "path": "/robots.txt", "file": "/srv/robots.txt"},
+        "a.example.org/v1=/srv/site.v1/",
+        "*.a.example.org/v1=/srv/site.v1/",
     ]
+    (left,) = [reason for line, reason in reasons(outcome).items() if "/old" in line]
+    assert left.startswith("end the path of a folder with a slash")
     assert "reload-on-touch" not in printed
 
 

@@ -18,6 +18,7 @@ from poolsrv.migrate.outcome import (
     Take,
     lines_of,
 )
+from poolsrv.migrate.static import mount_of
 
 
 def _number(value: str) -> int:
@@ -322,17 +323,17 @@ def _scripts(
 
 
 def _files(directives: list[_Directive], at: Mapping[int, list[str]], outcome: Outcome) -> None:
-    """Folders beside the scripts, at the hosts that have any of them."""
+    """Folders and files beside the scripts, at the hosts that have any of them."""
     for found in directives:
         if found.name != "alias" or len(found.words) != 2 or found.host not in at:
             continue
-        path, folder = found.words
-        if "." in folder.rpartition("/")[2]:
-            outcome.leave(found.place, "a mount of one file is a table: docs/files.md")
+        path, target = found.words
+        try:
+            mounts = [mount_of(path, target, host) for host in at[found.host] or [""]]
+        except Refused as error:
+            outcome.leave(found.place, str(error))
             continue
-        where, target = path.rstrip("/") or "/", folder.rstrip("/")
-        for host in at[found.host] or [""]:
-            outcome.take("mount", [f"{host}{where}={target}/"], found.place)
+        outcome.take("mount", mounts, found.place)
 
 
 def _mounts(

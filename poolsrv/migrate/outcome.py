@@ -181,6 +181,10 @@ def _written(value: Any) -> str:
             return "true" if value else "false"
         case list():
             return f"[{', '.join(map(_written, value))}]"
+        case dict():
+            return (
+                f"{{ {', '.join(f'{name} = {_written(inner)}' for name, inner in value.items())} }}"
+            )
         case int() | float():
             return str(value)
         case _:

@@ -18,6 +18,7 @@ from poolsrv.migrate.outcome import (
     lines_of,
     rule_of,
 )
+from poolsrv.migrate.static import mount_of
 
 # Of a value, whose placeholders could double it with each line.
 _MOST = 10_000
@@ -66,11 +67,17 @@ def _lazy(value: str) -> bool:
     return not _flag(value)
 
 
-def _static(value: str) -> list[str]:
-    path, equals, folder = value.partition("=")
+def _static(value: str) -> list[str | dict[str, str]]:
+    path, equals, target = value.partition("=")
     if not equals:
         raise Refused("is path=folder there")
-    return [f"{path.rstrip('/') or '/'}={folder.rstrip('/')}/"]
+    return [mount_of(path, target)]
+
+
+def _static_below(value: str) -> list[str | dict[str, str]]:
+    """`static-map2` adds the path to the folder."""
+    path, _, folder = value.partition("=")
+    return _static(f"{value.rstrip('/')}/{path.strip('/')}" if folder else value)
 
 
 _OTHERS = Leave("other programs do this: systemd, cron, a job queue, Redis")
@@ -171,8 +178,9 @@ RULES: Mapping[str, Rule] = {
     "smart-attach-daemon": _OTHERS,
     "emperor": Leave("each application is a service of systemd, or a mount"),
     "static-map": Take("mount", _static),
-    "static-map2": _STATIC,
-    "check-static": Take("mount", lambda folder: _static(f"/={folder}")),
+    "static-map2": Take("mount", _static_below),
+    "check-static": Take("mount", lambda folder: _static(f"/={folder.rstrip('/')}/")),
+    "static-gzip-all": ALWAYS,
     "static-index": _STATIC,
     "static-expires": _STATIC,
     "gevent": Leave("poolsrv serves with threads: give more threads for requests that wait"),
