@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from poolsrv.errors import ConfigError
-from poolsrv.migrate import apache, gunicorn, migrate, uwsgi
+from poolsrv.migrate import apache_rules, gunicorn, migrate, uwsgi
 from poolsrv.migrate.outcome import ALWAYS, Leave, Outcome, Rule, Take, rule_of
 from poolsrv.settings.cpus import available_cpus
 from poolsrv.settings.rows import ROWS, Settings, key
@@ -110,10 +110,11 @@ def test_gunicorn(tmp_path: Path) -> None:
         "log-level": "error",
         "trust-proxy": ["10.0.0.1", "10.1.0.0/16"],
         "limit-request-line": 4094,
+        "environment": ["DJANGO_SETTINGS_MODULE=site.settings"],
     }
     assert found.processes == available_cpus()
     assert {text.split(" ")[0] for text in reasons(outcome)} == {
-        *("workers", "raw_env", "proc_name", "certfile", "if", "def"),
+        *("workers", "proc_name", "certfile", "if", "def"),
     }
     text = outcome.toml()
     assert "here POOLSRV_THREADS does that" in text
@@ -194,14 +195,13 @@ def test_uwsgi(tmp_path: Path) -> None:
         "body-buffer": 8192,
         "reload-on-touch": [f"{tmp_path}/site.touch"],
         "admin": "127.0.0.1:9191",
+        "environment": ["DJANGO_SETTINGS_MODULE=site.settings", "LANG=C.UTF-8"],
     }
     left = reasons(outcome)
     assert "whoever" not in left.get("project = site", "")
     assert set(left) == {
         "home = %(base)/venv",
         "processes = %k",
-        "env = DJANGO_SETTINGS_MODULE=%(project).settings",
-        "env = LANG=C.UTF-8",
         "attach-daemon = memcached",
         "logto = $(HOME)/log",
         "limit-post = 1",
@@ -243,24 +243,37 @@ def test_apache(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "site.conf", APACHE)
     printed, _ = settings_of(tmp_path, outcome)
     assert printed == {
-        "application": "/srv/my site/site.wsgi",
-        "mount": ["/tools=/srv/tools.wsgi:tools", "/static=/srv/static/"],
+        "mount": [
+            {"host": host, "path": path, "application": file, "group": group}
+            for host, path, file, group in [
+                ("www.example.org", "/", "/srv/my site/site.wsgi", "site"),
+                ("example.org", "/", "/srv/my site/site.wsgi", "site"),
+                ("www.example.org", "/tools", "/srv/tools.wsgi:tools", "site"),
+                ("example.org", "/tools", "/srv/tools.wsgi:tools", "site"),
+                ("api.example.org", "/", "/srv/api.wsgi", "api"),
+            ]
+        ]
+        + ["www.example.org/static=/srv/static/", "example.org/static=/srv/static/"],
         "bind": ["0.0.0.0:80"],
-        "chdir": "/tmp",
-        "pythonpath": ["/", "/tmp"],
-        "processes": 3,
-        "threads": 10,
-        "user": "nobody",
-        "max-requests": 10000,
-        "request-timeout": 40,
         "reload-on-touch": ["auto"],
         "limit-request-body": 1048576,
+        "group": {
+            "site": {
+                "chdir": "/tmp",
+                "pythonpath": ["/", "/tmp"],
+                "processes": 3,
+                "threads": 10,
+                "user": "nobody",
+                "max-requests": 10000,
+                "request-timeout": 40,
+            },
+            "api": {"processes": 1, "threads": 30},
+        },
     }
-    assert "poolsrv migrate" in reasons(outcome)["WSGIDaemonProcess api threads=30"]
     assert "TLS" in reasons(outcome)["SSLEngine on"]
 
 
-def test_each_group_of_apache_is_a_server(tmp_path: Path) -> None:
+def test_one_group_of_apache_may_be_a_server_of_its_own(tmp_path: Path) -> None:
     outcome = outcome_of(tmp_path, "site.conf", APACHE, "api")
     printed, _ = settings_of(tmp_path, outcome)
     assert printed == {
@@ -342,6 +355,7 @@ def _sample(field: str) -> str:
         "pythonpath": "/",
         "chdir": "/",
         "mount": "/static=/srv/static",
+        "environment": "NAME=value",
     }
     if field in special:
         return special[field]
@@ -384,22 +398,22 @@ def test_each_option_of_uwsgi(tmp_path: Path, name: str) -> None:
     _becomes(outcome_of(tmp_path, "uwsgi.ini", f"[uwsgi]\n{name} = {value}\n"), rule)
 
 
-@pytest.mark.parametrize("name", apache.PROCESS_OPTIONS)
+@pytest.mark.parametrize("name", apache_rules.PROCESS_OPTIONS)
 def test_each_option_of_a_daemon_process(tmp_path: Path, name: str) -> None:
-    rule = apache.PROCESS_OPTIONS[name]
+    rule = apache_rules.PROCESS_OPTIONS[name]
     value = _sample(rule.field) if isinstance(rule, Take) else "x"
     _becomes(outcome_of(tmp_path, "x.conf", f"WSGIDaemonProcess site {name}={value}\n"), rule)
 
 
-@pytest.mark.parametrize("name", apache.RULES)
+@pytest.mark.parametrize("name", apache_rules.RULES)
 def test_each_directive_of_apache(tmp_path: Path, name: str) -> None:
-    rule = apache.RULES[name]
+    rule = apache_rules.RULES[name]
     value = _sample(rule.field).replace("=", " ") if isinstance(rule, Take) else "x"
     _becomes(outcome_of(tmp_path, "x.conf", f"{name} {value}\n"), rule)
 
 
 @pytest.mark.parametrize(
-    "rules", [gunicorn.RULES, uwsgi.RULES, apache.RULES, apache.PROCESS_OPTIONS]
+    "rules", [gunicorn.RULES, uwsgi.RULES, apache_rules.RULES, apache_rules.PROCESS_OPTIONS]
 )
 def test_rules_name_options_that_there_are(rules: dict[str, Rule]) -> None:
     fields = {rule.field for rule in rules.values() if isinstance(rule, Take)}
@@ -559,7 +573,12 @@ def test_a_value_cannot_leave_its_line(tmp_path: Path) -> None:
     )
     outcome = outcome_of(tmp_path, "uwsgi.ini", text)
     printed, _ = settings_of(tmp_path, outcome)
-    assert printed == {"processes": 1, "threads": 1, "chdir": 'a\x7f\\"'}
+    assert printed == {
+        "processes": 1,
+        "threads": 1,
+        "chdir": 'a\x7f\\"',
+        "environment": ['X=1\u2028user = "root"'],
+    }
 
 
 def _words(*names: str) -> st.SearchStrategy[str]:

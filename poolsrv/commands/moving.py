@@ -10,7 +10,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from poolsrv.migrate import apache, gunicorn, uwsgi
+from poolsrv.migrate import apache_rules, gunicorn, uwsgi
 from poolsrv.migrate.outcome import Rule, Take, rule_of
 from poolsrv.settings.habits import remedy
 from poolsrv.settings.rows import ROWS, key
@@ -100,10 +100,10 @@ WSGIDaemonProcess site processes=4 threads=8 python-home=/srv/venv home=/srv/sit
         (
             _Table(
                 "Options of `WSGIDaemonProcess`",
-                tuple(apache.PROCESS_OPTIONS),
-                apache.PROCESS_OPTIONS,
+                tuple(apache_rules.PROCESS_OPTIONS),
+                apache_rules.PROCESS_OPTIONS,
             ),
-            _Table("Directives of Apache", tuple(apache.RULES), apache.RULES),
+            _Table("Directives of Apache", tuple(apache_rules.RULES), apache_rules.RULES),
         ),
         {"home": "`--chdir`"},
     ),

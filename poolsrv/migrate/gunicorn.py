@@ -81,9 +81,11 @@ _HOOK_OF_SERVER = Leave(
     "on-service-start = 'module:function', in one worker"
 )
 _HOOK_OF_REQUEST = Leave("do it in the application, or in middleware: wrap = 'module:callable'")
-_LEFT_TO_OTHERS = Leave(
-    "set variables where the server is started: Environment= of systemd, ENV of a Dockerfile"
-)
+
+
+def _variables(value: Any) -> list[str]:
+    return [str(item) for item in (value if isinstance(value, list) else [value])]
+
 
 # Where the name alone does not say it, as for the rest habits.py does.
 RULES: Mapping[str, Rule] = {
@@ -104,7 +106,7 @@ RULES: Mapping[str, Rule] = {
     "max_requests_jitter": Take("jitter"),  # see _jitter
     "preload_app": Take("preload"),
     "pythonpath": Take("pythonpath", _listed),
-    "raw_env": _LEFT_TO_OTHERS,
+    "raw_env": Take("environment", _variables),
     "user": Take("user", _text),
     "group": Take("group", _text),
     "umask": Take("umask", _mode),

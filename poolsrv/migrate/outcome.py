@@ -83,6 +83,21 @@ class Outcome:
     left: list[tuple[Place, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     needless: list[str] = field(default_factory=list)
+    # Those of the sections [group.NAME].
+    groups: "dict[str, Outcome]" = field(default_factory=dict)
+
+    def group(self, name: str) -> "Outcome":
+        """That of a group of processes; what is left of it is said with the rest."""
+        return self.groups.setdefault(
+            name,
+            Outcome(
+                self.file,
+                self.server,
+                left=self.left,
+                remarks=self.remarks,
+                needless=self.needless,
+            ),
+        )
 
     def put(self, rule: Rule, value: Any, place: Place, note: str = "") -> None:
         """What the rule makes of this value: a setting, or a line that is left."""
@@ -131,6 +146,8 @@ class Outcome:
 
     def check(self) -> None:
         """Leave out what the others do not allow."""
+        for group in self.groups.values():
+            group.check()
         while True:
             values: dict[str, Any] = {
                 name: value_of(name, [Entry(name, key(name), setting.value)])
@@ -150,11 +167,7 @@ class Outcome:
     def toml(self) -> str:
         """The text of a poolsrv.toml."""
         lines = [f"# Written by poolsrv migrate from {_plain(self.file)}, of {self.server}."]
-        for name in (name for name in ROWS if name in self.settings):
-            setting = self.settings[name]
-            lines += ["", *(f"# {self._where(place)}" for place in setting.places)]
-            lines += [f"# {_plain(note)}" for note in setting.notes]
-            lines.append(f"{key(name)} = {_written(setting.value)}")
+        lines += self._lines()
         if self.remarks:
             lines += ["", *(f"# {_plain(remark)}" for remark in self.remarks)]
         if self.left:
@@ -163,7 +176,18 @@ class Outcome:
                 lines += [f"# {self._where(place)}", f"#   {_plain(reason)}"]
         if self.needless:
             lines += ["", f"# Always so here, and left out: {_plain('; '.join(self.needless))}"]
+        for name, group in self.groups.items():
+            lines += ["", f"[group.{name}]", *group._lines()]
         return "\n".join(lines) + "\n"
+
+    def _lines(self) -> list[str]:
+        lines = []
+        for name in (name for name in ROWS if name in self.settings):
+            setting = self.settings[name]
+            lines += ["", *(f"# {self._where(place)}" for place in setting.places)]
+            lines += [f"# {_plain(note)}" for note in setting.notes]
+            lines.append(f"{key(name)} = {_written(setting.value)}")
+        return lines
 
     def _where(self, place: Place) -> str:
         text = _plain(place.text)
@@ -179,12 +203,14 @@ def _written(value: Any) -> str:
     match value:
         case bool():
             return "true" if value else "false"
+        case [dict(), *_]:
+            lines = "".join(f"  {_written(found)},\n" for found in value)
+            return f"[\n{lines}]"
         case list():
             return f"[{', '.join(map(_written, value))}]"
         case dict():
-            return (
-                f"{{ {', '.join(f'{name} = {_written(inner)}' for name, inner in value.items())} }}"
-            )
+            pairs = ", ".join(f"{name} = {_written(found)}" for name, found in value.items())
+            return f"{{ {pairs} }}"
         case int() | float():
             return str(value)
         case _:

@@ -156,7 +156,7 @@ RULES: Mapping[str, Rule] = {
     "plugins": Leave("poolsrv has no plugins; leave it out"),
     "plugins-dir": Leave("poolsrv has no plugins; leave it out"),
     "procname": Leave("ps and the metrics name processes by their slot"),
-    "env": Leave("set variables where the server is started: Environment= of systemd"),
+    "env": Take("environment", lambda value: [value]),
     "limit-as": Leave("whoever starts the server limits memory: MemoryMax= of systemd"),
     "cheaper": Leave("poolsrv scale N changes the number of workers while it runs"),
     "disable-logging": Leave("access-log is off unless it is asked for"),

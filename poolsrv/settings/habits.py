@@ -18,6 +18,7 @@ _OURS: Mapping[str, str] = {
     "config": "-c ini toml",
     "chdir": "chdir2 working-dir working-directory app-dir",
     "pythonpath": "pp python-path",
+    "environment": "-e env raw-env set-env",
     "application": "application app module wsgi wsgi-file wsgi-app callable",
     "mount": "mount-point",
     "unix_mode": "uds-permissions unix-socket-perms chmod-socket",
@@ -103,8 +104,12 @@ _OTHERS = (
         "call the factory in the application's name: 'module:create_app()'",
     ),
     (
-        "-e env env-file env-files set-env lang locale",
-        "set variables before the server starts: NAME=value poolsrv serve app:app",
+        "env-file env-files",
+        "name each variable: --environment NAME=value, or a table in the file",
+    ),
+    (
+        "lang locale",
+        "set the variable of this purpose: --environment LANG=C.UTF-8",
     ),
     (
         "static-map static-path static-path-mount document-root",
