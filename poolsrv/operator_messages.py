@@ -173,8 +173,8 @@ WORKER_ENDED = Message(
     "%s",
     "The text says how: its exit status, a signal, the kernel for want of memory, a limit. With "
     "status 0 it was told to.",
-    "Each request that was inside has a line of its own, and its client sees the connection end: "
-    "the only descriptor of it ended with the worker. Another worker takes its place.",
+    "Each request that was inside has a line of its own. Its client gets 502; if its answer had "
+    "begun, the connection ends. All other requests and connections go on, in other workers.",
     "Look for the reason in the lines of that worker above. Out of memory: fewer `--processes`, "
     "or `--max-rss`.",
     "worker … (has ended)",

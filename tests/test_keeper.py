@@ -1,5 +1,6 @@
 """What outlives its worker: connections whose next request no thread has begun to read."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -40,9 +41,10 @@ def test_however_a_worker_ends_its_idle_connections_live_on(server: Start, end: 
         for client in kept:
             client.send(head("GET", "/x"))
         assert [client.receive().status for client in kept] == [200] * 8
-        with pytest.raises(Truncated):
-            last.receive()
-    assert probe.metric("poolsrv_connections_closed_total", reason="worker_ended") == 0
+        assert last.receive().status == 502
+        last.expect_end()
+    assert probe.metric("poolsrv_connections_closed_total", reason="worker_ended") == 1
+    assert probe.metric("poolsrv_requests_refused_total", status="502") == 1
 
 
 def test_what_waits_for_a_thread_is_served_by_the_next_worker(server: Start, gate: Gate) -> None:
@@ -58,36 +60,71 @@ def test_what_waits_for_a_thread_is_served_by_the_next_worker(server: Start, gat
             client.send(head("GET", "/x"))
         probe.kill(gate.arrivals()[0][0])
         assert [client.receive().status for client in kept[2:]] == [200] * 298
-        for client in pinned:
-            with pytest.raises(Truncated):
-                client.receive()
+        assert [client.receive().status for client in pinned] == [502] * 2
 
 
-@pytest.mark.parametrize("target", ["/hold?gate=gate", "/hold-inside?gate=gate"])
 def test_a_request_that_has_begun_is_never_begun_again(
-    server: Start, gate: Gate, target: str
+    server: Start, gate: Gate, tmp_path: Path
 ) -> None:
     """Nor one that came in the same piece, and lies in the memory of the worker."""
-    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    log = tmp_path / "access.log"
+    probe = server(PROBE, processes=1, threads=1, access_log=log, allow_errors=KILLED)
     with ExitStack() as stack:
         (client,) = kept_clients(stack, probe, 1)
-        client.send(head("GET", target) + head("GET", "/x"))
+        client.send(head("HEAD", "/hold?gate=gate") + head("GET", "/x"))
         probe.wait_until(gate.arrivals)
         probe.kill(gate.arrivals()[0][0])
-        with pytest.raises(Truncated):
-            client.receive()
+        assert client.receive(to_head=True).status == 502
+        client.expect_end()
         assert kept_clients(stack, probe, 1)
     assert len(gate.arrivals()) == 1
+    line = next(line for line in log.read_text().splitlines() if "/hold" in line)
+    assert re.search(r'^127.0.0.1 .* "HEAD /hold HTTP/1.1" 502 0 .* "its worker has ended"$', line)
+    (lost,) = re.findall(r"was lost with it: HEAD /hold id=(\w+)", probe.log())
+    assert f" {lost} " in line
 
 
-def test_a_head_that_has_begun_to_come_is_not_taken_for_the_next_request(server: Start) -> None:
+def test_an_answer_that_has_begun_is_cut(server: Start, gate: Gate) -> None:
     probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
     with ExitStack() as stack:
         (client,) = kept_clients(stack, probe, 1)
-        client.send(b"GET /x HTTP/1.1\r\nHost: a\r\nX-Text: ")
+        client.send(head("GET", "/hold-inside?gate=gate"))
+        probe.wait_until(gate.arrivals)
+        probe.kill(gate.arrivals()[0][0])
+        with pytest.raises(Truncated) as cut:
+            client.receive()
+        assert cut.value.response.body.startswith(b"one")
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"GET /x HTTP/1.1\r\nHost: a\r\nX-Text: ",
+        b"POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
+    ],
+)
+def test_what_has_come_in_part_is_answered_and_its_rest_is_no_request(
+    server: Start, part: bytes
+) -> None:
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    with ExitStack() as stack:
+        (client,) = kept_clients(stack, probe, 1)
+        client.send(part)
         probe.wait_for_metric(1, "poolsrv_connections", state="reading")
         probe.kill(probe.workers()[0])
+        assert client.receive().status == 502
+        client.send(head("GET", "/x"))
         client.expect_end()
+
+
+def test_a_client_that_has_asked_for_nothing_is_told_nothing(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=1, allow_errors=KILLED)
+    with ExitStack() as stack:
+        kept = kept_clients(stack, probe, 3)
+        (worker,) = probe.workers()
+        probe.kill(worker)
+        probe.wait_until(lambda: probe.workers() not in ([], [worker]))
+        assert [client.get("/x").status for client in kept] == [200] * 3
 
 
 def test_what_the_application_had_locked_is_free_for_its_next_process(

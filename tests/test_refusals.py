@@ -74,7 +74,7 @@ def test_a_refusal_of_each_status_is_seen(server: Callable[..., Server], tmp_pat
     assert requests["refused"] == dict.fromkeys(sorted(seen), 1)
     assert requests["errors"] == len(seen)
     assert "1 x 503" in strict.admin("/").decode()
-    # The others are not the server's refusals, for the application was called, or those of
-    # mounts (test_mounts.py).
+    # The others are not the server's refusals, for the application was called
+    # (502: test_keeper.py), or those of mounts (test_mounts.py).
     mounts = {"403", "404", "421"}
-    assert set(THREAD.fields["refused"].values) - set(seen) == {"500", "504"} | mounts
+    assert set(THREAD.fields["refused"].values) - set(seen) == {"500", "502", "504"} | mounts

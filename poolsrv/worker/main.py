@@ -86,7 +86,7 @@ def run(job: Job, slot: int) -> None:
     faulthandler.enable()
     faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True)
     channel = _own_channel(job, slot)
-    keeper, places, life = _start_keeper(channel, slot, job.title)
+    keeper, places, life = _start_keeper(job, channel, slot)
     receiver, sender = socket.socketpair()
     receiver.setblocking(False)
     sender.setblocking(False)
@@ -199,16 +199,16 @@ def run(job: Job, slot: int) -> None:
         os._exit(0)
 
 
-def _start_keeper(channel: socket.socket, slot: int, application: str) -> tuple[int, int, int]:
+def _start_keeper(job: Job, channel: socket.socket, slot: int) -> tuple[int, int, int]:
     """(its pid, two descriptors: of the places for connections, and of this process).
 
     (0, -1, -1): there is none.
 
     Before anything is loaded: it would keep what this process changes.
     """
-    title = title_of(f"keeper {slot}", application)
+    name, title = f"pool:keeper-{slot}".encode(), title_of(f"keeper {slot}", job.title)
     try:
-        return _core.keep(channel.fileno(), f"pool:keeper-{slot}".encode(), title)
+        return _core.keep(channel.fileno(), job.board, slot, name, title)
     except OSError as error:
         _log.warning(say.NO_KEEPER, error.strerror)
         return 0, -1, -1

@@ -31,18 +31,20 @@ send_message(int fd, const struct msghdr *m)
     }
 }
 
-int
-channel_send(int fd, const ChannelMessage *message)
+/* With so many bytes of the note behind the connections. */
+static int
+send_connections(int fd, const ChannelMessage *message, size_t note)
 {
     const uint32_t count = message->header.count;
     Control control;
-    struct iovec parts[2] = {
+    struct iovec parts[3] = {
         {(void *)&message->header, sizeof message->header},
         {(void *)message->items, sizeof message->items[0] * count},
+        {(void *)&message->note, note},
     };
     struct msghdr m = {
         .msg_iov = parts,
-        .msg_iovlen = 2,
+        .msg_iovlen = 3,
         .msg_control = control.bytes,
         .msg_controllen = CMSG_SPACE(sizeof(int) * count),
     };
@@ -55,6 +57,18 @@ channel_send(int fd, const ChannelMessage *message)
     c->cmsg_len = CMSG_LEN(sizeof(int) * count);
     memcpy(CMSG_DATA(c), message->fds, sizeof(int) * count);
     return send_message(fd, &m);
+}
+
+int
+channel_send(int fd, const ChannelMessage *message)
+{
+    return send_connections(fd, message, 0);
+}
+
+int
+channel_send_lost(int fd, const ChannelMessage *message)
+{
+    return send_connections(fd, message, sizeof message->note);
 }
 
 int
@@ -139,6 +153,18 @@ channel_receive(int fd, ChannelMessage *message)
                 memcpy(message->items, body, (size_t)size);
                 message->lost = header->count - count;
                 header->count = count;
+                return 1;
+            }
+        } else if (header->kind == CHANNEL_LOST) {
+            LostNote *note = &message->note;
+            if (header->count == 1 && count == 1 &&
+                (size_t)size == sizeof message->items[0] + sizeof *note) {
+                memcpy(message->items, body, sizeof message->items[0]);
+                memcpy(note, body + sizeof message->items[0], sizeof *note);
+                note->method[sizeof note->method - 1] = '\0';
+                note->path[sizeof note->path - 1] = '\0';
+                note->request_id[sizeof note->request_id - 1] = '\0';
+                message->lost = 0;
                 return 1;
             }
         } else if (count == 0 && header->count == (size_t)size &&

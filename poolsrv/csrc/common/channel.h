@@ -34,6 +34,8 @@ typedef enum {
     CHANNEL_FAILED,       /* worker: it could not be loaded; text says why */
     CHANNEL_REPLACE,      /* worker: start another in my place, then drain me */
     CHANNEL_HUNG,         /* worker: the interpreter does not come free */
+    CHANNEL_LOST,         /* a worker's keeper: it had begun this request, and
+                           * answered nothing */
 } ChannelKind;
 
 /* What the PROXY header of a connection has said of its client. */
@@ -67,11 +69,19 @@ typedef struct {
     uint32_t count; /* of items, or bytes of text */
 } ChannelHeader;
 
+/* What is known of a request that was lost; texts are NUL-terminated, and empty
+ * if no thread had it. */
+typedef struct {
+    uint64_t since; /* when a thread took it; 0: not known */
+    char method[16], path[160], request_id[40];
+} LostNote;
+
 typedef struct {
     ChannelHeader header;
     ChannelItem items[CHANNEL_BATCH];
     int fds[CHANNEL_BATCH];
     uint32_t lost; /* connections that came too, but found no descriptor */
+    LostNote note; /* of CHANNEL_LOST */
     char text[CHANNEL_TEXT + 1]; /* of news, NUL-terminated */
 } ChannelMessage;
 
@@ -79,6 +89,9 @@ typedef struct {
  * to close. 0, or -1 and errno: EAGAIN if the channel is full or too many
  * descriptors are in flight (back-pressure: try later), else it is broken. */
 int channel_send(int fd, const ChannelMessage *message);
+
+/* Likewise, of one connection, with the note. */
+int channel_send_lost(int fd, const ChannelMessage *message);
 
 /* Send news, which carry no connections. */
 int channel_say(int fd, ChannelKind kind, const char *text, size_t size);

@@ -143,9 +143,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Connections taken back from a worker that ended before it had them")    \
     F(closed, COUNTER, CLOSED_COUNT, "", "connections_closed",                 \
       "reason" CLOSED_REASONS(SCOREBOARD_TEXT),                                \
-      "Connections that the supervisor closed, or lost with a worker in "      \
-      "which "                                                                 \
-      "they waited for a thread, by reason")                                   \
+      "Connections that the supervisor closed, by reason; worker_ended: the "  \
+      "worker had begun their request, or had no keeper")                      \
     F(refused, COUNTER, REFUSED_COUNT, "", "requests_refused",                 \
       "status" STATUS_PHRASES(REFUSED_TEXT), REFUSED_HELP)                     \
     F(accept_errors, COUNTER, 1, "", "accept_errors", "",                      \

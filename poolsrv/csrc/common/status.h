@@ -15,6 +15,7 @@
     X(431, "Request Header Fields Too Large") \
     X(500, "Internal Server Error")           \
     X(501, "Not Implemented")                 \
+    X(502, "Bad Gateway")                     \
     X(503, "Service Unavailable")             \
     X(504, "Gateway Timeout")                 \
     X(505, "HTTP Version Not Supported")

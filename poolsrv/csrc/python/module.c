@@ -232,12 +232,12 @@ static PyObject *
 core_keep(PyObject *Py_UNUSED(module), PyObject *args)
 {
     const char *name, *title;
-    int channel;
     Keeper keeper;
-    if (!PyArg_ParseTuple(args, "iyy:keep", &channel, &name, &title)) {
+    if (!PyArg_ParseTuple(args, "iiIyy:keep", &keeper.channel, &keeper.board,
+                          &keeper.slot, &name, &title)) {
         return NULL;
     }
-    const pid_t pid = keeper_start(&keeper, channel, name, title);
+    const pid_t pid = keeper_start(&keeper, name, title);
     if (pid < 0) {
         return PyErr_SetFromErrno(PyExc_OSError);
     }
@@ -246,7 +246,8 @@ core_keep(PyObject *Py_UNUSED(module), PyObject *args)
 
 static PyMethodDef core_methods[] = {
     {"keep", core_keep, METH_VARARGS,
-     "keep(channel, name, title): start the keeper of this worker, which has "
+     "keep(channel, board, slot, name, title): start the keeper of this "
+     "worker, which has "
      "one "
      "thread and no connection yet: (its pid, the descriptor of the places for "
      "connections, that of this process).\n\nThe caller owns them."},

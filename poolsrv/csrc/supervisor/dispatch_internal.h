@@ -1,5 +1,5 @@
 /* What the files of the supervisor's loop share, and nobody else: accept.c,
- * parked.c, busy.c, queue.c, slots.c, heir.c, joined.c, dispatch.c. A
+ * parked.c, busy.c, lost.c, queue.c, slots.c, heir.c, joined.c, dispatch.c. A
  * connection comes in through accept.c or slots.c, waits in parked.c until it
  * can be read, then in queue.c until a thread is free, and leaves through
  * slots.c.
@@ -108,6 +108,8 @@ bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 
 /* parked.c */
 void parked_add(Dispatch *d, int fd, const ChannelItem *item);
+/* It has its last answer: end our side, and wait a little for the client's. */
+void parked_linger(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
 /* Close up to so many connections that have been idle since `since` or longer,
@@ -124,6 +126,10 @@ void parked_expire(Dispatch *d, uint64_t now);
 /* busy.c */
 /* Answer 503, and count and log it. False: the client is gone. */
 bool busy_answer(Dispatch *d, const Held *h, const char *reason);
+
+/* lost.c */
+/* A worker that has ended had begun this request, and answered nothing. */
+void lost_answer(Dispatch *d, const ChannelMessage *m);
 
 /* queue.c */
 void queue_add(Dispatch *d, int fd, const ChannelItem *item);

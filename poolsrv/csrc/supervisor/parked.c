@@ -64,6 +64,22 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
     held_move(&d->held, index, HELD_LINGER, clock_now());
 }
 
+void
+parked_linger(Dispatch *d, int fd, const ChannelItem *item)
+{
+    ChannelItem since_now = *item;
+    since_now.since = clock_now();
+    const uint32_t index = held_add(&d->held, fd, &since_now, HELD_LINGER);
+    if (index == HELD_NONE) {
+        close(fd);
+    } else if (shutdown(fd, SHUT_WR) < 0 || parked_watch(d, index) < 0) {
+        close(fd);
+        held_remove(&d->held, index);
+    } else {
+        d->held.items[index].wasted = 0;
+    }
+}
+
 /* End an idle connection, unless it has a request that no event has announced
  * yet. Looking and ending follow each other at once, and our side ends first:
  * a client that sends between the two finds an end, and no reset. */

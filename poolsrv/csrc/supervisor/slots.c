@@ -85,6 +85,8 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
         if (m.header.kind == CHANNEL_HAND_BACK) {
             word_add(&d->board->supervisor->handed_back[0], m.header.count);
             slots_take_back(d, &m, now);
+        } else if (m.header.kind == CHANNEL_LOST) {
+            lost_answer(d, &m);
         } else {
             DispatchEvent *e = &events[(*count)++];
             e->kind = DISPATCH_NEWS;

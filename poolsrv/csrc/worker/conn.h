@@ -118,6 +118,7 @@ struct Conn {
     uint8_t state;     /* ConnState; by conn_set_state() */
     uint8_t ending;    /* Ending, of the answer on its way */
     uint8_t lane;      /* in the ready queue: a ReadyLane */
+    uint16_t thread;   /* that runs it, or did last */
     bool registered;   /* in the epoll set: not before it first waits */
     bool counted;      /* in the load: it has, or is to have, a thread */
     bool drained;      /* nothing is left to receive, as far as we know */
@@ -146,6 +147,14 @@ static inline bool
 conn_is_upgraded(const Conn *c)
 {
     return c->status == STATUS_UPGRADED;
+}
+
+/* May whoever finds it in a dead worker give it to another? So far the states;
+ * PROGRESS_UNREAD must say the same. */
+static inline bool
+conn_is_unread(ConnState state)
+{
+    return state == CONN_IDLE || state == CONN_PREFACE;
 }
 
 /* May it go to another worker, or to the supervisor? Only while no byte of its

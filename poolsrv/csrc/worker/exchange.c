@@ -145,6 +145,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     word_set(&current->since, start);
     record_begin(t, c, r);
     t->conn = c;
+    c->thread = (uint16_t)t->index;
     watch_arm(w);
 
     handler->serve(handler->argument, t, c, r);

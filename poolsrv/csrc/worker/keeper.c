@@ -26,20 +26,30 @@
 /* Too many descriptors are in flight, and no event tells when they arrive. */
 #define SEND_PAUSE_MILLISECONDS 1
 
+/* Whoever had neither received a byte of a request nor recorded that it had may
+ * have a client that has asked for nothing: an answer would be taken for that
+ * to its next request. */
+static bool
+has_begun(ConnState state)
+{
+    return state == CONN_PARSE || state == CONN_HEAD || state == CONN_BODY ||
+           state == CONN_RUNNING;
+}
+
 Fate
 keeper_judge(const Conn *c)
 {
-    if (c->state == CONN_FREE || c->fd < 0) {
+    const ConnState state = (ConnState)c->state;
+    if (state == CONN_FREE || c->fd < 0) {
         return FATE_NONE;
     }
     switch ((ConnProgress)atomic_load(&c->progress)) {
     case PROGRESS_PASSED_ON:
         return FATE_NONE;
     case PROGRESS_UNREAD:
-        return !c->gone && (c->state == CONN_IDLE || c->state == CONN_PREFACE)
-                   ? FATE_UNREAD
-                   : FATE_CUT;
+        return !c->gone && conn_is_unread(state) ? FATE_UNREAD : FATE_CUT;
     case PROGRESS_BEGUN:
+        return !c->gone && has_begun(state) ? FATE_LOST : FATE_CUT;
     case PROGRESS_ANSWERED:
         break;
     }
@@ -54,7 +64,7 @@ typedef struct {
     size_t count;
 } Found;
 
-/* The connections that go back, in a copy of the worker's memory. */
+/* The connections that do not end with the worker, in a copy of its memory. */
 static Found
 find(const Keeper *k)
 {
@@ -74,7 +84,8 @@ find(const Keeper *k)
     for (size_t i = 0; i < blocks; i++) {
         Conn *block = (Conn *)(void *)(all + i * stride);
         for (size_t j = 0; j < CONN_BLOCK; j++) {
-            if (keeper_judge(&block[j]) == FATE_UNREAD) {
+            const Fate fate = keeper_judge(&block[j]);
+            if (fate == FATE_UNREAD || fate == FATE_LOST) {
                 found.items[found.count++] = &block[j];
             }
         }
@@ -121,11 +132,13 @@ let_go(const Keeper *k, const Found *found)
     free(kept);
 }
 
+typedef int Send(int fd, const ChannelMessage *m);
+
 /* False: nobody takes it. */
 static bool
-send_back(const Keeper *k, const ChannelMessage *m, uint64_t until)
+send_back(const Keeper *k, Send *by, const ChannelMessage *m, uint64_t until)
 {
-    while (channel_send(k->channel, m) < 0) {
+    while (by(k->channel, m) < 0) {
         struct pollfd room = {.fd = k->channel, .events = POLLOUT};
         if ((errno != EAGAIN && errno != EWOULDBLOCK) || clock_now() > until) {
             return false;
@@ -137,23 +150,71 @@ send_back(const Keeper *k, const ChannelMessage *m, uint64_t until)
 }
 
 static void
-give_back(const Keeper *k, const Found *found)
+give_back(const Keeper *k, const Found *found, uint64_t now)
 {
-    const uint64_t now = clock_now();
     ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK}};
     for (size_t i = 0; i < found->count; i++) {
         Conn *c = found->items[i];
+        if (keeper_judge(c) != FATE_UNREAD) {
+            continue;
+        }
         /* Of one that nobody owns no event has been seen. */
         if (!(atomic_load(&c->word) & CONN_OWNED)) {
             c->ready = now;
         }
         m.fds[m.header.count] = c->fd;
         m.items[m.header.count++] = conn_item(c, now);
-        if (m.header.count == CHANNEL_BATCH || i + 1 == found->count) {
-            if (!send_back(k, &m, now + PATIENCE)) {
+        if (m.header.count == CHANNEL_BATCH) {
+            if (!send_back(k, channel_send, &m, now + PATIENCE)) {
                 return;
             }
             m.header.count = 0;
+        }
+    }
+    if (m.header.count) {
+        send_back(k, channel_send, &m, now + PATIENCE);
+    }
+}
+
+static void
+copy_text(char *to, size_t room, const char *from)
+{
+    memcpy(to, from, room);
+    to[room - 1] = '\0';
+}
+
+/* What the thread that ran it has written of it. */
+static LostNote
+note_of(const Keeper *k, const Scoreboard *board, const Conn *c)
+{
+    LostNote note = {0};
+    if (c->state == CONN_RUNNING && board->base &&
+        k->slot < board->slot_count && c->thread < board->thread_count) {
+        const Current *current =
+            &scoreboard_thread(board, k->slot, c->thread)->current;
+        note.since = word_get(&current->since);
+        copy_text(note.method, sizeof note.method, current->method);
+        copy_text(note.path, sizeof note.path, current->path);
+        copy_text(note.request_id, sizeof note.request_id, current->request_id);
+    }
+    return note;
+}
+
+static void
+give_lost(const Keeper *k, const Scoreboard *board, const Found *found,
+          uint64_t now)
+{
+    ChannelMessage m = {.header = {.kind = CHANNEL_LOST, .count = 1}};
+    for (size_t i = 0; i < found->count; i++) {
+        const Conn *c = found->items[i];
+        if (keeper_judge(c) != FATE_LOST) {
+            continue;
+        }
+        m.fds[0] = c->fd;
+        m.items[0] = c->item;
+        m.note = note_of(k, board, c);
+        if (!send_back(k, channel_send_lost, &m, now + PATIENCE)) {
+            return;
         }
     }
 }
@@ -161,9 +222,19 @@ give_back(const Keeper *k, const Found *found)
 static void
 settle(const Keeper *k)
 {
-    const Found unread = find(k);
-    let_go(k, &unread);
-    give_back(k, &unread);
+    const uint64_t now = clock_now();
+    const Found found = find(k);
+    Scoreboard board;
+    if (found.count == 0) {
+        return;
+    }
+    if (scoreboard_attach(&board, k->board) < 0) {
+        board.base = NULL;
+    }
+    let_go(k, &found);
+    /* First what the next worker in the slot would write over. */
+    give_lost(k, &board, &found, now);
+    give_back(k, &found, now);
 }
 
 /* The whole life of the keeper. */
@@ -186,11 +257,10 @@ keep(const Keeper *k, const char *name, const char *title)
 /* ------------------------------------------------------------------------ */
 
 pid_t
-keeper_start(Keeper *k, int channel, const char *name, const char *title)
+keeper_start(Keeper *k, const char *name, const char *title)
 {
     sigset_t all, before;
     pid_t pid = -1;
-    *k = (Keeper){.channel = channel, .places = -1, .life = -1};
     k->life = (int)syscall(SYS_pidfd_open, getpid(), 0);
     k->places = memfd_create("poolsrv-connections", MFD_CLOEXEC);
     if (k->life >= 0 && k->places >= 0) {

@@ -20,17 +20,23 @@ main(void)
              progress++) {
             const bool unread = (state == CONN_IDLE || state == CONN_PREFACE) &&
                                 progress == PROGRESS_UNREAD;
+            const bool lost = (state == CONN_PARSE || state == CONN_HEAD ||
+                               state == CONN_BODY || state == CONN_RUNNING) &&
+                              progress == PROGRESS_BEGUN;
             const Fate expected =
                 state == CONN_FREE || progress == PROGRESS_PASSED_ON ? FATE_NONE
                 : unread ? FATE_UNREAD
+                : lost   ? FATE_LOST
                          : FATE_CUT;
             CHECK(judge((ConnState)state, (ConnProgress)progress, 7, false) ==
                   expected);
             /* Its descriptor is not known yet, or any more. */
             CHECK(judge((ConnState)state, (ConnProgress)progress, -1, false) ==
                   FATE_NONE);
-            CHECK(judge((ConnState)state, (ConnProgress)progress, 7, true) !=
-                  FATE_UNREAD);
+            /* Its client has been told already. */
+            const Fate gone =
+                judge((ConnState)state, (ConnProgress)progress, 7, true);
+            CHECK(gone == FATE_NONE || gone == FATE_CUT);
         }
     }
     return 0;
