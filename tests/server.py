@@ -136,11 +136,11 @@ class Server:
     def errors(self) -> list[str]:
         return ERROR_LINE.findall(self.log())
 
-    def wait_until(self, condition: Callable[[], Fact | None], deadline: float = 30.0) -> Fact:
+    def wait_until(self, condition: Callable[[], Fact | None], deadline: float = 60.0) -> Fact:
         """As waiting.wait_until; fails with the log attached."""
         return wait_until(condition, deadline, message=self.log)
 
-    def wait_for_log(self, pattern: str, since: int = 0, deadline: float = 30.0) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, since: int = 0, deadline: float = 60.0) -> re.Match[str]:
         expression = re.compile(pattern, re.MULTILINE)
         return self.wait_until(lambda: expression.search(self.log_since(since)), deadline)
 
@@ -228,7 +228,7 @@ class Server:
         )
 
     def wait_for_metric(self, value: float, name: str, **labels: str) -> None:
-        self.wait_until(lambda: self.metric(name, **labels) == value, deadline=20)
+        self.wait_until(lambda: self.metric(name, **labels) == value)
 
     # What is done to it
 
@@ -244,14 +244,14 @@ class Server:
         """After an upgrade: the supervisor has this pid now, and the one before it ends."""
         before, self.pid = self.pid, pid
         self._followed += 1
-        self.wait_until(lambda: before not in self.pids(), deadline=20)
+        self.wait_until(lambda: before not in self.pids())
         assert self.log().count("poolsrv has stopped") == self._followed, self.log()
 
     def pids(self) -> list[int]:
         return [process.pid for process in self.living()]
 
     def wait(self, deadline: float = 20) -> int:
-        """Its exit status, once it has ended."""
+        """Its exit status, once it has ended: sooner than --graceful-timeout would have it."""
         self.wait_until(lambda: self.process.poll() is not None, deadline)
         if self._followed:  # no child of ours: it says so itself
             self.wait_until(lambda: self.pid not in self.pids(), deadline)
@@ -267,7 +267,7 @@ class Server:
             assert self.process.poll() is None, self.log()
             return bool(self.printed("application"))
 
-        self.wait_until(serving, deadline=20)
+        self.wait_until(serving)
 
     def end(self) -> None:
         """Kill what is left of it."""

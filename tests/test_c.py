@@ -42,7 +42,7 @@ def make(target: str, *options: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 

@@ -215,7 +215,7 @@ def test_many_connections_leave_the_application_its_numbers(server: Start, soft:
     for client in clients:
         client.send(b"GET / HT")  # the worker holds it
     (pid,) = running.workers()
-    running.wait_until(lambda: len(running.descriptors(pid)) > 1200, deadline=20)
+    running.wait_until(lambda: len(running.descriptors(pid)) > 1200)
     number, ready = get(running, "/lowest")
     assert number < 512
     assert ready == 1
@@ -223,5 +223,5 @@ def test_many_connections_leave_the_application_its_numbers(server: Start, soft:
         assert get(running, "/limit") == [soft, soft]
     for client in clients:
         client.close()
-    running.wait_until(lambda: len(running.descriptors(pid)) < 100, deadline=20)
+    running.wait_until(lambda: len(running.descriptors(pid)) < 100)
     assert get(running, "/limit") == [soft, soft]

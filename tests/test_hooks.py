@@ -32,8 +32,8 @@ def test_hooks_are_called_where_they_should(tmp_path: Path, preload: bool) -> No
         assert noted(tmp_path)[preload] == "service"  # before any worker starts
         workers = server.workers()
         server.terminate(signal.SIGHUP)
-        server.wait_until(lambda: set(server.workers()).isdisjoint(workers), deadline=20)
-        server.wait_until(lambda: noted(tmp_path).count("stop") == 3, deadline=20)
+        server.wait_until(lambda: set(server.workers()).isdisjoint(workers))
+        server.wait_until(lambda: noted(tmp_path).count("stop") == 3)
     calls = noted(tmp_path)
     assert calls.count("start") == calls.count("stop") == 6
     assert calls.count("service") == calls.count("once") == 1

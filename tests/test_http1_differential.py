@@ -64,7 +64,7 @@ class Text(ctypes.Structure):
 def ours(tmp_path_factory: pytest.TempPathFactory) -> Parser:
     build = tmp_path_factory.mktemp("http1")
     subprocess.run(
-        ["make", "-s", "-C", FOLDER, "shared", f"BUILD={build}"], check=True, timeout=300
+        ["make", "-s", "-C", FOLDER, "shared", f"BUILD={build}"], check=True, timeout=900
     )
     library = ctypes.CDLL(str(build / "libhttp1.so"))
     limits = ctypes.byref(ctypes.c_byte.in_dll(library, "message_limits"))

@@ -32,7 +32,7 @@ Find = Callable[[list[tuple[bytes, bytes]], bytes, bytes], tuple[int, int]]
 def core_find(tmp_path_factory: pytest.TempPathFactory) -> Find:
     build = tmp_path_factory.mktemp("mounts")
     subprocess.run(
-        ["make", "-s", "-C", FOLDER, "mounts", f"BUILD={build}"], check=True, timeout=300
+        ["make", "-s", "-C", FOLDER, "mounts", f"BUILD={build}"], check=True, timeout=900
     )
     library = ctypes.CDLL(str(build / "libmounts.so"))
 

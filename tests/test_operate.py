@@ -237,10 +237,10 @@ def test_a_reload_while_scaling(server: Start, path: Path, site: Site) -> None:
             site.write(int(body))
             changing.terminate(signal.SIGHUP)
             told(path, "scale", count)
-            changing.wait_until(lambda body=body: answer(changing) == body, deadline=30)
-            changing.wait_until(lambda count=count: ready(changing) == count, deadline=30)
-        changing.wait_until(lambda: len(changing.workers()) == 2, deadline=30)
-        changing.wait_until(lambda: len(changing.templates()) == 1, deadline=30)
+            changing.wait_until(lambda body=body: answer(changing) == body)
+            changing.wait_until(lambda count=count: ready(changing) == count)
+        changing.wait_until(lambda: len(changing.workers()) == 2)
+        changing.wait_until(lambda: len(changing.templates()) == 1)
         assert clients.failures == []
 
 

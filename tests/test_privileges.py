@@ -97,7 +97,7 @@ def test_the_application_runs_as_another_user(tmp_path: Path, preload: bool) -> 
         server.wait_until(lambda: "GET / " in log.read_text())
         # The supervisor can still start, signal and end processes of that user.
         server.terminate(signal.SIGHUP)
-        server.wait_until(lambda: asked(server)["pid"] != facts["pid"], deadline=20)
+        server.wait_until(lambda: asked(server)["pid"] != facts["pid"])
         assert asked(server)["uids"] == [nobody.pw_uid] * 3
 
 

@@ -102,7 +102,7 @@ def test_a_worker_that_grows_is_replaced(
     with Client(growing.address) as client, suppress(Truncated):  # it may be killed within
         assert client.get("/").status == 200
     growing.wait_for_log(line)
-    growing.wait_until(lambda: growing.workers() not in ([], [before]), deadline=20)
+    growing.wait_until(lambda: growing.workers() not in ([], [before]))
     growing.wait_for_metric(1, "poolsrv_worker_restarts_total", reason="recycle")
 
 

@@ -66,7 +66,7 @@ def answer(server: Server) -> bytes:
 def reload(server: Server, generation: int) -> None:
     """Have it reload, and wait until only that generation is there."""
     server.terminate(signal.SIGHUP)
-    server.wait_until(lambda: generations(server) == {generation}, deadline=30)
+    server.wait_until(lambda: generations(server) == {generation})
 
 
 def generations(server: Server) -> set[int]:
@@ -181,7 +181,7 @@ def test_reloads_while_one_runs_are_one_more(server: Start, site: Site) -> None:
         changing.terminate(signal.SIGHUP)
         changing.wait_for_log("SIGHUP: loading")
     site.write(2)
-    changing.wait_until(lambda: answer(changing) == b"2", deadline=30)
+    changing.wait_until(lambda: answer(changing) == b"2")
     changing.wait_until(lambda: len(changing.templates()) == 1)
     assert changing.metric("poolsrv_reloads_total", outcome="done") == 2
 
@@ -203,8 +203,8 @@ def test_a_change_of_code_reloads_and_a_broken_one_changes_nothing(
         site.write_code(code)  # again: whoever is just about to watch does not see the first
         return answer(changing) == body
 
-    changing.wait_until(lambda: serves(APP.format(number=2), b"2"), deadline=30)
-    changing.wait_until(lambda: len(changing.templates()) == 1, deadline=30)
+    changing.wait_until(lambda: serves(APP.format(number=2), b"2"))
+    changing.wait_until(lambda: len(changing.templates()) == 1)
     with Kept(changing, clients=4) as clients:
         failed = changing.metric("poolsrv_reloads_total", outcome="failed")
         site.write_code("def app(")
@@ -212,10 +212,10 @@ def test_a_change_of_code_reloads_and_a_broken_one_changes_nothing(
         clients.wait_for(2)
         assert answer(changing) == b"2"
         site.write(3)
-        changing.wait_until(lambda: answer(changing) == b"3", deadline=30)
+        changing.wait_until(lambda: answer(changing) == b"3")
         assert clients.failures == []
     (watcher,) = changing.named("pool:watcher")
-    changing.wait_until(lambda: len(changing.templates()) == 1, deadline=30)
+    changing.wait_until(lambda: len(changing.templates()) == 1)
     assert changing.stop() == 0
     assert not Path(f"/proc/{watcher}").exists()
 
@@ -261,7 +261,7 @@ def test_a_stop_during_a_reload(server: Start, site: Site) -> None:
     changing = server("changing:app", processes=2, **site.options)
     site.write_code("import time; time.sleep(60)")
     changing.terminate(signal.SIGHUP)
-    changing.wait_until(lambda: len(generations(changing)) == 2, deadline=20)
+    changing.wait_until(lambda: len(generations(changing)) == 2)
     assert changing.stop() == 0
 
 
@@ -273,7 +273,7 @@ def test_a_stop_during_the_first_start(site: Site, tmp_path: Path, preload: str)
     command += ["--bind", "127.0.0.1:0", "--admin", "off", "--control", "off"]
     command += ["--pythonpath", str(site.folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as starting:
-        wait_until(loads.exists, deadline=30)
+        wait_until(loads.exists)
         starting.send_signal(signal.SIGTERM)
         said, log = starting.communicate(timeout=30)
     assert (starting.returncode, said) == (0, b"")

@@ -409,7 +409,7 @@ def test_no_thread_waits_for_a_trickling_reader(server: Start) -> None:
                     trickling.socket.recv(65536)
             return probe.metric(LIMITED, limit="send_timeout") == 1
 
-        probe.wait_until(is_cut_off, deadline=20)
+        probe.wait_until(is_cut_off)
         serves(probe)
 
 
@@ -600,9 +600,9 @@ def test_a_worker_that_keeps_dying_backs_off(server: Start, tmp_path: Path) -> N
     crashing = server("tests.apps.crashing:app", processes=1, allow_errors=".")
     (tmp_path / "crash").touch()
     crashing.kill(crashing.workers()[0])
-    crashing.wait_until(lambda: crashing.status()["workers"][0]["state"] == "waiting", deadline=20)
+    crashing.wait_until(lambda: crashing.status()["workers"][0]["state"] == "waiting")
     (tmp_path / "crash").unlink()
-    crashing.wait_until(crashing.workers, deadline=30)
+    crashing.wait_until(crashing.workers)
     serves(crashing)
 
 
@@ -691,7 +691,7 @@ def test_a_second_signal_ends_at_once(server: Start, gate: Gate, number: signal.
 
     with ExitStack() as stack:
         (client,) = held_requests(stack, probe, gate, 1)
-        probe.wait_until(told_again, deadline=20)
+        probe.wait_until(told_again)
         with pytest.raises(Truncated):
             client.receive()
     probe.wait_until(lambda: not probe.living())

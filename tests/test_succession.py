@@ -117,7 +117,7 @@ def starting(server: Server, path: Path) -> "subprocess.Popen[str]":
     """An upgrade whose new supervisor loads, and who waits for it."""
     command = [sys.executable, "-m", "poolsrv", "upgrade", "--control", str(path)]
     waits = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    server.wait_until(lambda: successors(server), deadline=20)
+    server.wait_until(lambda: successors(server))
     return waits
 
 
@@ -156,7 +156,7 @@ def test_one_that_is_late_ends_and_one_that_is_stopped_is_killed(
             said = waits.communicate(timeout=30)[1]
             assert waits.returncode == 1
             assert "was not ready within 2 s" in said
-        changing.wait_until(lambda: not successors(changing), deadline=20)
+        changing.wait_until(lambda: not successors(changing))
     assert answer(changing) == b"1"
 
 
@@ -190,7 +190,7 @@ def test_a_supervisor_that_is_killed_during_an_upgrade_leaves_nothing(
     site.write_code("import time; time.sleep(600)")
     with starting(changing, path) as waits:
         changing.kill(changing.pid)
-        changing.wait_until(lambda: not changing.living(), deadline=20)
+        changing.wait_until(lambda: not changing.living())
         waits.communicate(timeout=30)
     path.unlink()
 
@@ -231,7 +231,7 @@ def test_a_number_of_workers_stays_and_a_reload_meanwhile_is_done(
         LOADS_LONG.format(loads=str(loads), goes_on=str(goes_on)) + APP.format(number=2)
     )
     with starting(changing, path) as waits:
-        changing.wait_until(loads.exists, deadline=20)
+        changing.wait_until(loads.exists)
         pid = successor(changing)
         changing.terminate(signal.SIGHUP)
         done = poolsrv("reload", "--control", path)
@@ -239,16 +239,16 @@ def test_a_number_of_workers_stays_and_a_reload_meanwhile_is_done(
         scaling = subprocess.Popen(
             [sys.executable, "-m", "poolsrv", "scale", "3", "--control", str(path)], cwd=ROOT
         )
-        changing.wait_for_log("from 2 to 3 workers", deadline=20)
+        changing.wait_for_log("from 2 to 3 workers")
         site.write(3)
         goes_on.touch()
         waits.communicate(timeout=30)
         assert waits.returncode == 0
         scaling.wait(timeout=30)
     changing.follow(pid)
-    changing.wait_until(lambda: answer(changing) == b"3", deadline=20)
-    changing.wait_until(lambda: generations(changing) == {3}, deadline=20)
-    changing.wait_until(lambda: len(changing.workers()) == 3, deadline=20)
+    changing.wait_until(lambda: answer(changing) == b"3")
+    changing.wait_until(lambda: generations(changing) == {3})
+    changing.wait_until(lambda: len(changing.workers()) == 3)
     told(path, "scale", 1)
 
 
@@ -264,8 +264,8 @@ def test_a_signal_upgrades_and_unix_sockets_stay(server: Start, tmp_path: Path) 
     hello = server(bind=[f"unix:{path}", "127.0.0.1:0"], control="off")
     inode = path.stat().st_ino
     hello.terminate(signal.SIGUSR2)
-    (pid,) = hello.wait_until(lambda: successors(hello), deadline=20)
-    hello.wait_for_log("POOL434", deadline=20)
+    (pid,) = hello.wait_until(lambda: successors(hello))
+    hello.wait_for_log("POOL434")
     hello.follow(pid)
     assert path.stat().st_ino == inode
     with closing(connect(path)) as client:

@@ -174,7 +174,7 @@ def test_a_worker_that_any_signal_ends(server: Start, number: int) -> None:
     probe = server(PROBE, processes=1, allow_errors=KILLED)
     (victim,) = probe.workers()
     os.kill(victim, number)
-    probe.wait_until(lambda: probe.workers() not in ([], [victim]), deadline=20)
+    probe.wait_until(lambda: probe.workers() not in ([], [victim]))
     serves(probe)
     assert probe.metric("poolsrv_supervisor_faults_total") == 0
 
@@ -215,7 +215,7 @@ def test_the_access_log_is_opened_anew(server: Start, tmp_path: Path) -> None:
         serves(probe)
         return log.exists() and log.read_text().count("\n") >= 20
 
-    probe.wait_until(written, deadline=20)
+    probe.wait_until(written)
     before = moved.read_text()
     # And by those that are forked from now on.
     victim = probe.workers()[0]
@@ -282,8 +282,8 @@ def test_a_template_that_stays_stopped_is_replaced(server: Start) -> None:
     probe.wait_until(lambda: stopped(template))
     victim = probe.workers()[0]
     probe.kill(victim)
-    probe.wait_for_log("template did not fork within 10 s: killed", deadline=20)
-    probe.wait_until(lambda: len(probe.workers()) == 2, deadline=20)
+    probe.wait_for_log("template did not fork within 10 s: killed")
+    probe.wait_until(lambda: len(probe.workers()) == 2)
     assert probe.templates() != [template]
 
 
@@ -305,7 +305,7 @@ def test_a_fork_that_fails_is_tried_again(server: Start) -> None:
     serves(probe)
     probe.wait_until(lambda: probe.log().count("could not be forked") == 3)
     limit_processes(template, 1024)
-    probe.wait_until(lambda: len(probe.workers()) == 2, deadline=20)
+    probe.wait_until(lambda: len(probe.workers()) == 2)
     assert probe.templates() == [template]
     assert len(probe.descriptors(template)) <= len(held)
 
@@ -315,7 +315,7 @@ def test_what_the_application_leaves_behind_is_reaped(server: Start) -> None:
     probe = server(PROBE, processes=1)
     with Client(probe.address) as client:
         assert client.get("/orphan?count=5").status == 200
-    probe.wait_until(lambda: len(probe.processes()) == len(probe.living()), deadline=20)
+    probe.wait_until(lambda: len(probe.processes()) == len(probe.living()))
 
 
 def test_a_message_without_its_descriptor_is_dropped() -> None:
@@ -355,7 +355,7 @@ def test_a_death_is_one_record_with_what_was_inside(server: Start, tmp_path: Pat
         client.send(b"GET /hold?gate=gate&secret=1 HTTP/1.1\r\nHost: a\r\n\r\n")
         probe.wait_until(gate.arrivals)
         probe.kill(victim)
-        probe.wait_until(lambda: probe.workers() not in ([], [victim]), deadline=20)
+        probe.wait_until(lambda: probe.workers() not in ([], [victim]))
         gate.release(1)
     lines = [json.loads(line) for line in probe.log().splitlines() if line.startswith("{")]
     (record,) = [line for line in lines if line.get("message", "").startswith("worker was ended")]

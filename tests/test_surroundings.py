@@ -89,7 +89,7 @@ def test_an_exception_in_a_handler_ends_the_worker_with_its_reason(
     (worker,) = running.workers()
     running.kill(worker, signal.SIGUSR2)
     running.wait_for_log("CRITICAL worker 0")
-    running.wait_until(lambda: running.workers() not in ([], [worker]), deadline=20)
+    running.wait_until(lambda: running.workers() not in ([], [worker]))
     assert "ValueError: in a handler of the application" in running.log()
     assert get(running.address)[0] == 200
 
@@ -362,7 +362,7 @@ def test_a_folder_that_a_deploy_has_replaced(server: Start, tmp_path: Path) -> N
     shutil.rmtree(tmp_path / "previous")
     deploy("new")
     running.kill(running.workers()[0])
-    running.wait_until(lambda: get(running.address)[1] == b"new", deadline=20)
+    running.wait_until(lambda: get(running.address)[1] == b"new")
 
 
 @pytest.mark.parametrize("way", ["cd", "chdir"])
@@ -400,7 +400,7 @@ def test_a_reload_follows_the_link_that_a_deploy_has_turned(
     assert get(running.address)[1] == b"old"
     shutil.rmtree(tmp_path / "old")
     running.terminate(signal.SIGHUP)
-    running.wait_for_log("generation 2 has taken over", deadline=20)
+    running.wait_for_log("generation 2 has taken over")
     with Client(running.address) as client:
         answer = client.get("/")
     assert answer.body == b"new"

@@ -175,8 +175,8 @@ def test_a_reload_ends_them_and_who_comes_again_finds_the_new_code(server: Start
         running.terminate(signal.SIGHUP)
         with pytest.raises(ConnectionClosed):
             client.receive(timeout=20)
-        running.wait_until(lambda: running.workers() not in ([], [old]), deadline=20)
-        running.wait_until(lambda: old not in [it.pid for it in running.living()], deadline=20)
+        running.wait_until(lambda: running.workers() not in ([], [old]))
+        running.wait_until(lambda: old not in [it.pid for it in running.living()])
         with websocket(running) as again:
             assert echoes(again)
 

@@ -186,7 +186,7 @@ def test_a_generator_of_nothing_ends_when_the_client_has_closed(
         client.socket.shutdown(socket.SHUT_WR)
         # Its kernel forgets the connection after a second instead of a minute.
         closed.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_LINGER2, 1)
-    site.wait_until(lambda: noted(site, "left") == "note=until-closed\n", deadline=20)
+    site.wait_until(lambda: noted(site, "left") == "note=until-closed\n")
     (folder(site) / "until-half").touch()
     assert client.receive().body == b"end"
 

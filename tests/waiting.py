@@ -13,7 +13,7 @@ class NotYet(AssertionError):
 
 def wait_until(
     condition: Callable[[], Fact | None],
-    deadline: float = 30.0,
+    deadline: float = 60.0,
     *,
     message: Callable[[], str] = lambda: "",
 ) -> Fact:
