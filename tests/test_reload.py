@@ -172,15 +172,17 @@ def test_code_that_cannot_be_loaded_changes_nothing(
     assert answer(changing) == b"2"
 
 
-def test_reloads_while_one_runs_are_one_more(server: Start, site: Site) -> None:
-    site.write_code("import time; time.sleep(0.5)\n" + APP.format(number=1))
+def test_reloads_while_one_runs_are_one_more(server: Start, site: Site, tmp_path: Path) -> None:
     changing = server("changing:app", processes=1, **site.options)
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    site.write_code(f"open({str(gate)!r}).read()\n" + APP.format(number=1))
     changing.terminate(signal.SIGHUP)
-    changing.wait_for_log("SIGHUP: loading")
-    for _ in range(5):
-        changing.terminate(signal.SIGHUP)
-        changing.wait_for_log("SIGHUP: loading")
-    site.write(2)
+    with gate.open("w"):  # it loads, until this ends
+        for said in range(2, 7):
+            changing.terminate(signal.SIGHUP)
+            changing.wait_until(lambda said=said: changing.log().count("SIGHUP: loading") == said)
+        site.write(2)
     changing.wait_until(lambda: answer(changing) == b"2")
     changing.wait_until(lambda: len(changing.templates()) == 1)
     assert changing.metric("poolsrv_reloads_total", outcome="done") == 2
