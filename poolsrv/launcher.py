@@ -274,7 +274,8 @@ def _run(
             hello = endpoints.hello(pool.generations.serving.number, pool.wanted, usual, used)
             fds = [estate.job.once, estate.job.shared, *endpoints.descriptors()]
             environ = {**os.environ, **notify.given}
-            return Successor([sys.executable, *sys.orig_argv[1:]], folder, environ, hello, fds)
+            argv = [sys.executable, *sys.orig_argv[1:]]
+            return Successor(argv, folder, environ, hello, fds, estate.board_fd)
 
         def leave(ready: Ready) -> None:
             supervisor.end_watcher()
@@ -305,7 +306,7 @@ def _run(
             maintenance=None if maintenance is None else Path(os.fsdecode(maintenance[0])),
             notify=notify,
             others=others,
-            seat=Seat(estate.board_fd, start_successor, leave, predecessor, cannot_be_followed()),
+            seat=Seat(start_successor, leave, predecessor, cannot_be_followed()),
         )
         if whom is None and os.geteuid() == 0:
             _log.warning(say.RUNS_AS_ROOT)

@@ -251,8 +251,7 @@ def test_a_dispatcher_refuses_slots_and_descriptors_that_are_not_there(
         dispatcher.channel(0, -1, -1)
     with pytest.raises(OSError, match="descriptor"):
         dispatcher.watch(-1, 0)
-    with pytest.raises(FileNotFoundError):
-        dispatcher.unwatch(ours)
+    dispatcher.unwatch(ours)  # that could not be watched: the way out does not fail
 
 
 def test_what_the_loop_tells(channel: tuple[socket.socket, socket.socket]) -> None:

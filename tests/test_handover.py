@@ -1,21 +1,31 @@
 """What supervisors of two releases say to each other: words, descriptors, counters."""
 
+import contextlib
+import errno
 import json
 import os
 import socket
 from collections.abc import Iterator
+from typing import NoReturn, cast
 
 import pytest
 
 from poolsrv import _core
 from poolsrv.between import handover, totals
 from poolsrv.between.handover import Failed, Hello, Ready, TakeOver, inherit, receive, send
-from poolsrv.between.lifecycle import State
+from poolsrv.between.lifecycle import ServerState, State
 from poolsrv.between.scoreboard import UPPERS, Reader, Snapshot, up_to_bounds
 from poolsrv.errors import UpgradeError
 from poolsrv.settings.addresses import TcpAddress
+from poolsrv.supervisor.group import Parts
+from poolsrv.supervisor.loop import Supervisor
+from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.server import Server as Machine
+from poolsrv.supervisor.stacks import Stacks
+from poolsrv.supervisor.succession import Counting, Predecessor, Seat
 from poolsrv.system.sockets import channel_pair
 from tests.board import SECOND, Board, place_of
+from tests.test_supervisor import Deaf
 
 pytestmark = pytest.mark.once
 
@@ -176,3 +186,71 @@ def test_a_release_with_other_fields_and_buckets_is_counted_as_well(
     assert up_to_bounds(duration[:-1])[-1] == 7
     assert after.supervisor["accepted"] == 2
     assert set(after.supervisor.all("closed")) == {0}
+
+
+# When a supervisor has left its place, the other one must hear of it, whatever fails
+
+
+def short_of_everything(*_: object) -> NoReturn:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_that_the_place_is_free_is_said_without_totals_if_need_be(
+    pair: Pair, boards: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting = Counting(boards[0].fd, pair[0])
+    with monkeypatch.context() as short:
+        short.setattr(os, "memfd_create", short_of_everything)
+        counting.begin(TakeOver(wanted=2), 10.0)
+        assert receive(pair[1]) == (TakeOver(wanted=2), [])
+        counting.tick(12.0)  # totals that cannot be said are no reason to end
+    with pytest.raises(BlockingIOError):
+        receive(pair[1])
+    counting.tick(counting.deadline())
+    word, (fd,) = receive(pair[1])
+    assert word == handover.Totals()
+    totals.carry(boards[1].core, os.pread(fd, os.fstat(fd).st_size, 0))
+    os.close(fd)
+
+
+def test_that_the_place_is_free_is_said_again_until_it_can_be(
+    pair: Pair, boards: tuple[Board, Board]
+) -> None:
+    counting = Counting(boards[0].fd, pair[0])
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            send(pair[0], Failed("x" * 60_000))
+            filled += 1
+    counting.begin(TakeOver(wanted=2), 10.0)
+    assert 10.0 < counting.deadline() < 10.5
+    for _ in range(filled):
+        receive(pair[1])
+    counting.tick(counting.deadline())
+    word, (fd,) = receive(pair[1])
+    os.close(fd)
+    assert word == TakeOver(wanted=2)
+
+
+def test_totals_that_are_none_keep_nobody_from_serving(
+    pair: Pair, boards: tuple[Board, Board]
+) -> None:
+    pool = Pool(1, 2, startup_timeout=9, graceful_timeout=9)
+    machine = Machine([pool], exporter=False, predecessor=True)
+    machine.start(0.0)
+    pool.loaded(1, 0.0)
+    pool.spawned(0, 1, 0.0)
+    pool.ready(0, 0.0)
+    machine.settle(0.0)
+    owned: list[None] = []
+    predecessor = Predecessor(pair[1], None, (), Ready(), lambda: owned.append(None), 7, 1)
+    deaf, board = cast(_core.Dispatcher, Deaf()), boards[0].core
+    parts = Parts("default", pool, deaf, board, [], short_of_everything, Stacks([]))
+    seat = Seat(short_of_everything, lambda _: None, predecessor)
+    supervisor = Supervisor(machine, [parts], None, lambda: None, lambda: None, seat=seat)
+    nonsense = os.memfd_create("nonsense")
+    os.pwrite(nonsense, b'{"uppers": "lower"}', 0)
+    send(pair[0], TakeOver(wanted=1), [nonsense])
+    os.close(nonsense)
+    supervisor._hear_predecessor()
+    assert (machine.state, owned) == (ServerState.SERVING, [None])

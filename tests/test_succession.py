@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import resource
 import signal
 import socket
 import subprocess
@@ -170,6 +171,26 @@ def test_a_successor_that_is_killed_is_no_loss(server: Start, site: Site, path: 
         assert "was ended by SIGKILL" in waits.communicate(timeout=30)[1]
         clients.wait_for(2)
         assert clients.failures == []
+
+
+def test_a_supervisor_that_has_no_descriptor_left_is_followed_all_the_same(
+    server: Start, site: Site, path: Path
+) -> None:
+    """Once it had left its place by the time it missed one, and nobody served any more."""
+    changing = server("changing:app", processes=1, control=path, allow_errors=".", **site.options)
+    loads, goes_on = site.folder / "loads", site.folder / "goes_on"
+    site.write_code(
+        LOADS_LONG.format(loads=str(loads), goes_on=str(goes_on)) + APP.format(number=2)
+    )
+    with starting(changing, path) as waits:
+        changing.wait_until(loads.exists, deadline=20)
+        pid = successor(changing)
+        resource.prlimit(changing.pid, resource.RLIMIT_NOFILE, (0, 4096))
+        goes_on.touch()
+        waits.communicate(timeout=30)
+        assert waits.returncode == 0
+    changing.follow(pid)
+    assert answer(changing) == b"2"
 
 
 def test_a_stop_during_an_upgrade(server: Start, site: Site, path: Path) -> None:

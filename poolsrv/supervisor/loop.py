@@ -37,7 +37,7 @@ from poolsrv.supervisor.maintenance import Maintenance
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.server import Server
-from poolsrv.supervisor.succession import Counting, Seat, Successor
+from poolsrv.supervisor.succession import Counting, Seat, Successor, carry
 from poolsrv.supervisor.touch import SETTLES, Touch, is_there
 from poolsrv.supervisor.watch import Progress
 from poolsrv.system import forks, processes
@@ -353,16 +353,21 @@ class Supervisor:
     def _start_successor(self) -> None:
         assert self._seat is not None
         self._notify.reloading()
+        successor = None
         try:
-            self._successor = self._seat.start()
+            successor = self._seat.start()
+            self.watch(successor.pidfd, self._successor_ended)
+            self.watch(successor.channel.fileno(), self._hear_successor)
         except Exception as error:  # noqa: BLE001 - whatever it was, nothing has changed
+            if successor is not None:  # it ends when it hears nothing from us any more
+                self.unwatch(successor.pidfd)
+                successor.close()
             text = f"the new supervisor cannot be started: {error}"
             self._do(self._server.successor_exited(text, self._now))
             return
+        self._successor = successor
         if self._control is not None:
-            self._control.successor = self._successor.pid
-        self.watch(self._successor.pidfd, self._successor_ended)
-        self.watch(self._successor.channel.fileno(), self._hear_successor)
+            self._control.successor = successor.pid
 
     def _hear_successor(self) -> None:
         if self._successor is None:
@@ -406,21 +411,25 @@ class Supervisor:
         if self._control is not None:
             self.unwatch(self._control.listener.fileno())
         self._dispatcher.bequeath(self._successor.connections.fileno())
-        self._seat.leave(self._successor.ready)
+        # A file that cannot be removed must not keep the other one from serving.
+        self.guarded(self._seat.leave, self._successor.ready)
         self._notify.succeeded_by(self._successor.pid)
-        self._counting = Counting(self._seat.board_fd, self._successor.channel)
-        self._counting.say(handover.TakeOver(self._first.pool.wanted, action.reload))
+        self._counting = self._successor.counting
+        wanted = self._first.pool.wanted
+        self._counting.begin(handover.TakeOver(wanted, action.reload), self._now)
         _log.info(say.LEFT, self._successor.pid)
 
     def _hear_predecessor(self) -> None:
         if self._predecessor is None:
             return
-        for word in self._predecessor.words(self._first.board):
+        for word, fds in self._predecessor.words():
+            # Before we serve; and if they are of no use, we serve all the same.
+            self.guarded(carry, self._first.board, fds)
             match word:
                 case handover.TakeOver():
                     self._take_over(word)
                 case handover.Totals():
-                    continue  # they are in the scoreboard
+                    continue
                 case None:
                     self._predecessor_ended()
                     return
@@ -435,13 +444,13 @@ class Supervisor:
             predecessor.own()
         except Exception as error:  # noqa: BLE001 - whatever it was, there are clients
             _log.error(say.INHERITANCE_FAILED, error)
+        self._dispatcher.accept(True)
         if predecessor.connections is None:
             _log.warning(say.CONNECTIONS_UNKNOWN)
         else:
             connections = predecessor.connections.fileno()
-            self._dispatcher.inherit(connections, predecessor.translation)
-        self._dispatcher.accept(True)
-        self._take_commands()
+            self.guarded(self._dispatcher.inherit, connections, predecessor.translation)
+        self.guarded(self._take_commands)
         self._row.count_upgrade(done=True)
         _log.info(say.TOOK_PLACE, predecessor.pid)
         self._do(self._server.take_over(self._now))
@@ -602,7 +611,7 @@ class Supervisor:
             self._exporter.signal(messages.END_EXPORTER)
             self._exporter.end(LAST_WORDS)
         if self._counting is not None:
-            self.guarded(self._counting.say, handover.Totals())
+            self.guarded(self._counting.end)
 
 
 @contextmanager

@@ -18,15 +18,80 @@ from poolsrv.between.scoreboard import Reader
 from poolsrv.system import processes
 from poolsrv.system.sockets import channel_pair
 
-# How often a server that has left its place says what it counts, in seconds.
+# How often a server that has left its place says what it counts, in seconds; and how soon
+# it says once more what could not be said.
 _SAY_TOTALS = 1.0
+_SAY_AGAIN = 0.05
+
+
+class Counting:
+    """What a server that has left its place says of its counters.
+
+    Made before it leaves: of what could fail, nothing is left to do then.
+    """
+
+    def __init__(self, board_fd: int, channel: socket.socket) -> None:
+        """Raises OSError."""
+        self._reader = Reader(board_fd)
+        self._channel = channel
+        self._word: TakeOver | Totals = Totals()
+        self._next = 0.0
+
+    def deadline(self) -> float:
+        return self._next
+
+    def begin(self, word: TakeOver, now: float) -> None:
+        """Say that the place is free, now or as soon as it can be said."""
+        self._word = word
+        self.tick(now)
+
+    def tick(self, now: float) -> None:
+        """Say what there is to say, if it is time."""
+        if now < self._next:
+            return
+        try:
+            self._say(self._word)
+        except OSError:
+            # The other side has ended, which is heard anyway; or the machine is short of
+            # something: then nobody serves before this is said.
+            self._next = now + _SAY_AGAIN
+            return
+        self._word = Totals()
+        self._next = now + _SAY_TOTALS
+
+    def end(self) -> None:
+        """Say it a last time. Raises OSError if nobody is there."""
+        self._say(Totals())
+
+    def _say(self, word: TakeOver | Totals) -> None:
+        """With all counters as they are now; to serve is more than to count."""
+        try:
+            self._say_totals(word)
+        except OSError:
+            if isinstance(word, Totals):
+                raise
+            handover.send(self._channel, word)
+
+    def _say_totals(self, word: TakeOver | Totals) -> None:
+        file = os.memfd_create("poolsrv-totals", os.MFD_CLOEXEC)
+        try:
+            os.pwrite(file, totals.write(self._reader.read(time.monotonic_ns())), 0)
+            handover.send(self._channel, word, [file])
+        finally:
+            os.close(file)
 
 
 class Successor:
     """The supervisor that we have executed. `fds` are what Hello says, but for the first."""
 
     def __init__(
-        self, argv: list[str], folder: str, environ: dict[str, str], hello: Hello, fds: list[int]
+        self,
+        argv: list[str],
+        folder: str,
+        environ: dict[str, str],
+        hello: Hello,
+        fds: list[int],
+        board_fd: int,
     ) -> None:
         """Raises OSError."""
         self.ready = Ready()
@@ -35,6 +100,7 @@ class Successor:
         self.connections, far = channel_pair()
         try:
             with theirs, far:
+                self.counting = Counting(board_fd, self.channel)
                 handover.send(self.channel, hello, [far.fileno(), *fds])
                 self.pid = handover.execute(argv, folder, environ, theirs.fileno())
             # A child of ours that was not waited for: the pid cannot be another's.
@@ -96,21 +162,24 @@ class Predecessor:
         except (BrokenPipeError, ConnectionResetError):
             return
 
-    def words(self, board: _core.Scoreboard) -> Iterator[Word | None]:
-        """What it has said since the last time, None at its end; totals are in `board` by then.
-
-        Raises UpgradeError, or ValueError for totals that are none.
+    def words(self) -> Iterator[tuple[Word | None, list[int]]]:
+        """What it has said since the last time, None at its end, with the descriptors that
+        came along: they are closed when the next word is asked for. Raises UpgradeError.
         """
-        for word, fds in _words(self.channel):
-            if isinstance(word, TakeOver | Totals) and fds:
-                totals.carry(board, os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
-            yield word
+        return _words(self.channel)
 
     def close(self) -> None:
         """Also in a child just forked."""
         self.channel.close()
         if self.connections is not None:
             self.connections.close()
+
+
+def carry(board: _core.Scoreboard, fds: list[int]) -> None:
+    """Have `board` begin with the totals that came along. Raises OSError, or ValueError,
+    KeyError or TypeError for what are none."""
+    for fd in fds:
+        totals.carry(board, os.pread(fd, os.fstat(fd).st_size, 0))
 
 
 def _words(channel: socket.socket) -> Iterator[tuple[Word | None, list[int]]]:
@@ -128,33 +197,6 @@ def _words(channel: socket.socket) -> Iterator[tuple[Word | None, list[int]]]:
             return
 
 
-class Counting:
-    """What a server that has left its place says of its counters."""
-
-    def __init__(self, board_fd: int, channel: socket.socket) -> None:
-        self._reader = Reader(board_fd)
-        self._channel = channel
-        self._next = 0.0
-
-    def deadline(self) -> float:
-        return self._next
-
-    def tick(self, now: float) -> None:
-        """Say it, if it is time."""
-        if now >= self._next:
-            self._next = now + _SAY_TOTALS
-            self.say(Totals())
-
-    def say(self, word: TakeOver | Totals) -> None:
-        """With all counters as they are now. Raises OSError if nobody is there."""
-        file = os.memfd_create("poolsrv-totals", os.MFD_CLOEXEC)
-        try:
-            os.pwrite(file, totals.write(self._reader.read(time.monotonic_ns())), 0)
-            handover.send(self._channel, word, [file])
-        finally:
-            os.close(file)
-
-
 @dataclass(frozen=True, slots=True)
 class Seat:
     """What the launcher knows of the server's place. `start` executes the new supervisor;
@@ -162,7 +204,6 @@ class Seat:
     `refusal` says why nobody can take over, if so.
     """
 
-    board_fd: int
     start: Callable[[], Successor]
     leave: Callable[[Ready], None]
     predecessor: Predecessor | None = None

@@ -247,7 +247,8 @@ dispatcher_unwatch(DispatcherObject *self, PyObject *value)
     if (fd < 0 || check_open(self) < 0) {
         return NULL;
     }
-    return none_or_errno(dispatch_unwatch(self->dispatch, fd));
+    dispatch_unwatch(self->dispatch, fd);
+    Py_RETURN_NONE;
 }
 
 static PyObject *

@@ -207,10 +207,11 @@ dispatch_watch(Dispatch *d, int fd, uint32_t token)
     return epoll_ctl(d->epoll, EPOLL_CTL_ADD, fd, &e);
 }
 
-int
+/* The way out never fails: what could not be watched need not be unwatched. */
+void
 dispatch_unwatch(Dispatch *d, int fd)
 {
-    return epoll_ctl(d->epoll, EPOLL_CTL_DEL, fd, NULL);
+    epoll_ctl(d->epoll, EPOLL_CTL_DEL, fd, NULL);
 }
 
 int

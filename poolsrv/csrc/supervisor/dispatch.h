@@ -86,7 +86,7 @@ uint32_t dispatch_hear(Dispatch *d, uint32_t slot, DispatchEvent *events,
 
 /* A descriptor of the caller's whose readability is an event. */
 int dispatch_watch(Dispatch *d, int fd, uint32_t token);
-int dispatch_unwatch(Dispatch *d, int fd);
+void dispatch_unwatch(Dispatch *d, int fd);
 
 /* The eventfd by which a worker says that a thread is free (dispatch owns). */
 int dispatch_bell(const Dispatch *d);

@@ -617,10 +617,10 @@ test_a_watched_descriptor_is_an_event_while_it_is_readable(void)
     UNTIL(s, s->event_count == 1);
     CHECK(s->events[0].kind == DISPATCH_READABLE && s->events[0].token == 42);
     UNTIL(s, s->event_count == 2); /* nobody has read it */
-    CHECK(dispatch_unwatch(s->dispatch, ends[0]) == 0);
+    dispatch_unwatch(s->dispatch, ends[0]);
     turn(s);
     CHECK(s->event_count == 2);
-    CHECK(dispatch_unwatch(s->dispatch, ends[0]) == -1 && errno == ENOENT);
+    dispatch_unwatch(s->dispatch, ends[0]); /* it is not watched */
     close(ends[0]);
     close(ends[1]);
     server_close(s);
