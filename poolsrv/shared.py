@@ -12,8 +12,7 @@ import enum
 import errno
 import logging
 import os
-import time
-from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from poolsrv import _core
 from poolsrv import operator_messages as say
@@ -21,9 +20,6 @@ from poolsrv import operator_messages as say
 _log = logging.getLogger("poolsrv")
 
 _NUMBER, _LOCK = 1, 2  # SharedKind of csrc/common/shared.h
-
-# A thread that waits looks up so often, in seconds: so a request's time limit can end it.
-_LOOK_UP = 0.2
 
 
 class _Place:
@@ -112,7 +108,10 @@ class Outcome(enum.IntEnum):
     OWNER_DIED = 2  # it is ours, and its last owner has ended with it: what it did may be half
 
 
-class Lock:
+_OUTCOMES = tuple(Outcome)
+
+
+class Lock(_core.SharedLock):
     """At most one thread of all workers has it. It is not one to be taken twice.
 
     Whoever ends with it, thread or process, however it ends, gives it back, and the next
@@ -126,43 +125,25 @@ class Lock:
     limit leaves the `with` block as by any exception.
     """
 
-    def __init__(self, name: str) -> None:
+    def __new__(cls, name: str) -> Self:
         """Raises ValueError for a name that cannot be one."""
+        self = super().__new__(cls, *_find(_LOCK, name))
         self._name = name
-        self._table, self._index = _find(_LOCK, name)
+        return self
 
-    def acquire(self, timeout: float | None = None) -> Outcome:
-        """Wait for it, so many seconds at most; 0 does not wait. RuntimeError if we have it."""
-        end = None if timeout is None else time.monotonic() + timeout
-        while True:
-            left = _LOOK_UP if end is None else min(_LOOK_UP, end - time.monotonic())
-            try:
-                outcome = Outcome(self._table.acquire(self._index, left))
-            except OSError as error:
-                if error.errno != errno.EDEADLK:
-                    raise
-                raise RuntimeError(f"this thread has the lock {self._name!r} already") from None
-            if outcome is Outcome.OWNER_DIED:
-                _log.warning(say.LOCK_OWNER_DIED, self._name)
-            if outcome or (end is not None and time.monotonic() >= end):
-                return outcome
+    if TYPE_CHECKING:
+        # What _core.SharedLock has: in C, so that no time limit can strike between
+        # having the lock and being in the `with` block.
+        _name: str
 
-    def release(self) -> None:
-        """RuntimeError if it is not this thread's."""
-        try:
-            self._table.release(self._index)
-        except OSError as error:
-            if error.errno != errno.EPERM:
-                raise
-            raise RuntimeError(f"this thread does not have the lock {self._name!r}") from None
+        def acquire(self, timeout: float | None = None) -> Outcome: ...
+        def __enter__(self) -> Outcome: ...
 
-    def __enter__(self) -> Outcome:
-        return self.acquire()
+    def _look_up(self) -> None:
+        """It waits. If there is something to raise, Python does it here."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.release()
+    def _told(self, outcome: int) -> Outcome:
+        """What the caller is told; if this raises, it does not have the lock."""
+        if outcome == Outcome.OWNER_DIED:
+            _log.warning(say.LOCK_OWNER_DIED, self._name)
+        return _OUTCOMES[outcome]

@@ -1,5 +1,7 @@
 """poolsrv.shared: what all workers have in common, and what becomes of it when one ends."""
 
+import contextlib
+import ctypes
 import os
 import signal
 import threading
@@ -15,6 +17,7 @@ from tests.client import Client
 from tests.server import Server
 from tests.test_operate import told
 from tests.test_reload import Site
+from tests.waiting import wait_until
 
 Start = Callable[..., Server]
 
@@ -143,6 +146,66 @@ def test_the_next_owner_is_told_that_the_last_one_ended_with_it(
         assert outcome is Outcome.ACQUIRED  # it is told once
 
 
+class Late(BaseException):
+    """As RequestTimeout: it may be raised anywhere."""
+
+
+def with_it(lock: Lock) -> Outcome:
+    with lock as outcome:
+        return outcome
+
+
+def waits_for_a_lock(thread: threading.Thread) -> bool:
+    """Does the kernel have it wait for a word that all workers have in common?"""
+    call = Path(f"/proc/self/task/{thread.native_id}/syscall").read_text().split()
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if "memfd:poolsrv-shared" in line and len(call) > 1:
+            first, last = (int(end, 16) for end in line.split()[0].split("-"))
+            if first <= int(call[1], 16) < last:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("get", [with_it, Lock.acquire])
+def test_a_time_limit_that_strikes_as_the_lock_comes_free_leaves_it_free(
+    name: str, get: Callable[[Lock], Outcome]
+) -> None:
+    """Once the thread had it for ever, and all workers waited."""
+    lock, over = Lock(name), threading.Event()
+    waits, ended = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with contextlib.suppress(Late):
+            waits.set()
+            get(lock)
+        ended.set()
+        over.wait(10)  # the thread lives on, as one of a worker does
+
+    lock.acquire()
+    thread = threading.Thread(target=wait)
+    thread.start()
+    waits.wait(10)
+    late = ctypes.pythonapi.PyThreadState_SetAsyncExc
+    wait_until(lambda: waits_for_a_lock(thread))
+    assert late(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(Late)) == 1
+    lock.release()
+    ended.wait(10)
+    assert lock.acquire(0) is Outcome.ACQUIRED
+    lock.release()
+    over.set()
+    thread.join()
+
+
+def test_what_was_not_told_is_told_to_the_next(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lock = Lock(name)
+    in_child(lock.acquire)
+    with monkeypatch.context() as broken:
+        broken.setattr("poolsrv.shared._OUTCOMES", ())
+        with pytest.raises(IndexError):
+            lock.acquire()
+    assert [with_it(lock), with_it(lock)] == [Outcome.OWNER_DIED, Outcome.ACQUIRED]
+
+
 def test_names_that_cannot_be(name: str) -> None:
     Lock(name)
     for wrong in ("", "x" * 201):
@@ -162,7 +225,7 @@ def test_a_table_has_an_end_and_another_file_is_none(tmp_path: Path) -> None:
         table.find(1, b"one more")
     assert table.find(1, b"7") == 7
     with pytest.raises(IndexError):
-        table.acquire(7, 0.0)  # that is a number
+        _core.SharedLock(table, 7)  # that is a number
     with pytest.raises(IndexError):
         table.add(4711, 1)
     os.pwrite(fd, b"?", 0)

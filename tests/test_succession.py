@@ -185,7 +185,7 @@ def test_a_supervisor_that_has_no_descriptor_left_is_followed_all_the_same(
     with starting(changing, path) as waits:
         changing.wait_until(loads.exists, deadline=20)
         pid = successor(changing)
-        resource.prlimit(changing.pid, resource.RLIMIT_NOFILE, (0, 4096))
+        resource.prlimit(changing.pid, resource.RLIMIT_NOFILE, (3, 4096))
         goes_on.touch()
         waits.communicate(timeout=30)
         assert waits.returncode == 0

@@ -110,8 +110,10 @@ def _locked(start: int) -> Iterator[None]:
         raise RuntimeError("once() is for workers of poolsrv; this process is none")
     guard = _threads if start == 0 else threading.Lock()
     with guard:
-        fcntl.lockf(fd, fcntl.LOCK_EX, 1, start)
         try:
+            # In here: a time limit may strike behind any call. To unlock what is not ours
+            # does nothing.
+            fcntl.lockf(fd, fcntl.LOCK_EX, 1, start)
             yield
         finally:
             fcntl.lockf(fd, fcntl.LOCK_UN, 1, start)

@@ -168,13 +168,27 @@ shared_acquire(SharedPlace *place, uint64_t nanoseconds)
     }
     if (error == EOWNERDEAD) {
         pthread_mutex_consistent(&place->lock);
+        atomic_store(&place->number, 0);
         return SHARED_OWNER_DIED;
     }
     if (error == EBUSY || error == ETIMEDOUT) {
         return SHARED_TIMED_OUT;
     }
     errno = error;
-    return error ? -1 : SHARED_ACQUIRED;
+    if (error) {
+        return -1;
+    }
+    return atomic_exchange(&place->number, 0) ? SHARED_OWNER_DIED
+                                              : SHARED_ACQUIRED;
+}
+
+void
+shared_undo(SharedPlace *place, SharedOutcome outcome)
+{
+    if (outcome == SHARED_OWNER_DIED) {
+        atomic_store(&place->number, 1);
+    }
+    pthread_mutex_unlock(&place->lock);
 }
 
 int

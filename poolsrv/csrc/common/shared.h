@@ -30,7 +30,8 @@ typedef struct {
     _Atomic uint32_t kind; /* set last */
     uint32_t size;         /* of the name */
     char name[SHARED_NAME];
-    _Atomic int64_t number;
+    _Atomic int64_t number; /* of a lock: 1 if its next owner is to be told
+                             * that one has ended with it */
     pthread_mutex_t lock;
 } __attribute__((aligned(64))) SharedPlace;
 
@@ -64,5 +65,9 @@ int shared_acquire(SharedPlace *place, uint64_t nanoseconds);
 
 /* 0, or -1 and errno (EPERM: this thread does not have it). */
 int shared_release(SharedPlace *place);
+
+/* As if it had not been acquired with that outcome: what this thread was not
+ * told, the next owner is. */
+void shared_undo(SharedPlace *place, SharedOutcome outcome);
 
 #endif

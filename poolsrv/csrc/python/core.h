@@ -23,7 +23,8 @@
     X(file_wrapper_type)   \
     X(set_timeout_type)    \
     X(takeover_type)       \
-    X(shared_type)
+    X(shared_type)         \
+    X(shared_lock_type)
 
 typedef struct {
 #define X(type) PyTypeObject *type;
