@@ -33,8 +33,9 @@
 
 /* The unit of waiting: the main thread looks after busy threads and waiting
  * requests this often, no request waits beside a free thread for longer, and
- * requests that come within one tick count as having come together. It costs 6
- * us, 0.3 % of a core. */
+ * requests that come within one tick count as having come together. It costs 3
+ * to 5 % of a core where it rings, so a thread that comes by puts it off:
+ * watch_pass. */
 #define LADDER_TICK (2 * LADDER_MILLISECOND)
 
 /* A computing thread keeps the GIL, which Python gives to another after 5 ms at

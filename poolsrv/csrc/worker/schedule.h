@@ -72,11 +72,11 @@ int32_t schedule_width(const Schedule *s, int32_t stuck);
  * next request here. */
 int32_t schedule_limit(const Schedule *s, int32_t stuck);
 
-/* What the tick saw of threads that are in the same call as at the last. */
+/* What the tick saw of the threads. */
 typedef struct {
     int32_t held;     /* threads that are not there: see upgrade.h */
     int32_t busy;     /* of the others, those in a call */
-    int32_t stuck;    /* of those, in the same call as at the last tick */
+    int32_t stuck;    /* of those, in the same call for a tick */
     bool asleep;      /* all of those sleep rather than compute */
     int32_t parked;   /* threads that wait to be woken */
     bool polled;      /* a thread looks for events */

@@ -140,6 +140,21 @@ give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
     } while (n == CHANNEL_BATCH);
 }
 
+bool
+share_is_due(Worker *w, uint64_t now)
+{
+    const NoticeLine *notice = w->o.board->notice;
+    const uint64_t timeout = atomic_load(&notice->queue_timeout);
+    pthread_mutex_lock(&w->lock);
+    const bool waits = w->ready.waiting != 0;
+    const uint64_t since = w->ready.told_since;
+    pthread_mutex_unlock(&w->lock);
+    return waits &&
+           (atomic_load(&notice->last_call) || since == 0 ||
+            now > since + LADDER_SWEEP || (timeout && now > since + timeout) ||
+            too_many(w) != 0 || share_others_room(w) != 0);
+}
+
 /* What waits here belongs to the queue of all. It stays as long as it is as
  * well off here: not where another worker would begin it at once and this one
  * not within a tick, not in a worker that ends, not for longer than requests
@@ -150,10 +165,11 @@ share_waiting(Worker *w, uint32_t room)
 {
     const uint64_t timeout = atomic_load(&w->o.board->notice->queue_timeout);
     uint64_t since;
-    uint32_t waiting;
+    uint32_t waiting, begun;
 
     pthread_mutex_lock(&w->lock);
     waiting = w->ready.waiting;
+    begun = w->begun;
     since = ready_kept_since(w);
     pthread_mutex_unlock(&w->lock);
     if (waiting == 0) {
@@ -175,12 +191,10 @@ share_waiting(Worker *w, uint32_t room)
     /* The supervisor does not run what may kill a worker, and what waits for so
      * long can afford the way. */
     if (since < w->main.now - LADDER_SWEEP) {
-        give_back(w, take_kept, 0,
-                  choice_surplus(waiting, w->begun, UINT32_MAX));
+        give_back(w, take_kept, 0, choice_surplus(waiting, begun, UINT32_MAX));
     }
-    give_back(w, take_newest, 0,
-              choice_surplus(waiting, w->begun, too_many(w)));
-    give_back(w, take_first, 0, choice_surplus(waiting, w->begun, room));
+    give_back(w, take_newest, 0, choice_surplus(waiting, begun, too_many(w)));
+    give_back(w, take_first, 0, choice_surplus(waiting, begun, room));
 }
 
 /* Connections that all go on sending requests would stay as unevenly spread as

@@ -16,6 +16,8 @@ uint32_t share_others_room(const Worker *w);
 /* Give back what waits here and would do better elsewhere; `room` is
  * share_others_room. */
 void share_waiting(Worker *w, uint32_t room);
+/* Would share_waiting give back anything? */
+bool share_is_due(Worker *w, uint64_t now);
 /* Give back some of those that wait, to workers with fewer connections. */
 void share_even_out(Worker *w);
 /* Let the main thread hear of the next event, which share_events_came takes. */

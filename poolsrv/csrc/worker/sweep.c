@@ -30,7 +30,7 @@ sweep_run(Worker *w, uint64_t now, bool all_idle)
     Conn *idle[CHANNEL_BATCH];
     uint32_t i, n = 0;
 
-    w->swept = now;
+    word_set(&w->swept, now);
     for (i = 0; i < places; i++) {
         Conn *c = conn_at(w, i);
         const uint64_t deadline = word_get(&c->deadline);

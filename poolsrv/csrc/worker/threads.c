@@ -223,6 +223,10 @@ take(Worker *w, Thread *t)
     Thread *wake = NULL;
     Conn *c = NULL;
 
+    if (t->now >=
+        atomic_load_explicit(&w->passed, memory_order_relaxed) + LADDER_TICK) {
+        watch_pass(w, t->now);
+    }
     pthread_mutex_lock(&w->lock);
     if (t->active) {
         t->active = false;

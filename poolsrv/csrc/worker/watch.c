@@ -20,13 +20,20 @@
 #include "worker/sweep.h"
 #include "worker/worker_internal.h"
 
-/* Ring after each `period`; 0: never. */
-static void
-set_timer(Worker *w, uint64_t period)
+static struct timespec
+timespec_of(uint64_t time)
 {
-    const struct timespec each = {.tv_sec = (time_t)(period / CLOCK_SECOND),
-                                  .tv_nsec = (long)(period % CLOCK_SECOND)};
-    const struct itimerspec at = {.it_interval = each, .it_value = each};
+    return (struct timespec){.tv_sec = (time_t)(time / CLOCK_SECOND),
+                             .tv_nsec = (long)(time % CLOCK_SECOND)};
+}
+
+/* Ring after each `period`, the first time one or more of them from now; 0:
+ * never. */
+static void
+set_timer(Worker *w, uint64_t period, uint32_t first)
+{
+    const struct itimerspec at = {.it_interval = timespec_of(period),
+                                  .it_value = timespec_of(first * period)};
     timerfd_settime(w->timer, 0, &at, NULL);
 }
 
@@ -34,7 +41,7 @@ set_timer(Worker *w, uint64_t period)
  * between our look and the call: the thread that looked last must set the
  * timer last. */
 static void
-set_timer_to_pace(Worker *w)
+set_timer_to_pace(Worker *w, uint32_t first)
 {
     static const uint64_t periods[] = {
         [WATCH_OFF] = 0,
@@ -44,7 +51,7 @@ set_timer_to_pace(Worker *w)
     uint32_t pace;
     do {
         pace = atomic_load(&w->pace);
-        set_timer(w, periods[pace]);
+        set_timer(w, periods[pace], first);
     } while (pace != atomic_load(&w->pace));
 }
 
@@ -58,7 +65,7 @@ watch_arm(Worker *w)
     atomic_thread_fence(memory_order_seq_cst);
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) != WATCH_FAST &&
         atomic_exchange(&w->pace, WATCH_FAST) != WATCH_FAST) {
-        set_timer_to_pace(w);
+        set_timer_to_pace(w, 1);
     }
 }
 
@@ -70,7 +77,71 @@ watch_attend(Worker *w)
     atomic_thread_fence(memory_order_seq_cst); /* as in watch_arm */
     if (atomic_load_explicit(&w->pace, memory_order_relaxed) == WATCH_OFF &&
         atomic_compare_exchange_strong(&w->pace, &off, WATCH_SLOW)) {
-        set_timer_to_pace(w);
+        set_timer_to_pace(w, 1);
+    }
+}
+
+/* As when the load falls: the supervisor must hear of it if a request waits
+ * for a place. */
+static void
+set_places(Worker *w, int32_t stuck)
+{
+    const int32_t limit = schedule_limit(&w->schedule, stuck);
+    atomic_store(&w->line->width, schedule_width(&w->schedule, stuck));
+    if (limit > atomic_exchange(&w->line->limit, limit) &&
+        atomic_load(&w->o.board->notice->turn)) {
+        worker_ring(w->o.bell);
+    }
+}
+
+/* Has a thread been in a call that began at `since` for a tick? 0: in none. */
+static bool
+is_stuck(uint64_t since, uint64_t now)
+{
+    return since != 0 && now >= since + LADDER_TICK;
+}
+
+/* Would the main thread find anything to do at its next tick? */
+static bool
+is_awaited(Worker *w, uint64_t now)
+{
+    if (atomic_load(&w->draining) || atomic_load(&w->ended) != NULL ||
+        now >= word_get(&w->swept) + LADDER_SWEEP) {
+        return true;
+    }
+    for (uint32_t i = 0; i < w->o.thread_count; i++) {
+        const Thread *t = &w->threads[i];
+        if (is_stuck(word_get(&t->row->current.since), now) || pieces_wait(t)) {
+            return true;
+        }
+    }
+    return share_is_due(w, now);
+}
+
+/* It sets the timer anew, to between one and two ticks from whenever the last
+ * thread comes by. So as long as calls are shorter the main thread is not woken
+ * but for the sweep, and a longer one is seen within two ticks of its
+ * beginning, as by a timer that always rings. Each 2 ms, to be woken cost 3 to
+ * 5 % of all that a worker did, on a virtual machine: far more than what the
+ * main thread runs then (6 us). */
+void
+watch_pass(Worker *w, uint64_t now)
+{
+    uint64_t passed = atomic_load(&w->passed);
+    if (!atomic_compare_exchange_strong(&w->passed, &passed, now) ||
+        is_awaited(w, now)) {
+        return;
+    }
+    pthread_mutex_lock(&w->lock);
+    const int32_t stuck = w->stuck;
+    if (stuck == 0) {
+        w->begun = w->ready.begun;
+        w->ready.begun = 0;
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (stuck == 0) {
+        set_places(w, stuck);
+        set_timer_to_pace(w, 2);
     }
 }
 
@@ -97,7 +168,7 @@ pace_down(Worker *w)
     }
     /* The timer first, then the pace: a thread that already sees the new pace
      * sets the timer itself, and must not be overwritten. */
-    set_timer(w, pace == WATCH_SLOW ? LADDER_SWEEP : 0);
+    set_timer(w, pace == WATCH_SLOW ? LADDER_SWEEP : 0, 1);
     atomic_store(&w->pace, pace);
     atomic_thread_fence(memory_order_seq_cst);
     if (busy_threads(w)) {
@@ -153,21 +224,17 @@ look(Worker *w, uint64_t now, bool *unseen)
     for (i = 0; i < w->o.thread_count; i++) {
         Thread *t = &w->threads[i];
         const uint64_t since = word_get(&t->row->current.since);
-        const uint32_t sequence = atomic_load(&t->row->current.sequence);
         if (atomic_load(&t->upgraded)) {
             view.held++;
             continue;
         }
-        if (since != 0) {
-            view.busy++;
-        }
-        if (since != 0 && sequence == w->sequences[i]) {
+        view.busy += since != 0;
+        if (is_stuck(since, now)) {
             view.stuck++;
-            if (now > since && now - since > view.longest) {
+            if (now - since > view.longest) {
                 view.longest = now - since;
             }
         }
-        w->sequences[i] = sequence;
     }
     pthread_mutex_lock(&w->lock);
     view.parked = w->parked_count;
@@ -204,19 +271,6 @@ wake_one(Worker *w)
     }
 }
 
-/* As when the load falls: the supervisor must hear of it if a request waits
- * for a place. */
-static void
-set_places(Worker *w, int32_t stuck)
-{
-    const int32_t limit = schedule_limit(&w->schedule, stuck);
-    atomic_store(&w->line->width, schedule_width(&w->schedule, stuck));
-    if (limit > atomic_exchange(&w->line->limit, limit) &&
-        atomic_load(&w->o.board->notice->turn)) {
-        worker_ring(w->o.bell);
-    }
-}
-
 /* True: there is something that the binding must hear. */
 static bool
 tick(Worker *w)
@@ -249,7 +303,7 @@ tick(Worker *w)
     if (room && unseen && view.stuck && view.stuck == view.busy) {
         share_await_events(w);
     }
-    if (now - w->swept >= LADDER_SWEEP) {
+    if (now - word_get(&w->swept) >= LADDER_SWEEP) {
         sweep_run(w, now, drain_hands_back(w));
         if (!w->draining) {
             share_even_out(w);

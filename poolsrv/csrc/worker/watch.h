@@ -22,5 +22,7 @@ WatchResult watch_wait(Worker *w);
 void watch_arm(Worker *w);
 /* A connection waits, with a deadline. */
 void watch_attend(Worker *w);
+/* A thread is between two requests, the first since a tick. */
+void watch_pass(Worker *w, uint64_t now);
 
 #endif

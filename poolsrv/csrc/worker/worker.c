@@ -155,9 +155,8 @@ worker_new(const WorkerOptions *options)
     w->alarm = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     w->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
     w->threads = calloc(threads, sizeof *w->threads);
-    w->sequences = calloc(threads, sizeof *w->sequences);
     if (w->epoll < 0 || w->watch < 0 || w->nudge < 0 || w->alarm < 0 ||
-        w->timer < 0 || !w->threads || !w->sequences || !w->spool_folder) {
+        w->timer < 0 || !w->threads || !w->spool_folder) {
         goto failed;
     }
     for (i = 0; i < threads; i++) {
@@ -242,6 +241,5 @@ worker_free(Worker *w)
     pthread_mutex_destroy(&w->side);
     free(w->spool_folder);
     free(w->threads);
-    free(w->sequences);
     free(w);
 }

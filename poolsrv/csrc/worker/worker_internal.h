@@ -68,10 +68,10 @@ struct Worker {
     bool orphan;
     _Atomic int broken; /* an errno */
     uint64_t orphan_end;
-    uint64_t swept;
+    Word swept;                /* when sweep_run last did */
+    _Atomic uint64_t passed;   /* when a thread last came by: watch_pass */
     _Atomic uint32_t upgraded; /* connections: threads whose call has one */
-    uint32_t begun;            /* ready.begun of the last tick */
-    uint32_t *sequences;       /* [threads] at the last tick */
+    uint32_t begun;            /* ready.begun of the last tick; by `lock` */
     _Atomic uint32_t lost;     /* threads whose connection was taken away */
     bool asked_for_another;    /* worker, because of them */
     Watchdog watchdog;
