@@ -397,6 +397,8 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "maintenance": (),
         "keeper": 0,
         "places": -1,
+        "interpreters": (),
+        "homes": (0,),
     } | others
 
 
@@ -434,6 +436,11 @@ def quiet() -> Iterator[tuple[int, int]]:
         ({"pages": ((503, "html", b""),)}, TypeError),
         ({"pages": ((503, b"html", bytes(16385)),)}, ValueError),
         ({"maintenance": (b"file",)}, TypeError),
+        ({"homes": ()}, ValueError),
+        ({"homes": (2,)}, ValueError),
+        ({"homes": (-1,)}, ValueError),
+        ({"homes": ("1",)}, TypeError),
+        ({"interpreters": (1,)}, TypeError),
         ({"unheard_of": 1}, TypeError),
     ],
     ids=str,

@@ -32,6 +32,7 @@ PREFIXES = {
     "python/options.c": ("core_", "its part of the module, declared in core.h"),
     "python/scoreboard_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/shared_object.c": ("core_", "its part of the module, declared in core.h"),
+    "python/interpreter.c": ("core_", "its part of the module, declared in core.h"),
     "python/worker_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/wsgi/app.c": ("core_", "its part of the module, declared in core.h"),
     "python/wsgi/file_wrapper.c": ("core_", "its part of the module, declared in core.h"),

@@ -13,7 +13,7 @@ from pathlib import Path
 _ROOT = Path(__file__).parent.parent.parent
 _BUILD = _ROOT / "build" / "rules"
 # More than a Schedule and a ScheduleMeter take; their insides are the C's.
-_SCHEDULE_ROOM, _METER_ROOM = 256, 64
+_SCHEDULE_ROOM, _METER_ROOM = 1024, 64
 
 NONE = 2**32 - 1
 
@@ -56,7 +56,7 @@ def library() -> ctypes.CDLL:
         ("choice_surplus", u32, [u32, u32, u32]),
         ("rules_mean", u64, [u64, u64]),
         ("rules_tick", u64, []),
-        ("schedule_init", None, [ctypes.c_void_p, i32, ctypes.c_bool]),
+        ("schedule_init", None, [ctypes.c_void_p, i32, i32]),
         ("schedule_runs", ctypes.c_bool, [ctypes.c_void_p, ctypes.c_void_p]),
         (
             "schedule_ran",
@@ -78,7 +78,7 @@ class Schedule:
         self._rules = library()
         self._schedule = ctypes.create_string_buffer(_SCHEDULE_ROOM)
         self._meter = ctypes.create_string_buffer(_METER_ROOM)
-        self._rules.schedule_init(self._schedule, threads, True)
+        self._rules.schedule_init(self._schedule, threads, threads)
 
     def ran(self, nanoseconds: int) -> None:
         self._rules.schedule_runs(self._schedule, self._meter)

@@ -37,6 +37,7 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         folder=".",
         pages=(),
         release=None,
+        environ=None,
     )
     run(job, slot=0)
 

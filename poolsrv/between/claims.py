@@ -9,7 +9,7 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 LONGEST_NAME = 200
 MOST_BYTES = 2**20
@@ -19,8 +19,10 @@ _START = 2**40
 
 _SERVICE_START = "poolsrv: service start"
 
-# fcntl's locks are the process's, so its threads need one of their own.
-_threads = threading.Lock()
+
+class _Process:
+    # fcntl's locks are the process's, so its threads need one of their own.
+    guard: AbstractContextManager[object] = threading.Lock()
 
 
 # The files of the servers of this process, the newest last: a process of a server has one,
@@ -48,6 +50,11 @@ def attach(fd: int) -> None:
 def attach_thread(fd: int) -> None:
     """The calling thread serves the requests of this server."""
     _thread.fd = fd
+
+
+def share_process(guard: AbstractContextManager[object]) -> None:
+    """Other interpreters of this process ask as well, with the same guard."""
+    _Process.guard = guard
 
 
 def detach(fd: int) -> None:
@@ -108,7 +115,7 @@ def _locked(start: int) -> Iterator[None]:
     fd = _file()
     if fd < 0:
         raise RuntimeError("once() is for workers of poolsrv; this process is none")
-    guard = _threads if start == 0 else threading.Lock()
+    guard = _Process.guard if start == 0 else threading.Lock()
     with guard:
         try:
             # In here: a time limit may strike behind any call. To unlock what is not ours

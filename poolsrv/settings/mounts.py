@@ -43,6 +43,7 @@ class Mount:
     group: str = DEFAULT_GROUP  # of processes; what is files or a status is answered by each
     above: str | None = None  # this is a part of what is mounted at that path
     called: bool = False  # the application is the callable of a program, whatever it is named
+    interpreter: int = 0  # the only one that has the application, from 1; 0: each has it
 
     @property
     def kind(self) -> str:
@@ -74,11 +75,12 @@ class Mount:
         return b"" if self.path == "/" else self.path.encode()
 
     def __str__(self) -> str:
+        place = f" (interpreter {self.interpreter})" if self.interpreter and not self.called else ""
         allowed = f" (allow {' '.join(map(str, self.allow))})" if self.allow else ""
         answers = [self.files.path] if self.files else []
         answers += [self.application] if self.application else []
         what = ", then ".join(answers) or self.status or ""
-        return f"{self.host}{self.path}={what}{allowed}"
+        return f"{self.host}{self.path}={what}{place}{allowed}"
 
 
 def mounts() -> Kind:
@@ -165,6 +167,11 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
     group = given.pop("group", DEFAULT_GROUP)
     if not isinstance(group, str):
         raise BadValue('group is the name of a section: group = "api" for [group.api]')
+    interpreter = given.pop("interpreter", 0)
+    if not isinstance(interpreter, int) or isinstance(interpreter, bool) or interpreter < 0:
+        raise BadValue("interpreter is the number of one, from 1")
+    if interpreter and not application:
+        raise BadValue(f"{host}{path}: interpreter is for an application")
     networks = given.pop("allow", [])
     networks = networks.split() if isinstance(networks, str) else networks
     if not isinstance(networks, list | tuple):
@@ -172,12 +179,12 @@ def _parse_table(table: Mapping[str, Any]) -> Mount:
     allow = tuple(_network(text) for text in networks)
     if given:
         raise BadValue(
-            f"a mount has no {', '.join(given)}: it has path, host, application, group, status, "
-            f"allow; {files.KEYS}"
+            f"a mount has no {', '.join(given)}: it has path, host, application, interpreter, "
+            f"group, status, allow; {files.KEYS}"
         )
     if found and allow:
         found = replace(found, is_private=True)
-    return Mount(path, host, application, status, found, allow, group)
+    return Mount(path, host, application, status, found, allow, group, interpreter=interpreter)
 
 
 def _network(text: Any) -> Peers:
@@ -200,9 +207,11 @@ def table(application: str, mounts: Sequence[Mount], called: bool = False) -> tu
         return tuple(mounts)
     for i, mount in enumerate(mounts):
         if (mount.host, mount.path) == ("", "/") and mount.files and not mount.application:
-            both = replace(mount, application=application, called=called)
+            both = replace(mount, application=application, called=called, interpreter=int(called))
             return (both, *mounts[:i], *mounts[i + 1 :])
-    return (Mount("/", application=application, called=called), *mounts)
+    # The callable is where the program has made it.
+    own = Mount("/", application=application, called=called, interpreter=int(called))
+    return (own, *mounts)
 
 
 def with_parts(mounts: Sequence[Mount]) -> tuple[Mount, ...]:

@@ -15,6 +15,7 @@ from typing import Annotated, get_args, get_type_hints
 from poolsrv.errors import ConfigError
 from poolsrv.settings.addresses import Address, TcpAddress
 from poolsrv.settings.cpus import available_cpus
+from poolsrv.settings.interpreters import MOST_INTERPRETERS, check_interpreters
 from poolsrv.settings.kinds import (
     Kind,
     Mode,
@@ -266,6 +267,18 @@ class Settings:
             supervised=True,
         ),
     ] = 300.0
+    interpreters: Annotated[
+        int,
+        Row(
+            integer(1, MOST_INTERPRETERS),
+            PROCESSES,
+            "Interpreters in each worker, each with a lock of its own, so that as many threads "
+            "compute at the same time; the applications are loaded in each, or where their "
+            "[[mount]] says: interpreter = 2. Needs Python 3.13; many extension modules work in "
+            "the first interpreter only.",
+            supervised=True,
+        ),
+    ] = 1
     upgraded_connections: Annotated[
         int,
         Row(
@@ -855,6 +868,9 @@ class Settings:
                 raise ConfigError(
                     f"error-pages: there are two pages for {status}", "leave one of them out"
                 )
+        if not self.named:
+            own = own_of(table(self.application, self.mount), self.group_name)
+            check_interpreters(self.interpreters, self.threads, self.processes, own)
         if self.named and not self.processes:
             raise ConfigError(
                 "processes: 0 is one process, and a section [group.NAME] needs its own",

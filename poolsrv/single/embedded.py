@@ -46,8 +46,8 @@ from poolsrv.worker.applications import Application
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
-from poolsrv.worker.main import attend, begin_work, maintenance_for, make_worker
-from poolsrv.worker.serving import templates_of
+from poolsrv.worker.main import attend, maintenance_for, make_worker
+from poolsrv.worker.serving import begin_work, templates_of
 
 _log = logging.getLogger("poolsrv")
 
@@ -160,7 +160,7 @@ class Embedded:
                 for index in range(settings.threads)
             ]
             self._deadlines = Deadlines(
-                self._worker, self._board, _SLOT, servers, say.THREAD_LOST_HERE
+                self._worker, self._board, _SLOT, servers, lost_message=say.THREAD_LOST_HERE
             )
             self._watcher = self._members.thread("poolsrv-watch", self._watch)
             self._threads = [self._watcher, *servers]  # it lets the others end

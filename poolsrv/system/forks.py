@@ -198,12 +198,17 @@ def finish(time_limit: float) -> NoReturn:
     end that hangs says where. `time_limit` is for all of it, and known to whoever kills.
     """
     gc.unfreeze()  # what is in a cycle is released as well
-    _end_threads(min(_LAST_WORDS, time_limit / 4))
+    _end_threads(patience(time_limit))
     # Not faulthandler's own timer: a child forked meanwhile would wait for its thread.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     faulthandler.register(signal.SIGALRM, chain=True)
     signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS)
     _core.exit(0)
+
+
+def patience(time_limit: float) -> float:
+    """How much of the time for an end threads of the application may take."""
+    return min(_LAST_WORDS, time_limit / 4)
 
 
 def _end_threads(patience: float) -> None:

@@ -8,9 +8,10 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from poolsrv.errors import ApplicationError
+from poolsrv.settings.interpreters import homes
 from poolsrv.settings.mounts import DEFAULT_GROUP, Mount, applications, own_of
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.loader import import_module, load, prepare, wrap
@@ -24,12 +25,13 @@ def load_all(
     called: Application | None = None,
     folder: str | None = None,
     pinned: str | None = None,
+    interpreter: int = 1,
 ) -> tuple[Application, ...]:
     """The applications of the mounts, in the order of `applications`. Raises PoolsrvError.
 
     `called` is the callable of a program that serves its own. `folder` and `pinned` are
     those of `prepare`, which is run unless nothing needs to be imported. The first of
-    --wrap is the outermost.
+    --wrap is the outermost. What is only in another `interpreter` than this one is not loaded.
     """
     mounts = settings.own_mounts(called is not None)
     if must_load(settings, called):
@@ -38,14 +40,22 @@ def load_all(
         import_module(name)
     projects = _Projects()
     found: list[Application] = []
-    for spec in applications(mounts):
+    here = [home in (0, interpreter) for home in homes(mounts)]
+    for spec, is_here in zip(applications(mounts), here, strict=True):
+        if not is_here:
+            found.append(elsewhere)
+            continue
         if called is not None and not spec:
             found.append(called)
             continue
         found.append(projects.watch(spec, partial(load, spec)))
     for spec in reversed(settings.wrap):
-        found = [wrap(spec, inner) for inner in found]
+        found = [wrap(spec, inner) if inner is not elsewhere else inner for inner in found]
     return tuple(found)
+
+
+def elsewhere(environ: dict[str, Any], start_response: Callable[..., Any]) -> NoReturn:
+    raise RuntimeError("the application is in another interpreter")
 
 
 def must_load(settings: Settings, called: Application | None) -> bool:
@@ -94,7 +104,12 @@ def _handlers() -> int:
 
 def _everywhere(mount: Mount) -> Mount:
     """Its application, at every path and for everybody."""
-    return Mount("/", application=mount.application, called=mount.called)
+    return Mount(
+        "/",
+        application=mount.application,
+        called=mount.called,
+        interpreter=mount.interpreter,
+    )
 
 
 def core_mounts(

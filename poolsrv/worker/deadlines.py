@@ -17,7 +17,10 @@ from poolsrv import operator_messages as say
 
 
 class Deadlines:
-    """The threads of a worker, by index, and which of them are lost."""
+    """The threads of a worker, by index, and which of them are lost.
+
+    `alone`: the process has one interpreter.
+    """
 
     def __init__(
         self,
@@ -25,12 +28,15 @@ class Deadlines:
         board: _core.Scoreboard,
         slot: int,
         threads: Sequence[threading.Thread],
+        *,
+        alone: bool = True,
         lost_message: str = say.THREAD_LOST,
     ) -> None:
         self._worker = worker
         self._board = board
         self._slot = slot
         self._threads = threads
+        self._alone = alone
         self._lost_message = lost_message
         self._lost: set[int] = set()
 
@@ -56,6 +62,8 @@ class Deadlines:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _stack(self, index: int) -> str:
+        if not self._alone:
+            return self._worker.stack(index).rstrip()
         frame = sys._current_frames().get(self._threads[index].ident or 0)
         return "".join(traceback.format_stack(frame)).rstrip() if frame is not None else ""
 

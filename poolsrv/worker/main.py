@@ -18,24 +18,26 @@ from dataclasses import dataclass
 
 from poolsrv import _core, access_log, log, shared
 from poolsrv import operator_messages as say
-from poolsrv.between.claims import at_service_start, attach
+from poolsrv.between.claims import attach
 from poolsrv.between.scoreboard import WORKER
 from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.pages import Page, maintenance_of
 from poolsrv.settings.core import core_options
 from poolsrv.settings.files import Files
-from poolsrv.settings.mounts import Mount
+from poolsrv.settings.interpreters import homes
+from poolsrv.settings.mounts import Mount, own_of
 from poolsrv.settings.rows import Settings
 from poolsrv.system import forks
 from poolsrv.system.processes import WRITE_STACKS, set_title, title_of
+from poolsrv.worker import interpreters
 from poolsrv.worker.applications import Application, core_mounts, load_all
 from poolsrv.worker.deadlines import Deadlines
 from poolsrv.worker.files import core_folders
+from poolsrv.worker.guest import Order
 from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.loader import refuse_patched_threads
 from poolsrv.worker.networks import network
-from poolsrv.worker.serving import Site, core_applications, templates_of
-from poolsrv.worker.warm_up import warm_up
+from poolsrv.worker.serving import Site, begin_work, core_applications, templates_of
 
 _log = logging.getLogger("poolsrv")
 
@@ -68,6 +70,7 @@ class Job:
     pages: tuple[Page, ...]
     release: str | None  # the folder of --chdir when this generation began
     title: str  # what people call the application
+    environ: dict[str, str] | None = None  # before an application has changed it
 
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
@@ -115,6 +118,7 @@ def run(job: Job, slot: int) -> None:
     try:
         loaded = job.loaded
         if loaded is None:
+            job.environ = dict(os.environ)
             loaded = load_all(settings, job.application, job.folder, job.release)
             forks.stay(born)
             if changed := forks.take_back(handlers, sender.fileno()):
@@ -125,6 +129,7 @@ def run(job: Job, slot: int) -> None:
         templates = templates_of(settings, job.sites)
         begin_work(settings, mounts, loaded, templates)
         forks.stay(born)
+        further = interpreters.begin(settings.interpreters, _order(job, slot))
     except PoolsrvError as error:
         forks.stay(born, error.__cause__)
         _say(channel, _core.NEWS_FAILED, str(error))
@@ -151,6 +156,7 @@ def run(job: Job, slot: int) -> None:
         maintenance=maintenance_for(settings, job.folder),
         keeper=keeper,
         places=places,
+        further=further,
     )
     threads = [
         threading.Thread(
@@ -175,7 +181,7 @@ def run(job: Job, slot: int) -> None:
     if told:  # to drain, while it loaded
         worker.drain()
     _say(channel, _core.NEWS_READY, "")
-    deadlines = Deadlines(worker, board, slot, threads)
+    deadlines = Deadlines(worker, board, slot, threads, alone=not further)
     try:
         _watch(worker, receiver, deadlines)
     except BaseException:  # noqa: BLE001 - whatever it was, another worker follows
@@ -193,6 +199,12 @@ def run(job: Job, slot: int) -> None:
     signal.set_wakeup_fd(-1)
     sender.close()
     receiver.close()
+    if not all_ended:
+        interpreters.give_up(further)
+    elif further:
+        done, worker = worker, None  # a signal may ask it to drain
+        done.close()
+        all_ended = interpreters.end(further, forks.patience(settings.graceful_timeout))
     if not all_ended:
         # A program would wait for the threads that are lost.
         atexit._run_exitfuncs()
@@ -212,20 +224,6 @@ def _start_keeper(job: Job, channel: socket.socket, slot: int) -> tuple[int, int
     except OSError as error:
         _log.warning(say.NO_KEEPER, error.strerror)
         return 0, -1, -1
-
-
-def begin_work(
-    settings: Settings,
-    mounts: Sequence[Mount],
-    loaded: tuple[Application, ...],
-    templates: tuple[dict[str, object], ...],
-) -> None:
-    """What the settings ask for before the first request. Raises ApplicationError."""
-    if settings.on_service_start is not None:
-        at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
-    run_hook("on-worker-start", settings.on_worker_start)
-    if settings.warm_up:
-        warm_up(settings.warm_up, mounts, loaded, templates[0], settings.group_name)
 
 
 def make_worker(
@@ -248,6 +246,7 @@ def make_worker(
     maintenance: Maintenance = (),
     keeper: int = 0,
     places: int = -1,
+    further: tuple[_core.Interpreter, ...] = (),
 ) -> _core.Worker:
     """The core of a worker: the settings as it takes them, and what it calls back."""
     return _core.Worker(
@@ -271,6 +270,8 @@ def make_worker(
         maintenance=maintenance,
         keeper=keeper,
         places=places,
+        interpreters=further,
+        homes=homes(own_of(mounts, settings.group_name)),
     )
 
 
@@ -313,6 +314,21 @@ def _own_channel(job: Job, slot: int) -> socket.socket:
         if number != slot:
             theirs.close()
     return job.channels[slot][1]
+
+
+def _order(job: Job, slot: int) -> Order:
+    return Order(
+        settings=job.settings,
+        called=job.application is not None,
+        sites=tuple(job.sites),
+        slot=slot,
+        folder=job.folder,
+        release=job.release,
+        environ=dict(os.environ) if job.environ is None else job.environ,
+        board=job.board,
+        once=job.once,
+        shared=job.shared,
+    )
 
 
 def maintenance_for(settings: Settings, folder: str) -> Maintenance:

@@ -11,13 +11,16 @@ from typing import NoReturn
 from poolsrv import _core
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
+from poolsrv.between.claims import at_service_start
 from poolsrv.errors import RequestTimeout
 from poolsrv.settings.core import core_options
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.applications import Application, core_mounts, script_names
 from poolsrv.worker.errors import ErrorStream
+from poolsrv.worker.hooks import run_hook
 from poolsrv.worker.upgrade import offer
+from poolsrv.worker.warm_up import warm_up
 
 _log = logging.getLogger("poolsrv")
 
@@ -30,12 +33,29 @@ class Site:
     port: str
 
 
+def begin_work(
+    settings: Settings,
+    mounts: Sequence[Mount],
+    loaded: tuple[Application, ...],
+    templates: tuple[dict[str, object], ...],
+    interpreter: int = 1,
+) -> None:
+    """What the settings ask for before the first request, in this interpreter. Raises
+    ApplicationError."""
+    if settings.on_service_start is not None:
+        at_service_start(lambda: run_hook("on-service-start", settings.on_service_start))
+    run_hook("on-worker-start", settings.on_worker_start)
+    if settings.warm_up:
+        warm_up(settings.warm_up, mounts, loaded, templates[0], settings.group_name, interpreter)
+
+
 def core_applications(
     settings: Settings,
     loaded: tuple[Application, ...],
     mounts: Sequence[Mount],
     templates: tuple[dict[str, object], ...],
     on_left: Callable[[BaseException | None], NoReturn],
+    errors: Callable[[_core.Applications, int], ErrorStream] = ErrorStream,
 ) -> _core.Applications:
     """What the core calls in this interpreter, and what calls it back."""
     return _core.Applications(
@@ -43,7 +63,7 @@ def core_applications(
         script_names=script_names(core_mounts(mounts, settings.group_name, settings.group_names)),
         templates=templates,
         options=core_options(settings),
-        errors=ErrorStream,
+        errors=errors,
         on_error=_log_error,
         on_left=on_left,
         offer=offer,

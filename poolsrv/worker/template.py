@@ -50,6 +50,7 @@ def template(control: socket.socket, job: Job, generation: int) -> None:
         try:
             attach(job.once)
             shared.attach(job.shared)
+            job.environ = dict(os.environ)
             job.loaded = load_all(job.settings, job.application, job.folder, job.release)
             forks.stay(born)
             run_hook("on-template-ready", job.settings.on_template_ready)

@@ -25,10 +25,12 @@ def warm_up(
     loaded: Sequence[Application],
     template: dict[str, object],
     group: str = DEFAULT_GROUP,
+    interpreter: int = 1,
 ) -> None:
     """GET each of them, `/path` or `host/path`, one after the other. Raises ApplicationError.
 
-    Those that lead to another group of processes than this one are its matter.
+    Those that lead to another group of processes than this one, or another interpreter, are
+    its matter.
     """
     places = applications(own_of(mounts, group))
     for text in paths:
@@ -41,7 +43,7 @@ def warm_up(
                 f"--warm-up {text}: no application is mounted there",
                 "poolsrv config shows the mounts; a host stands in front: --warm-up a.org/path",
             )
-        if mount.group != group:
+        if mount.group != group or mount.interpreter not in (0, interpreter):
             continue
         prefix = mount.script.decode("latin-1")
         environ = template | {

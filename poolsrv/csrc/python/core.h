@@ -18,6 +18,7 @@
     X(dispatcher_type)     \
     X(worker_type)         \
     X(applications_type)   \
+    X(interpreter_type)    \
     X(input_type)          \
     X(start_response_type) \
     X(file_wrapper_type)   \
@@ -41,6 +42,7 @@ int core_add_events(PyObject *module);
 int core_add_fields(PyObject *module);
 int core_add_scoreboard(PyObject *module, CoreState *state);
 int core_add_dispatcher(PyObject *module, CoreState *state);
+int core_add_interpreter(PyObject *module, CoreState *state);
 int core_add_app(PyObject *module, CoreState *state);
 int core_add_worker(PyObject *module, CoreState *state);
 int core_add_input(PyObject *module, CoreState *state);

@@ -304,7 +304,9 @@ core_exec(PyObject *module)
         core_add_takeover(module, state) < 0 ||
         core_add_shared(module, state) < 0 ||
         core_add_file_wrapper(module, state) < 0 ||
-        core_add_app(module, state) < 0 || core_add_worker(module, state) < 0) {
+        core_add_app(module, state) < 0 ||
+        core_add_interpreter(module, state) < 0 ||
+        core_add_worker(module, state) < 0) {
         return -1;
     }
     return 0;

@@ -7,13 +7,13 @@
 #include <sys/random.h>
 #include <unistd.h>
 
+#include "python/interpreters.h"
 #include "python/networks.h"
 #include "python/options.h"
 #include "python/wsgi/wsgi.h"
 #include "worker/drain.h"
 #include "worker/files.h"
 #include "worker/notes.h"
-#include "worker/output.h"
 #include "worker/overdue.h"
 #include "worker/watch.h"
 #include "worker/watchdog.h"
@@ -21,9 +21,10 @@
 typedef struct {
     PyObject_HEAD Worker *worker;
     PyObject *board; /* keeps the mapping alive */
-    App *app;        /* of this interpreter */
-    Common common;   /* what all interpreters share */
-    Handler files;   /* of requests for folders */
+    Interpreters interpreters;
+    Common common; /* what they share */
+    Handler calls; /* of requests for applications */
+    Handler files; /* of those for folders */
     uint32_t thread_count;
     uint32_t serving; /* threads inside serve() */
 } WorkerObject;
@@ -41,34 +42,29 @@ check_open(const WorkerObject *self)
 static PyObject *
 worker_object_serve(WorkerObject *self, PyObject *args)
 {
+    Context *contexts[INTERPRETERS_MOST] = {NULL};
     unsigned index;
-    Context *x;
 
     if (!PyArg_ParseTuple(args, "I:serve", &index) || check_open(self) < 0) {
         return NULL;
     }
-    if (index >= self->thread_count || self->app->contexts[index]) {
+    if (index >= self->thread_count ||
+        self->interpreters.app->contexts[index]) {
         PyErr_Format(PyExc_ValueError, "thread %u: there is none, or it serves",
                      index);
         return NULL;
     }
-    x = context_new(self->app, index);
-    if (x == NULL) {
-        return NULL;
-    }
-    x->thread = threads_at(self->worker, index);
-    self->app->contexts[index] = x;
-    self->serving++;
-    x->ident = PyThread_get_thread_ident();
     Py_INCREF(self);
-    x->tstate = PyEval_SaveThread();
-    threads_serve(self->worker, index, x);
-    PyEval_RestoreThread(x->tstate);
+    self->serving++;
+    const bool sits =
+        interpreters_sit(&self->interpreters, index, contexts) == 0;
+    if (sits) {
+        threads_serve(self->worker, index, contexts);
+        interpreters_stand(&self->interpreters, contexts);
+    }
     self->serving--;
-    self->app->contexts[index] = NULL;
-    context_free(x);
     Py_DECREF(self);
-    Py_RETURN_NONE;
+    return sits ? Py_NewRef(Py_None) : NULL;
 }
 
 /* ------------------------------------------------------------------------
@@ -114,26 +110,24 @@ worker_object_watch(WorkerObject *self, PyObject *Py_UNUSED(none))
 {
     WatchResult result;
     PyObject *notes, *overdue;
-    void *garbage;
 
     if (check_open(self) < 0) {
         return NULL;
     }
     if (worker_left(self->worker)) {
-        context_end_process(self->app);
+        context_end_process(self->interpreters.app);
     }
     PyThreadState *state = PyEval_SaveThread();
     result = watch_wait(self->worker);
     const int error = errno;
     PyEval_RestoreThread(state);
+    const bool due = watchdog_is_due(self->worker);
     watchdog_answer(self->worker);
     if (result == WATCH_BROKEN) {
         errno = error;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    while ((garbage = output_garbage_pop(self->worker)) != NULL) {
-        Py_DECREF((PyObject *)garbage);
-    }
+    interpreters_visit(&self->interpreters, due);
     notes = notes_list(self->worker);
     if (notes == NULL) {
         return NULL;
@@ -151,22 +145,28 @@ static PyObject *
 worker_object_interrupt(WorkerObject *self, PyObject *args)
 {
     unsigned index, sequence;
-    Context *x;
-    bool done;
-
-    if (!PyArg_ParseTuple(args, "II:interrupt", &index, &sequence)) {
+    if (!PyArg_ParseTuple(args, "II:interrupt", &index, &sequence) ||
+        check_open(self) < 0) {
         return NULL;
     }
-    x = index < self->thread_count ? self->app->contexts[index] : NULL;
-    if (x == NULL || !overdue_raise(x->thread, sequence)) {
-        Py_RETURN_FALSE;
+    return PyBool_FromLong(
+        index < self->thread_count &&
+        interpreters_interrupt(&self->interpreters, index, sequence));
+}
+
+static PyObject *
+worker_object_stack(WorkerObject *self, PyObject *value)
+{
+    const unsigned long index = PyLong_AsUnsignedLong(value);
+    if ((index == (unsigned long)-1 && PyErr_Occurred()) ||
+        check_open(self) < 0) {
+        return NULL;
     }
-    done = PyThreadState_SetAsyncExc(x->ident, x->app->timeout) == 1;
-    if (done) {
-        Py_XSETREF(x->interruption, Py_NewRef(x->app->timeout));
+    if (index >= self->thread_count) {
+        PyErr_SetString(PyExc_IndexError, "no such thread");
+        return NULL;
     }
-    overdue_raised(x->thread, done);
-    return PyBool_FromLong(done);
+    return interpreters_stack(&self->interpreters, (uint32_t)index);
 }
 
 static PyObject *
@@ -189,14 +189,12 @@ worker_object_drain(WorkerObject *self, PyObject *args)
 static void
 free_worker(WorkerObject *self)
 {
-    void *garbage;
     if (self->worker) {
-        while ((garbage = output_garbage_pop(self->worker)) != NULL) {
-            Py_DECREF((PyObject *)garbage);
-        }
+        interpreters_visit(&self->interpreters, false);
         worker_free(self->worker);
         self->worker = NULL;
     }
+    interpreters_clear(&self->interpreters);
 }
 
 static PyObject *
@@ -266,6 +264,7 @@ read_common(Common *common, const App *app, const WorkerLimits *limits,
 static void
 clear_common(Common *common)
 {
+    PyMem_Free(common->homes);
     networks_clear(&common->trusted);
     networks_clear(&common->bypass);
     page_table_clear(&common->pages);
@@ -278,28 +277,45 @@ clear_common(Common *common)
 static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",      "slot",         "channel",
-                            "bell",       "lifeline",     "signals",
-                            "mounts",     "options",      "trusted",
-                            "access_log", "applications", "stacks_signal",
-                            "stacks",     "folders",      "sendfile",
-                            "guest",      "pages",        "maintenance",
-                            "keeper",     "places",       NULL};
+    static char *names[] = {"board",
+                            "slot",
+                            "channel",
+                            "bell",
+                            "lifeline",
+                            "signals",
+                            "mounts",
+                            "options",
+                            "trusted",
+                            "access_log",
+                            "applications",
+                            "stacks_signal",
+                            "stacks",
+                            "folders",
+                            "sendfile",
+                            "guest",
+                            "pages",
+                            "maintenance",
+                            "interpreters",
+                            "homes",
+                            "keeper",
+                            "places",
+                            NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *given, *trusted, *folders,
-        *sendfile, *pages, *maintenance;
+        *sendfile, *pages, *maintenance, *further, *homes;
     int access_log_fd, guest, keeper = 0;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!ii:Worker", names, &board,
-            &options.slot, &options.channel, &options.bell, &options.lifeline,
-            &options.signals, &PyTuple_Type, &mounts, &given, &PyTuple_Type,
-            &trusted, &access_log_fd, &applications, &options.stacks_signal,
-            &options.stacks, &PyTuple_Type, &folders, &PyTuple_Type, &sendfile,
-            &guest, &PyTuple_Type, &pages, &PyTuple_Type, &maintenance, &keeper,
-            &options.places)) {
+            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!O!O!ii:Worker", names,
+            &board, &options.slot, &options.channel, &options.bell,
+            &options.lifeline, &options.signals, &PyTuple_Type, &mounts, &given,
+            &PyTuple_Type, &trusted, &access_log_fd, &applications,
+            &options.stacks_signal, &options.stacks, &PyTuple_Type, &folders,
+            &PyTuple_Type, &sendfile, &guest, &PyTuple_Type, &pages,
+            &PyTuple_Type, &maintenance, &PyTuple_Type, &further, &PyTuple_Type,
+            &homes, &keeper, &options.places)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -310,10 +326,6 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         PyErr_SetString(PyExc_IndexError, "no such slot");
         return NULL;
     }
-    App *app = app_of(state, applications);
-    if (app == NULL) {
-        return NULL;
-    }
     WorkerObject *self = (WorkerObject *)type->tp_alloc(type, 0);
     if (self == NULL) {
         return NULL;
@@ -321,14 +333,16 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     options.thread_count = options.board->thread_count;
     options.guest = guest;
     options.keeper = keeper;
-    options.handler = &call_handler;
+    self->calls = call_handler(&self->common);
+    options.handler = &self->calls;
     options.access_log = log_file_of(access_log_fd);
     self->thread_count = options.thread_count;
     self->board = Py_NewRef(board);
-    if (app_attach(app, &self->common, self->thread_count) < 0) {
+    if (interpreters_read(&self->interpreters, state, applications, further,
+                          homes, &self->common, self->thread_count) < 0) {
         goto failed;
     }
-    self->app = (App *)Py_NewRef(applications);
+    options.interpreters = self->interpreters.count;
     if (getrandom(&options.id_prefix, sizeof options.id_prefix, 0) < 0) {
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
@@ -336,8 +350,8 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (core_read_options(given, worker_rows,
                           sizeof worker_rows / sizeof worker_rows[0],
                           &options.limits) < 0 ||
-        read_common(&self->common, app, &options.limits, trusted, mounts,
-                    folders, sendfile, pages) < 0 ||
+        read_common(&self->common, self->interpreters.app, &options.limits,
+                    trusted, mounts, folders, sendfile, pages) < 0 ||
         read_maintenance(maintenance, &self->common, &options) < 0) {
         goto failed;
     }
@@ -352,6 +366,7 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         PyErr_SetFromErrno(PyExc_OSError);
         goto failed;
     }
+    interpreters_begin(&self->interpreters, self->worker);
     files_tell(&self->common.folders.files, self->worker);
     return (PyObject *)self;
 failed:
@@ -364,7 +379,7 @@ worker_object_traverse(WorkerObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->board);
-    Py_VISIT(self->app);
+    Py_VISIT(self->interpreters.app);
     return 0;
 }
 
@@ -375,10 +390,6 @@ worker_object_dealloc(WorkerObject *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     free_worker(self);
-    if (self->app) {
-        app_detach(self->app);
-        Py_DECREF(self->app);
-    }
     clear_common(&self->common);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
@@ -412,6 +423,10 @@ static PyMethodDef worker_object_methods[] = {
     {"interrupt", (PyCFunction)worker_object_interrupt, METH_VARARGS,
      "interrupt(thread, sequence): raise the applications' `timeout` in the "
      "thread, if it is in that request's application. Was it?"},
+    {"stack", (PyCFunction)worker_object_stack, METH_O,
+     "stack(thread): where it is, as text; it needs a GIL, for it does not "
+     "wait "
+     "until the thread stands still."},
     {"drain", (PyCFunction)worker_object_drain, METH_VARARGS,
      "drain(step=DRAIN_ALL): hand idle connections back, finish what runs, "
      "take nothing new. A later step of the same: DRAIN_REQUESTS does not wait "
@@ -427,12 +442,14 @@ static PyType_Slot worker_object_slots[] = {
     {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
                 "mounts, options, trusted, access_log, applications, "
                 "stacks_signal, stacks, folders, sendfile, guest, pages, "
-                "maintenance, keeper, places)\n\n"
+                "maintenance, interpreters, homes, keeper, places)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values; `folders` are those of mounts, `sendfile` "
                 "are the folders of files that X-Sendfile "
-                "may name. Descriptors stay the caller's. A `guest` is in a "
+                "may name; `interpreters` serve beside this one, and `homes` "
+                "names for each application the only one that has it, from 1, "
+                "or 0. Descriptors stay the caller's. A `guest` is in a "
                 "process that has other work, and leaves its limit of open "
                 "files alone. `keeper` and `places` are what keep() has "
                 "returned; 0: there is no keeper."},

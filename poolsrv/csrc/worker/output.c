@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "worker/garbage.h"
 #include "worker/pieces.h"
 #include "worker/worker_internal.h"
 
@@ -56,20 +57,27 @@ append_copy(Conn *c, const char *data, size_t size)
 }
 
 static int
-append_owned(Conn *c, const char *data, size_t size, void *owner)
+append_owned(const Thread *t, Conn *c, const char *data, size_t size,
+             void *owner)
 {
     Segment *segment = malloc(sizeof *segment);
     if (segment == NULL) {
         return -1;
     }
-    *segment = (Segment){.fd = -1, .size = size, .data = data, .owner = owner};
+    *segment = (Segment){
+        .fd = -1,
+        .size = size,
+        .data = data,
+        .owner = owner,
+        .interpreter =
+            atomic_load_explicit(&t->interpreter, memory_order_relaxed),
+    };
     append(c, segment);
     return 0;
 }
 
 /* The first segment is sent. Its owner can only be released with the
- * interpreter: it becomes garbage, which a thread that has the interpreter
- * releases. */
+ * interpreter: it becomes garbage. */
 static void
 drop_first(Worker *w, Conn *c)
 {
@@ -85,35 +93,7 @@ drop_first(Worker *w, Conn *c)
         free(segment);
         return;
     }
-    pthread_mutex_lock(&w->side);
-    segment->next = w->garbage;
-    w->garbage = segment;
-    atomic_store(&w->has_garbage, true);
-    pthread_mutex_unlock(&w->side);
-    worker_ring(w->alarm);
-}
-
-void *
-output_garbage_pop(Worker *w)
-{
-    Segment *segment;
-    void *owner;
-    if (!atomic_load_explicit(&w->has_garbage, memory_order_relaxed)) {
-        return NULL;
-    }
-    pthread_mutex_lock(&w->side);
-    segment = w->garbage;
-    if (segment) {
-        w->garbage = segment->next;
-    }
-    atomic_store(&w->has_garbage, w->garbage != NULL);
-    pthread_mutex_unlock(&w->side);
-    if (segment == NULL) {
-        return NULL;
-    }
-    owner = segment->owner;
-    free(segment);
-    return owner;
+    garbage_add(w, segment);
 }
 
 void
@@ -184,7 +164,7 @@ output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,
         return lose_client(c);
     }
     if (owner && body_size > COPY_MOST) {
-        if (append_owned(c, body, body_size, owner) < 0) {
+        if (append_owned(t, c, body, body_size, owner) < 0) {
             return lose_client(c);
         }
         *kept = true;

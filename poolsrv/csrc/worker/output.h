@@ -16,12 +16,13 @@
 /* A piece of an answer that the socket has not taken yet. */
 typedef struct Segment {
     struct Segment *next;
-    const char *data; /* in `copy`, or the owner's */
-    void *owner;      /* garbage when sent, may be NULL */
-    int fd;           /* of a file, or -1 */
-    bool lent;        /* a later segment has the same, and closes it */
-    off_t offset;     /* in the file */
-    uint64_t size;    /* left */
+    const char *data;     /* in `copy`, or the owner's */
+    void *owner;          /* garbage when sent, may be NULL */
+    uint32_t interpreter; /* the owner's */
+    int fd;               /* of a file, or -1 */
+    bool lent;            /* a later segment has the same, and closes it */
+    off_t offset;         /* in the file */
+    uint64_t size;        /* left */
     char copy[];
 } Segment;
 
@@ -59,9 +60,6 @@ uint64_t output_taken(Conn *c);
 /* An answer waits without a thread: how long the client has to take some more
  * of it is set as the deadline. False: it has no time left. */
 bool output_await_reader(Worker *w, Conn *c, uint64_t now);
-
-/* Owners whose segments have been sent: one, or NULL. */
-void *output_garbage_pop(Worker *w);
 
 /* For pieces.c: what is not sent yet, head and body in one system call. */
 int output_send_or_keep(Thread *t, Conn *c, const char *head, size_t head_size,

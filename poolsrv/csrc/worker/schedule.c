@@ -36,17 +36,18 @@ set_mode(Schedule *s, ScheduleMode mode)
 }
 
 void
-schedule_init(Schedule *s, int32_t threads, bool parallel)
+schedule_init(Schedule *s, int32_t threads, int32_t locks)
 {
-    *s = (Schedule){.parallel = parallel, .threads = threads};
+    const bool parallel = locks > 1 && locks >= threads;
+    *s = (Schedule){.parallel = parallel, .threads = threads, .locks = locks};
     set_mode(s, parallel ? SCHEDULE_MANY : SCHEDULE_FEW);
 }
 
 bool
 schedule_runs(Schedule *s, ScheduleMeter *meter)
 {
-    const uint64_t before = atomic_fetch_add_explicit(&s->calls, ONE_BEGUN + 1,
-                                                      memory_order_relaxed);
+    const uint64_t before = atomic_fetch_add_explicit(
+        &s->calls[meter->lock], ONE_BEGUN + 1, memory_order_relaxed);
     meter->call = (uint32_t)((before + ONE_BEGUN) >> 32);
     meter->alone = (uint32_t)before == 0;
     if (!meter->alone || meter->measure == 0 ||
@@ -61,8 +62,8 @@ void
 schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
              uint64_t cpu, long switches)
 {
-    const uint64_t before =
-        atomic_fetch_sub_explicit(&s->calls, 1, memory_order_relaxed);
+    const uint64_t before = atomic_fetch_sub_explicit(&s->calls[meter->lock], 1,
+                                                      memory_order_relaxed);
     /* The only one at its end, as at its beginning, and none began between. */
     const bool alone = meter->alone && (uint32_t)before == 1 &&
                        (uint32_t)(before >> 32) == meter->call;
@@ -98,9 +99,9 @@ schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall, bool measured,
 }
 
 void
-schedule_left(Schedule *s)
+schedule_left(Schedule *s, const ScheduleMeter *meter)
 {
-    atomic_fetch_sub_explicit(&s->calls, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&s->calls[meter->lock], 1, memory_order_relaxed);
 }
 
 bool
@@ -113,7 +114,8 @@ schedule_wakes(const Schedule *s)
 static void
 renew(Schedule *s, const ScheduleView *view, uint64_t now)
 {
-    const bool idle = s->lease && (view->cpu - s->cpu) < LADDER_LEASE / 3;
+    const bool idle = s->lease && (view->cpu - s->cpu) <
+                                      LADDER_LEASE / 3 * (uint64_t)s->locks;
     if (s->lease > now ||
         view->cpu == 0) { /* the mode is newer than the view */
         return;
@@ -137,7 +139,7 @@ schedule_width(const Schedule *s, int32_t stuck)
         stuck >= s->threads) {
         return s->threads;
     }
-    return stuck + 1;
+    return stuck + s->locks < s->threads ? stuck + s->locks : s->threads;
 }
 
 int32_t

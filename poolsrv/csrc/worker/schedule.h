@@ -3,12 +3,12 @@
  * Pure C, no threads and no clock: facts in, decisions out. Waking a second
  * thread costs (it fights for the GIL, and caches move), not waking it stalls
  * those who wait behind an application that sleeps. So it is judged by what
- * the application does: while its calls compute, one thread does all the work
- * (FEW); once they block, each thread that takes work wakes another to look
- * for more (MANY). A call blocked if no other ran beside it, its thread gave up
- * its processor of its own accord and wall time went by without CPU time; being
- * preempted is neither. Calls are measured only while they are long enough to
- * matter.
+ * the application does: while its calls compute, one thread for each lock does
+ * all the work (FEW); once they block, each thread that takes work wakes
+ * another to look for more (MANY). A call blocked if no other ran beside it,
+ * its thread gave up its processor of its own accord and wall time went by
+ * without CPU time; being preempted is neither. Calls are measured only while
+ * they are long enough to matter.
  *
  * MANY is a lease: with several threads awake, waiting for the GIL looks like
  * blocking. So at its end it goes on only if the process has left its processor
@@ -24,15 +24,20 @@
 
 #include "common/choice.h"
 
+/* Most GILs of a worker. */
+#define SCHEDULE_LOCKS 64
+
 typedef enum { SCHEDULE_FEW, SCHEDULE_MANY } ScheduleMode;
 
 typedef struct {
-    bool parallel; /* no GIL: threads do not hinder one another */
+    bool parallel; /* threads do not hinder one another */
     int32_t threads;
+    int32_t locks;
     _Atomic uint32_t mode;
     _Atomic uint32_t mean;    /* of a call's duration, as if it were alone */
     _Atomic uint32_t blocked; /* mean of the time a call blocked */
-    _Atomic uint64_t calls;   /* begun so far (upper half), and running */
+    /* By lock: calls begun so far (upper half), and running. */
+    _Atomic uint64_t calls[SCHEDULE_LOCKS];
     /* The main thread's alone. */
     uint64_t lease; /* MANY until then; 0: it has not seen it begin */
     uint64_t cpu;   /* of the process, when it began */
@@ -44,11 +49,15 @@ typedef struct {
     uint32_t skipped; /* calls since the first of those */
     uint32_t call;    /* number of the call that its thread is in */
     bool alone;       /* no other call ran when it began */
+    uint32_t lock;    /* that of the call that its thread is in */
 } ScheduleMeter;
 
-void schedule_init(Schedule *s, int32_t threads, bool parallel);
+/* `locks`: so many threads may run at the same time, each with a GIL of its
+ * own. As many as there are threads where these need none. */
+void schedule_init(Schedule *s, int32_t threads, int32_t locks);
 
-/* A call begins: should it be measured (two getrusage, 0.6 us)? */
+/* A call begins, with meter->lock: should it be measured (two getrusage, 0.6
+ * us)? */
 bool schedule_runs(Schedule *s, ScheduleMeter *meter);
 
 /* It took `wall`; of a measured one, `switches` voluntary context switches and
@@ -58,10 +67,17 @@ void schedule_ran(Schedule *s, ScheduleMeter *meter, uint64_t wall,
 
 /* A call that began is none of those that are judged: it takes as long as its
  * connection lasts. Instead of schedule_ran(). */
-void schedule_left(Schedule *s);
+void schedule_left(Schedule *s, const ScheduleMeter *meter);
 
 /* A thread takes work: should it wake another, if there is one? */
 bool schedule_wakes(const Schedule *s);
+
+/* `computing` threads run: would one more find a lock of its own? */
+static inline bool
+schedule_has_lock(const Schedule *s, int32_t computing)
+{
+    return computing < s->locks;
+}
 
 /* Requests that this worker serves at a time, of which so many are in calls
  * that take longer than a tick. */

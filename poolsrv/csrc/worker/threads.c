@@ -235,8 +235,8 @@ take(Worker *w, Thread *t)
     for (;;) {
         /* While another works and does not hang, one more would only fight it
          * for the GIL. Should it hang, the tick wakes us. */
-        if (w->active > w->stuck && !schedule_wakes(&w->schedule) &&
-            !w->quitting) {
+        if (!schedule_has_lock(&w->schedule, w->active - w->stuck) &&
+            !schedule_wakes(&w->schedule) && !w->quitting) {
             park(w, t);
             continue;
         }
@@ -249,7 +249,8 @@ take(Worker *w, Thread *t)
             t->active = true;
             w->active++;
             if (w->parked && (w->ready.count || w->leader < 0) &&
-                schedule_wakes(&w->schedule)) {
+                (schedule_wakes(&w->schedule) ||
+                 schedule_has_lock(&w->schedule, w->active - w->stuck))) {
                 wake = threads_unpark(w);
             }
             break;

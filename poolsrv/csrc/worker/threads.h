@@ -31,6 +31,8 @@ struct Thread {
     Worker *worker;
     ThreadRow *row;
     uint32_t index;
+    uint32_t home; /* the interpreter that it serves in if any will do */
+    _Atomic uint32_t interpreter; /* that of its request, or of its last */
     pid_t tid;
     pthread_cond_t wake;
     Thread *next; /* parked before it */

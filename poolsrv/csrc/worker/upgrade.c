@@ -82,7 +82,7 @@ upgrade_take(Thread *t, Conn *c)
     conn_set_state(w, t, c, CONN_UPGRADED);
     atomic_store(&t->row->current.state, THREAD_UPGRADED);
     deadline_set(&t->deadline, atomic_load(&t->row->current.sequence), 0);
-    schedule_left(&w->schedule);
+    schedule_left(&w->schedule, &t->meter);
     word_add(t->row->upgraded, 1);
     return fd;
 }

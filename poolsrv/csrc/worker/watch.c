@@ -14,6 +14,7 @@
 
 #include "worker/drain.h"
 #include "worker/ending.h"
+#include "worker/garbage.h"
 #include "worker/overdue.h"
 #include "worker/pieces.h"
 #include "worker/share.h"
@@ -319,7 +320,12 @@ tick(Worker *w)
 static bool
 has_news(Worker *w)
 {
-    return atomic_load(&w->has_garbage) || notes_wait(w);
+    for (uint32_t i = 0; i < w->o.interpreters; i++) {
+        if (garbage_is_there(w, i)) {
+            return true;
+        }
+    }
+    return notes_wait(w);
 }
 
 static WatchResult

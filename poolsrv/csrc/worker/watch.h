@@ -10,7 +10,7 @@
 typedef enum {
     WATCH_SIGNAL,  /* the signal descriptor is readable */
     WATCH_NOTES,   /* something to log, to release or to interrupt: notes_pop,
-                    * output_garbage_pop and overdue_pop */
+                    * garbage_pop and overdue_pop */
     WATCH_BROKEN,  /* this process cannot go on; errno says why */
     WATCH_DRAINED, /* nothing is left; the threads are ending */
 } WatchResult;

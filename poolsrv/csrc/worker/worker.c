@@ -109,6 +109,8 @@ thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
 {
     t->worker = w;
     t->index = index;
+    t->home = index % w->o.interpreters;
+    atomic_init(&t->interpreter, t->home);
     t->row = row;
     t->record.id = t->record.own;
     if (pthread_cond_init(&t->wake, NULL) != 0 ||
@@ -129,6 +131,9 @@ worker_new(const WorkerOptions *options)
         return NULL;
     }
     w->o = *options;
+    if (w->o.interpreters == 0) {
+        w->o.interpreters = 1;
+    }
     w->head_limits = (Http1Limits){
         .line = options->limits.limit_request_line,
         .fields = options->limits.limit_request_fields,
@@ -148,7 +153,8 @@ worker_new(const WorkerOptions *options)
     descriptors_init(&w->descriptors, options->guest);
     pthread_mutex_init(&w->lock, NULL);
     pthread_mutex_init(&w->side, NULL);
-    schedule_init(&w->schedule, (int32_t)threads, options->parallel);
+    schedule_init(&w->schedule, (int32_t)threads,
+                  (int32_t)(options->parallel ? threads : w->o.interpreters));
     w->epoll = epoll_create1(EPOLL_CLOEXEC);
     w->watch = epoll_create1(EPOLL_CLOEXEC);
     w->nudge = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

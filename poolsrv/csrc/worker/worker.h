@@ -7,9 +7,9 @@
  * A header for each file says what the others may call: threads.h (who polls
  * and serves), conn.h (connections and their states), exchange.h (what is said
  * on one), preface.h, request.h, body_kept.h, body_streamed.h (bytes in),
- * output.h, pieces.h (bytes out), route.h (where to), refuse.h (errors),
- * watch.h (the main thread), sweep.h (its look at time limits), share.h (at
- * what waits), drain.h (the end), deadline.h, overdue.h, watchdog.h
+ * output.h, garbage.h, pieces.h (bytes out), route.h (where to), refuse.h
+ * (errors), watch.h (the main thread), sweep.h (its look at time limits),
+ * share.h (at what waits), drain.h (the end), deadline.h, overdue.h, watchdog.h
  * (applications that hang), notes.h (what is to be logged), schedule.h (how
  * many threads). An application needs conn.h, request.h, threads.h and what it
  * calls. worker_internal.h is for this folder alone.
@@ -46,6 +46,8 @@ typedef struct {
     Scoreboard *board;
     uint32_t slot;
     uint32_t thread_count;
+    uint32_t interpreters; /* in which the handler calls applications, each
+                            * with a lock of its own; 0 stands for 1 */
     bool parallel;
     bool guest;        /* of a process that is not ours: its limits stay */
     int channel;       /* the worker's end */
@@ -79,6 +81,9 @@ void worker_free(Worker *w);
  * descriptors, and locks in `w` may be held for ever: it must end, or do
  * something else. */
 bool worker_left(const Worker *w);
+
+/* At most so many `interpreters`. */
+#define INTERPRETERS_MOST SCHEDULE_LOCKS
 
 const WorkerLimits *worker_limits(const Worker *w);
 Schedule *worker_schedule(Worker *w);

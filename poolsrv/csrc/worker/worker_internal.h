@@ -27,6 +27,11 @@ typedef enum {
     WATCHED_EPOLL
 } Watched;
 
+typedef struct {
+    Segment *first;
+    _Atomic bool any;
+} Garbage;
+
 struct Worker {
     WorkerOptions o;
     Http1Limits head_limits; /* of `o`, as the parser takes them */
@@ -84,8 +89,7 @@ struct Worker {
     uint32_t note_said; /* since note_second */
     uint64_t note_second;
     NoteLevel note_lost_level; /* the highest of those lost */
-    Segment *garbage;
-    _Atomic bool has_garbage;
+    Garbage garbage[INTERPRETERS_MOST];
     _Atomic(Conn *) ended; /* owned; the main thread looks at them next */
 };
 

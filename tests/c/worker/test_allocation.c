@@ -30,6 +30,7 @@
 #include "worker/file_answer.h"
 #include "worker/found.h"
 #include "worker/notes.h"
+#include "worker/garbage.h"
 #include "worker/output.h"
 #include "worker/threads.h"
 #include "worker/watch.h"
@@ -74,7 +75,7 @@ static _Atomic int owners;
 static void
 drop_garbage(Worker *s)
 {
-    while (output_garbage_pop(s) != NULL) {
+    while (garbage_pop(s, 0) != NULL) {
         owners--;
     }
 }

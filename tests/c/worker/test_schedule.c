@@ -17,7 +17,7 @@ static Schedule
 new_schedule(int32_t threads, bool parallel)
 {
     Schedule s;
-    schedule_init(&s, threads, parallel);
+    schedule_init(&s, threads, parallel ? threads : 1);
     return s;
 }
 
@@ -611,7 +611,7 @@ new_sim(int threads, uint32_t clients, const Call *calls)
                .holder = -1,
                .tick_at = LADDER_TICK,
                .calls = calls};
-    schedule_init(&sim.schedule, threads, false);
+    schedule_init(&sim.schedule, threads, 1);
     take(&sim, 0); /* the first polls, the others are parked */
     arrive(&sim, clients);
     grant_gil(&sim);
@@ -635,7 +635,7 @@ static uint64_t
 ideal(const Call *calls, int threads, uint64_t duration)
 {
     Sim sim = new_sim(threads, 64, calls);
-    schedule_init(&sim.schedule, threads, true);
+    schedule_init(&sim.schedule, threads, threads);
     return serve(&sim, calls, duration);
 }
 

@@ -13,6 +13,7 @@
 #include "worker/body_streamed.h"
 #include "worker/handler.h"
 #include "worker/notes.h"
+#include "worker/garbage.h"
 #include "worker/output.h"
 #include "worker/overdue.h"
 #include "worker/schedule.h"
@@ -157,12 +158,12 @@ end_interruption(Context *x)
     }
 }
 
-static PyObject *
-application_of(const Context *x)
+/* The application's number. */
+static uint32_t
+application_of(const Request *r)
 {
-    const Mount *mount = x->request->route.mount;
-    return PyTuple_GET_ITEM(x->app->callables,
-                            mount ? (Py_ssize_t)mount->application : 0);
+    const Mount *mount = r->route.mount;
+    return mount ? mount->application : 0;
 }
 
 static void
@@ -180,8 +181,9 @@ call(Context *x)
     arguments[2] = (PyObject *)sr;
     deadline_begin(&x->thread->deadline);
     if (sr) {
-        result = PyObject_Vectorcall(application_of(x), arguments + 1,
-                                     2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        result = PyObject_Vectorcall(
+            PyTuple_GET_ITEM(x->app->callables, application_of(x->request)),
+            arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
         context_stay(x);
     }
     if (result) {
@@ -214,10 +216,22 @@ call(Context *x)
     }
 }
 
-static void
-serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
+/* Where the application is, or if it is in each, where the thread is at home.
+ */
+static uint32_t
+interpreter_for(const Common *common, const Thread *t, const Request *r)
 {
-    Context *x = t->context;
+    const uint8_t home = common->homes[application_of(r)];
+    return home ? home - 1u : t->home;
+}
+
+static void
+serve_application(void *argument, Thread *t, Conn *c, Request *r)
+{
+    const uint32_t number = interpreter_for(argument, t, r);
+    Context *x = ((Context **)t->context)[number];
+    t->meter.lock = WORKER_PARALLEL ? 0 : number;
+    atomic_store_explicit(&t->interpreter, number, memory_order_release);
     const bool measured = schedule_runs(worker_schedule(t->worker), &t->meter);
     const uint64_t start = t->now;
     Usage before = {0, 0}, after = {0, 0};
@@ -230,7 +244,7 @@ serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
     x->conn = c;
     x->request = r;
     PyEval_RestoreThread(x->tstate);
-    while ((garbage = output_garbage_pop(t->worker)) != NULL) {
+    while ((garbage = garbage_pop(t->worker, number)) != NULL) {
         Py_DECREF((PyObject *)garbage);
     }
     call(x);
@@ -258,4 +272,8 @@ serve_application(void *Py_UNUSED(argument), Thread *t, Conn *c, Request *r)
     }
 }
 
-const Handler call_handler = {.serve = serve_application};
+Handler
+call_handler(Common *common)
+{
+    return (Handler){.serve = serve_application, .argument = common};
+}

@@ -84,7 +84,9 @@ typedef struct {
 /* What a worker has whatever interpreter it calls. Objects in it are those of
  * the Worker's own. */
 typedef struct {
-    MountTable mounts;     /* where the applications are */
+    MountTable mounts; /* where the applications are */
+    uint8_t *homes; /* [applications]: the interpreter that has it, from 1; 0:
+                     * each has it */
     FolderTable folders;   /* of mounts */
     FolderTable sendfile;  /* of files that it may name as an answer */
     PageTable pages;       /* of the server's own answers */
@@ -300,7 +302,8 @@ context_stay(const Context *x)
     }
 }
 
-/* call.c: the handler that calls the application. */
-extern const Handler call_handler;
+/* call.c: the handler that calls the application. The context of a thread is an
+ * array of Context *, by the number of the interpreter. */
+Handler call_handler(Common *common);
 
 #endif

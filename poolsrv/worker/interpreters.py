@@ -1,0 +1,58 @@
+"""Further interpreters of a worker: they are made, load the applications, and end.
+
+Runs in a worker, on its main thread, in the interpreter that the process began with;
+guest.py is what runs in the others.
+"""
+
+import pickle
+from collections.abc import Sequence
+
+from poolsrv import _core, shared
+from poolsrv.between import claims
+from poolsrv.errors import MachineError, PoolsrvError
+from poolsrv.worker.guest import ONCE, Order, refuse_what_ends_us
+
+_GUEST = "poolsrv.worker.guest"
+
+
+def begin(number: int, order: Order) -> tuple[_core.Interpreter, ...]:
+    """The interpreters 2 to `number`, with the applications loaded. Raises PoolsrvError."""
+    if number == 1:
+        return ()
+    refuse_what_ends_us()
+    claims.share_process(shared.Lock(ONCE))
+    return tuple(_begun(order, at) for at in range(2, number + 1))
+
+
+def _begun(order: Order, number: int) -> _core.Interpreter:
+    try:
+        made = _core.Interpreter()
+        failed = made.call(_GUEST, "begin", pickle.dumps((number, order)))
+    except (RuntimeError, MemoryError) as error:
+        raise MachineError(
+            f"interpreter {number} cannot begin: {error}", "give fewer interpreters"
+        ) from None
+    if failed:
+        reason = pickle.loads(failed)
+        assert isinstance(reason, PoolsrvError)
+        raise reason
+    return made
+
+
+def end(interpreters: Sequence[_core.Interpreter], patience: float) -> bool:
+    """No thread of ours is there any more. False: threads of the application are left, and
+    what was registered for the end has been done all the same."""
+    ended = True
+    for interpreter in interpreters:
+        left = interpreter.call(_GUEST, "end", str(patience).encode())
+        if left:
+            ended = False
+        else:
+            interpreter.end()
+    return ended
+
+
+def give_up(interpreters: Sequence[_core.Interpreter]) -> None:
+    """Threads of ours are lost there: only what was registered for the end is done."""
+    for interpreter in interpreters:
+        interpreter.call(_GUEST, "give_up", b"")
