@@ -37,4 +37,5 @@ def refuse(call: int, error: int) -> None:
 
 if __name__ == "__main__":
     refuse(int(sys.argv[1]), int(sys.argv[2]))
+    os.environ.pop("SANITIZED_PROCESS", None)  # the next one starts itself anew: tests/cores
     os.execvp(sys.argv[3], sys.argv[3:])

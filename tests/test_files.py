@@ -76,6 +76,11 @@ def server(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
         headers = {{ "Access-Control-Allow-Origin" = "*" }}
         types = {{ ".txt" = "text/x-own" }}
         """,
+        f"""
+        path = "/indexed"
+        folder = "{folder}"
+        headers = {{ "Access-Control-Allow-Origin" = "*", "cache-control" = "no-store" }}
+        """,
         f'path = "/robots.txt"\nfile = "{folder}/a.txt"',
         f'path = "/nolinks"\nfolder = "{folder}"\nlinks = "none"',
         f'path = "/allowed"\nfolder = "{folder}"\nallow = ["127.0.0.1"]',
@@ -134,6 +139,8 @@ def test_options_of_a_mount(server: Server) -> None:
         ({"headers": {"A B": "c"}}, "no field of HTTP"),
         ({"headers": {"A": "b\r\nC: d"}}, "no field of HTTP"),
         ({"headers": {"Content-Length": "1"}}, "the server writes Content-Length itself"),
+        ({"headers": {"Last-Modified": "1"}}, "the server writes Last-Modified itself"),
+        ({"headers": {"content-type": "a/b"}}, "content-type is said by types"),
         ({"headers": "A: b"}, "headers is a table"),
         ({"types": {"css": "text"}}, "no media type"),
         ({"types": {"c/s": "text/css"}}, "no suffix"),
@@ -148,6 +155,30 @@ def test_what_a_mount_of_files_may_not_say(said: dict[str, Any], words: str) -> 
     with pytest.raises(ConfigError) as refused:
         from_options(mount=[{"path": "/a", "folder": "/srv"} | said], config=None)
     assert words in str(refused.value)
+
+
+def test_fields_of_a_mount_are_those_of_each_answer(server: Server) -> None:
+    """A page elsewhere must be able to read that something is not there, too."""
+    for method, target, fields, status in [
+        ("GET", "/own/none", (), 404),
+        ("HEAD", "/own/none", (), 404),
+        ("GET", "/indexed/with", (), 301),
+        ("POST", "/own/a.txt", ("Content-Length: 0",), 405),
+        ("POST", "/own/a.txt", ("Content-Length: 9",), 405),
+        ("OPTIONS", "/own/a.txt", ("Access-Control-Request-Method: GET",), 204),
+        ("GET", "/own/a.txt", ("Range: bytes=5000-",), 416),
+        ("GET", "/own/a.txt", ("Range: bytes=0-0",), 206),
+        ("GET", "/own/a.txt", ("Range: bytes=0-0,500-500",), 206),
+        ("GET", "/own/a.txt", ('If-Match: "x"',), 412),
+    ]:
+        response = ask(server, target, *fields, method=method)
+        assert response.status == status
+        assert response.get("Access-Control-Allow-Origin") == "*", (method, target)
+
+
+def test_a_mount_may_have_its_own_cache_control(server: Server) -> None:
+    for name in ("a.txt", "app.3f2a91bc.css"):
+        assert ask(server, f"/indexed/{name}").all("Cache-Control") == ["no-store"]
 
 
 def test_what_not_everybody_may_have_is_private(server: Server) -> None:

@@ -85,6 +85,27 @@ def test_the_page_of_the_queue(server: Callable[..., Server], tmp_path: Path) ->
         assert response.get("Retry-After") == "1"
 
 
+def test_the_page_of_a_file_that_is_not_there(
+    server: Callable[..., Server], tmp_path: Path
+) -> None:
+    """Whatever the client accepts, and in whichever version of HTTP it asks."""
+    lost = tmp_path / "lost.html"
+    lost.write_text("<p>lost</p>")
+    (tmp_path / "files").mkdir()
+    made = server("", mount=f"/={tmp_path}/files/", error_pages=f"404={lost}")
+    with Client(made.address) as client:
+        for lines in ((), ("Accept: application/json",), ("Accept-Encoding: gzip",)):
+            response = ask(client, "/none", *lines)
+            assert (response.status, response.body) == (404, b"<p>lost</p>")
+            assert response.all("Content-Type") == ["text/html; charset=utf-8"]
+        response = ask(client, "/none", method="HEAD")
+        assert (response.status, response.get("Content-Length")) == (404, "11")
+        client.send(b"GET /none HTTP/1.0\r\n\r\n")
+        response = client.receive()
+        assert (response.status, response.body) == (404, b"<p>lost</p>")
+        client.expect_end()
+
+
 @pytest.mark.parametrize("mounts", [(), (f"/api={APPS}:api",)])
 def test_maintenance(
     server: Callable[..., Server], tmp_path: Path, mounts: tuple[str, ...]

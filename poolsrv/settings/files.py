@@ -26,7 +26,11 @@ _VALUE = re.compile(r"[\t\x20-\x7e]*")
 _SUFFIX = re.compile(r"[0-9a-z+_-]{1,15}")
 
 # These are the server's to write.
-_OURS = ("content-length", "content-range", "transfer-encoding", "connection", "date", "etag")
+_OURS = (
+    *("accept-ranges", "content-encoding", "content-length", "content-range", "etag"),
+    *("last-modified", "date", "allow", "location", "retry-after", "x-content-type-options"),
+    *("connection", "keep-alive", "transfer-encoding", "upgrade"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,8 @@ class Files:
 
     @property
     def cache_control(self) -> str:
-        """The value of the field. Not `public`, by which caches would also keep what needs
-        credentials."""
+        """The value of the field; "" if `headers` has one. Not `public`, by which caches would
+        also keep what needs credentials."""
         return self._cached(f"max-age={int(self.max_age)}" if self.max_age else "no-cache")
 
     @property
@@ -56,6 +60,8 @@ class Files:
         return self._cached(f"max-age={int(_YEAR)}, immutable") if self.immutable else ""
 
     def _cached(self, how: str) -> str:
+        if any(name.lower() == "cache-control" for name, _ in self.headers):
+            return ""
         return f"private, {how}" if self.is_private else how
 
 
@@ -122,6 +128,8 @@ def _table(key: str, given: dict[str, Any]) -> Mapping[str, Any]:
 def _header(name: str, value: Any) -> tuple[str, str]:
     if not _TOKEN.fullmatch(name) or not isinstance(value, str) or not _VALUE.fullmatch(value):
         raise BadValue(f"headers: {name!r} = {value!r} is no field of HTTP")
+    if name.lower() == "content-type":
+        raise BadValue(f'headers: {name} is said by types = {{ ".html" = "text/html" }}')
     if name.lower() in _OURS:
         raise BadValue(f"headers: the server writes {name} itself")
     return name, value

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -259,23 +260,49 @@ give_up(Thread *t, Conn *c)
     c->gone = true;
 }
 
-void
-file_answer_refuse(Thread *t, Conn *c, Request *r, const char *status,
-                   const char *fields, const char *reason)
+/* 204, which has no body. */
+static bool
+write_empty(Thread *t, Conn *c, const Request *r, const char *status,
+            const char *fields)
 {
     static const FileAnswerFields none = {.lines = ""};
-    const size_t size = strlen(status) + 1;
-    const bool has_body = strncmp(status, "204", 3) != 0;
     Http1Answer a = {0};
-    bool good =
-        start(&a, status, &none) && buffer_add_text(&a.head, fields) == 0 &&
-        (!has_body || add(&a.head, "Content-Type", "text/plain") == 0) &&
-        finish(t, c, r, &a, has_body ? (int64_t)size : -1);
-    if (good && a.framing == FRAMING_LENGTH) {
-        good = buffer_add(&t->out, status, size - 1) == 0 &&
-               BUFFER_ADD_LITERAL(&t->out, "\n") == 0;
-    }
+    const bool good = start(&a, status, &none) &&
+                      buffer_add_text(&a.head, fields) == 0 &&
+                      finish(t, c, r, &a, -1);
     buffer_clear(&a.head);
+    return good;
+}
+
+static bool
+write_refusal(Thread *t, Conn *c, const Request *r, const char *status,
+              const char *fields)
+{
+    const Http1Asker asker = record_asker(t, c, r, !r->streaming);
+    t->out.size = 0;
+    c->status = (uint16_t)atoi(status);
+    const Http1Own own =
+        http1_answer_own(&t->out, &asker, c->status, fields, status);
+    c->ending = own.keep ? ENDING_KEEP : ENDING_CLOSE;
+    t->record.body_size = own.body_size;
+    return t->out.size > 0;
+}
+
+void
+file_answer_refuse(Thread *t, Conn *c, Request *r, const char *status,
+                   const char *fields, const FileAnswerFields *more,
+                   const char *reason)
+{
+    Buffer lines = {0};
+    bool good = (more == NULL || !more->always ||
+                 buffer_add(&lines, more->lines, more->size) == 0) &&
+                buffer_add(&lines, fields, strlen(fields) + 1) == 0;
+    if (good && strncmp(status, "204", 3) == 0) {
+        good = write_empty(t, c, r, status, lines.data);
+    } else if (good) {
+        good = write_refusal(t, c, r, status, lines.data);
+    }
+    buffer_clear(&lines);
     t->record.reason = reason;
     t->now = clock_now();
     if (good) {
@@ -404,13 +431,14 @@ send_not_modified(Thread *t, Conn *c, Request *r, const Found *found,
 }
 
 static void
-refuse_range(Thread *t, Conn *c, Request *r, const Found *found)
+refuse_range(Thread *t, Conn *c, Request *r, const Found *found,
+             const FileAnswerFields *more)
 {
     char field[64];
     snprintf(field, sizeof field, "Content-Range: bytes */%llu\r\n",
              (unsigned long long)found->size);
     close(found->fd);
-    file_answer_refuse(t, c, r, "416 Range Not Satisfiable", field,
+    file_answer_refuse(t, c, r, "416 Range Not Satisfiable", field, more,
                        "no byte of the range is in the file");
 }
 
@@ -428,7 +456,7 @@ file_answer_send(Thread *t, Conn *c, Request *r, Found *found,
         return;
     case CONDITIONS_FAILED:
         close(found->fd);
-        file_answer_refuse(t, c, r, "412 Precondition Failed", "",
+        file_answer_refuse(t, c, r, "412 Precondition Failed", "", more,
                            "the file is another version");
         return;
     case CONDITIONS_SERVE:
@@ -445,7 +473,7 @@ file_answer_send(Thread *t, Conn *c, Request *r, Found *found,
         send_one(t, c, r, found, more, NULL);
         return;
     case RANGES_UNSATISFIABLE:
-        refuse_range(t, c, r, found);
+        refuse_range(t, c, r, found, more);
         return;
     case RANGES_FOUND:
         break;

@@ -13,6 +13,7 @@
 typedef struct {
     const char *lines; /* complete */
     size_t size;
+    bool always;   /* they stand in answers without the file, too */
     bool has_type; /* the lines name one */
     bool has_date, has_server;
     bool closes; /* the connection is to end with this answer */
@@ -31,9 +32,11 @@ void file_answer_part(Thread *t, Conn *c, Request *r, Found *found,
                       const FileAnswerFields *more, const char *status,
                       uint64_t at, uint64_t size);
 
-/* Answer without a file: `status` reads like "404 Not Found", `fields` are
- * complete lines. `reason` is for the access log, or NULL. */
+/* Answer without a file, with the page for the status if there is one: `status`
+ * reads like "404 Not Found", `fields` are complete lines, `more` may be NULL.
+ * `reason` is for the access log, or NULL. */
 void file_answer_refuse(Thread *t, Conn *c, Request *r, const char *status,
-                        const char *fields, const char *reason);
+                        const char *fields, const FileAnswerFields *more,
+                        const char *reason);
 
 #endif

@@ -28,11 +28,29 @@ files_tell(const Files *files, Worker *w)
     }
 }
 
+static FileAnswerFields
+fields_of(const Folder *folder)
+{
+    return (FileAnswerFields){
+        .lines = folder->fields,
+        .size = strlen(folder->fields),
+        .always = true,
+    };
+}
+
+static void
+refuse(const Folder *folder, Thread *t, Conn *c, Request *r, const char *status,
+       const char *fields, const char *reason)
+{
+    const FileAnswerFields more = fields_of(folder);
+    file_answer_refuse(t, c, r, status, fields, &more, reason);
+}
+
 /* Behind the path of a folder there must be a slash, or what is named in its
  * index would be looked for beside it. The address is relative: whatever a
  * proxy has cut off in front is kept, and it cannot lead to another host. */
 static void
-redirect(Thread *t, Conn *c, Request *r)
+redirect(const Folder *folder, Thread *t, Conn *c, Request *r)
 {
     const char *base = r->buffer + r->start;
     const Http1Span path = r->head.path, query = r->head.query;
@@ -47,7 +65,7 @@ redirect(Thread *t, Conn *c, Request *r)
          (BUFFER_ADD_LITERAL(&field, "?") == 0 &&
           buffer_add(&field, base + query.at, query.len) == 0)) &&
         buffer_add(&field, "\r\n", 3) == 0) {
-        file_answer_refuse(t, c, r, "301 Moved Permanently", field.data, NULL);
+        refuse(folder, t, c, r, "301 Moved Permanently", field.data, NULL);
     } else {
         c->gone = true; /* no memory */
     }
@@ -55,28 +73,18 @@ redirect(Thread *t, Conn *c, Request *r)
 }
 
 static void
-fail(Thread *t, Conn *c, Request *r, int error)
+fail(const Folder *folder, Thread *t, Conn *c, Request *r, int error)
 {
     notes_add(t->worker, NOTE_WARNING,
               "request %s: a file cannot be opened: %s", t->record.id,
               strerror(error));
     if (error == EMFILE || error == ENFILE || error == ENOMEM) {
-        file_answer_refuse(t, c, r, "503 Service Unavailable",
-                           "Retry-After: 1\r\n", "no descriptor is free");
+        refuse(folder, t, c, r, "503 Service Unavailable", "Retry-After: 1\r\n",
+               "no descriptor is free");
     } else {
-        file_answer_refuse(t, c, r, "500 Internal Server Error", "",
-                           "the file cannot be opened");
+        refuse(folder, t, c, r, "500 Internal Server Error", "",
+               "the file cannot be opened");
     }
-}
-
-static void
-send_found(const Folder *folder, Thread *t, Conn *c, Request *r, Found *found)
-{
-    const FileAnswerFields more = {
-        .lines = folder->fields,
-        .size = strlen(folder->fields),
-    };
-    file_answer_send(t, c, r, found, &more);
 }
 
 static bool
@@ -93,6 +101,7 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
 {
     const Mount *mount = r->route.mount;
     Folder *folder = &files->folders[mount->folder];
+    const FileAnswerFields more = fields_of(folder);
     const bool is_last = mount->application == MOUNT_NONE;
     const char *base = r->buffer + r->start;
     const char *path = base + r->head.path.at + r->route.cut;
@@ -100,10 +109,10 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
 
     if (!r->head.is_head && !is_method(r, "GET")) {
         if (is_last && is_method(r, "OPTIONS")) {
-            file_answer_refuse(t, c, r, "204 No Content", METHODS, NULL);
+            refuse(folder, t, c, r, "204 No Content", METHODS, NULL);
         } else if (is_last) {
-            file_answer_refuse(t, c, r, "405 Method Not Allowed", METHODS,
-                               "files have no such method");
+            refuse(folder, t, c, r, "405 Method Not Allowed", METHODS,
+                   "files have no such method");
         }
         return is_last;
     }
@@ -112,13 +121,13 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
     switch (found_for(&found, folder, &r->head, base, path,
                       r->head.path.len - r->route.cut, time(NULL))) {
     case FOUND_FILE:
-        send_found(folder, t, c, r, &found);
+        file_answer_send(t, c, r, &found, &more);
         return true;
     case FOUND_FOLDER:
-        redirect(t, c, r);
+        redirect(folder, t, c, r);
         return true;
     case FOUND_FAILED:
-        fail(t, c, r, errno);
+        fail(folder, t, c, r, errno);
         return true;
     case FOUND_LINK:
         why = "a link that is not followed: see the option links of the mount";
@@ -130,7 +139,7 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
         break;
     }
     if (is_last) {
-        file_answer_refuse(t, c, r, "404 Not Found", "", why);
+        refuse(folder, t, c, r, "404 Not Found", "", why);
     }
     return is_last;
 }

@@ -77,7 +77,7 @@ named_file_send(Thread *t, Conn *c, Request *r, const Http1Answer *a,
         notes_add(t->worker, NOTE_WARNING,
                   "request %s: X-Sendfile names %.100s, %s", t->record.id, path,
                   fault);
-        file_answer_refuse(t, c, r, "404 Not Found", "",
+        file_answer_refuse(t, c, r, "404 Not Found", "", NULL,
                            "the application names no file that can be sent");
         return;
     }
