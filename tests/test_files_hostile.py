@@ -156,8 +156,9 @@ def test_what_is_no_regular_file(folder: Path, tmp_path: Path) -> None:
 
 def test_what_the_worker_may_not_read(folder: Path, tmp_path: Path) -> None:
     through = as_root()
-    for path in tmp_path, tmp_path.parent, tmp_path.parent.parent:
-        path.chmod(0o755)
+    for path in [tmp_path, *tmp_path.parents]:
+        if "pytest" in str(path):  # of these there are as many as workers of pytest make
+            path.chmod(0o755)
     (folder / "closed.txt").write_bytes(SECRET)
     (folder / "closed.txt").chmod(0o600)
     (folder / "shut").mkdir(0o700)
@@ -339,5 +340,5 @@ def test_a_bomb_of_ranges(folder: Path, tmp_path: Path) -> None:
         assert response.status == 200
         tags = ", ".join(f'"{i}"' for i in range(700))
         assert ask(client, "/data.bin", f"If-None-Match: {tags}").status == 200
-        codings = ", ".join(f"x{i};q=0.{i % 10}" for i in range(700))
+        codings = ", ".join(f"x{i};q=0.{i % 10}" for i in range(500))
         assert ask(client, "/data.bin", f"Accept-Encoding: {codings}").status == 200
