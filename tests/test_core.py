@@ -399,6 +399,7 @@ def options(worker: socket.socket, quiet: tuple[int, int], **others: Any) -> dic
         "places": -1,
         "interpreters": (),
         "homes": (0,),
+        "group": 0,
     } | others
 
 

@@ -272,6 +272,7 @@ def make_worker(
         places=places,
         interpreters=further,
         homes=homes(own_of(mounts, settings.group_name)),
+        group=settings.group_names.index(settings.group_name),
     )
 
 

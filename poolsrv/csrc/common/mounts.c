@@ -28,6 +28,7 @@ struct Mounts {
     uint32_t below;         /* `*.host`, behind them */
     uint32_t longest_below; /* the size of the longest of these */
     bool any;               /* mounts of any host, behind these */
+    uint32_t count;
 };
 
 /* ------------------------------------------------------------------------
@@ -198,6 +199,7 @@ mounts_new(const Mount *mounts, uint32_t count)
     }
     qsort(m->mounts, count, sizeof *m->mounts, compare_mounts);
     gather_hosts(m, count);
+    m->count = count;
     return m;
 }
 
@@ -450,4 +452,21 @@ mounts_find(const Mounts *m, const char *host, size_t host_size,
                      &found);
     }
     return found;
+}
+
+bool
+mounts_know_hosts(const Mounts *m)
+{
+    return m->exact + m->below > 0;
+}
+
+bool
+mounts_have_other(const Mounts *m, uint16_t group)
+{
+    for (uint32_t i = 0; i < m->count; i++) {
+        if (m->mounts[i].group != group) {
+            return true;
+        }
+    }
+    return false;
 }

@@ -53,7 +53,7 @@ typedef struct {
     uint32_t application; /* its place among those of the worker; also of a
                            * folder that has one to fall back on */
     uint32_t folder;      /* its place among the folders and files */
-    uint16_t group;       /* of processes: there is one, 0 */
+    uint16_t group;       /* of processes: its number */
     uint16_t status;      /* of MOUNT_STATUS */
     Networks allowed;     /* whose clients it answers; none: everybody's */
 } Mount;
@@ -81,6 +81,11 @@ void mounts_free(Mounts *m);
  * is still percent-encoded, and empty for `OPTIONS *`. */
 MountsFound mounts_find(const Mounts *m, const char *host, size_t host_size,
                         const char *path, size_t path_size);
+
+/* Does it matter which host is asked for? */
+bool mounts_know_hosts(const Mounts *m);
+/* Has another group than this any of them? */
+bool mounts_have_other(const Mounts *m, uint16_t group);
 
 /* Is the path, which is percent-encoded, at or below `prefix`, which is not and
  * has no slash at its end? Then `*cut` of its bytes are the prefix. */

@@ -139,6 +139,9 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Connections passed to a worker")                                        \
     F(handed_back, COUNTER, 1, "", "connections_handed_back", "",              \
       "Connections that a worker gave back to the supervisor")                 \
+    F(switched, COUNTER, 1, "", "group_switches", "",                          \
+      "Connections that a worker gave back because their next request was "    \
+      "for another group")                                                     \
     F(reclaimed, COUNTER, 1, "", "connections_reclaimed", "",                  \
       "Connections taken back from a worker that ended before it had them")    \
     F(closed, COUNTER, CLOSED_COUNT, "", "connections_closed",                 \

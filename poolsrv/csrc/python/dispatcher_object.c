@@ -5,6 +5,7 @@
 
 #include "common/clock.h"
 #include "python/events.h"
+#include "python/mount_table.h"
 #include "python/options.h"
 #include "python/page_table.h"
 
@@ -18,6 +19,7 @@ typedef struct {
     DispatchEvent *events;
     uint32_t slot_count;
     PageTable pages;
+    MountTable mounts;
 } DispatcherObject;
 
 static uint64_t
@@ -112,6 +114,7 @@ dispatcher_dealloc(DispatcherObject *self)
     }
     PyMem_Free(self->events);
     page_table_clear(&self->pages);
+    mount_table_clear(&self->mounts);
     Py_XDECREF(self->joined);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
@@ -189,6 +192,30 @@ dispatcher_set_pages(DispatcherObject *self, PyObject *tuple)
     dispatch_set_pages(self->dispatch, &table.pages);
     page_table_clear(&self->pages);
     self->pages = table;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+dispatcher_set_mounts(DispatcherObject *self, PyObject *tuple)
+{
+    const MountReader reader = {.applications = PY_SSIZE_T_MAX,
+                                .folders = PY_SSIZE_T_MAX,
+                                .group = UINT_MAX}; /* none of them is here */
+    MountTable table = {.table = NULL};
+    if (check_open(self) < 0) {
+        return NULL;
+    }
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "mounts must be a tuple");
+        return NULL;
+    }
+    if (mount_table_read(tuple, &reader, &table) < 0) {
+        mount_table_clear(&table);
+        return NULL;
+    }
+    dispatch_set_mounts(self->dispatch, table.table);
+    mount_table_clear(&self->mounts);
+    self->mounts = table;
     Py_RETURN_NONE;
 }
 
@@ -446,6 +473,10 @@ static PyMethodDef dispatcher_methods[] = {
      "there are descriptors. More are not accepted."},
     {"set_pages", (PyCFunction)dispatcher_set_pages, METH_O,
      "What its own answers say: a tuple of (status, type, body)."},
+    {"set_mounts", (PyCFunction)dispatcher_set_mounts, METH_O,
+     "set_mounts(mounts), for groups that share listeners: as the group's "
+     "workers get them. What comes is looked at from now on, and goes to the "
+     "group of the mount. An empty tuple: it is not."},
     {"log", (PyCFunction)dispatcher_log, METH_O,
      "log(fd): write a line for each request that is refused; -1: none."},
     {"enable", (PyCFunction)dispatcher_enable, METH_VARARGS,

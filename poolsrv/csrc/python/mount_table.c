@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "common/channel.h"
 #include "python/networks.h"
 
 /* MOUNT_KIND_COUNT for what is none. */
@@ -23,8 +24,8 @@ kind_of(const char *text)
 
 /* The texts of `mount` stay those of the tuple. */
 static int
-read_mount(PyObject *item, Py_ssize_t applications, Py_ssize_t folders,
-           Mount *mount, Networks *allowed)
+read_mount(PyObject *item, const MountReader *reader, Mount *mount,
+           Networks *allowed)
 {
     const char *host, *path, *text;
     Py_ssize_t host_size, path_size;
@@ -37,11 +38,13 @@ read_mount(PyObject *item, Py_ssize_t applications, Py_ssize_t folders,
         return -1;
     }
     const MountKind kind = kind_of(text);
-    if (kind == MOUNT_KIND_COUNT || application >= applications ||
-        folder >= folders || (kind == MOUNT_APPLICATION && application < 0) ||
-        (kind == MOUNT_FOLDER && folder < 0) || group != 0 || status < 0 ||
-        status > 999 || inner < 0 || inner > path_size ||
-        host_size > UINT16_MAX || path_size > UINT16_MAX) {
+    const bool is_own = group >= 0 && (unsigned)group == reader->group;
+    if (kind == MOUNT_KIND_COUNT || application >= reader->applications ||
+        folder >= reader->folders ||
+        (kind == MOUNT_APPLICATION && application < 0 && is_own) ||
+        (kind == MOUNT_FOLDER && folder < 0) || group < 0 ||
+        group > CHANNEL_GROUPS || status < 0 || status > 999 || inner < 0 ||
+        inner > path_size || host_size > UINT16_MAX || path_size > UINT16_MAX) {
         PyErr_SetString(PyExc_ValueError, "not a mount");
         return -1;
     }
@@ -64,14 +67,13 @@ read_mount(PyObject *item, Py_ssize_t applications, Py_ssize_t folders,
 }
 
 int
-mount_table_read(PyObject *tuple, Py_ssize_t applications, Py_ssize_t folders,
-                 MountTable *t)
+mount_table_read(PyObject *tuple, const MountReader *reader, MountTable *t)
 {
     const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
     Mount *mounts = NULL;
     int result = -1;
 
-    if (applications == 0 && count == 0) {
+    if (reader->applications == 0 && count == 0) {
         PyErr_SetString(PyExc_ValueError, "nothing is mounted");
         return -1;
     }
@@ -87,8 +89,8 @@ mount_table_read(PyObject *tuple, Py_ssize_t applications, Py_ssize_t folders,
     t->count = count;
     for (Py_ssize_t i = 0; i < count; i++) {
         mounts[i].number = (uint32_t)i;
-        if (read_mount(PyTuple_GET_ITEM(tuple, i), applications, folders,
-                       &mounts[i], &t->allowed[i]) < 0) {
+        if (read_mount(PyTuple_GET_ITEM(tuple, i), reader, &mounts[i],
+                       &t->allowed[i]) < 0) {
             goto done;
         }
     }

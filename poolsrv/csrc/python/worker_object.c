@@ -240,15 +240,19 @@ read_maintenance(PyObject *tuple, Common *common, WorkerOptions *options)
 /* What is mounted, and what the server answers by itself. */
 static int
 read_common(Common *common, const App *app, const WorkerLimits *limits,
-            PyObject *trusted, PyObject *mounts, PyObject *folders,
-            PyObject *sendfile, PyObject *pages)
+            PyObject *trusted, PyObject *mounts, unsigned group,
+            PyObject *folders, PyObject *sendfile, PyObject *pages)
 {
+    const MountReader reader = {
+        .applications = PyTuple_GET_SIZE(app->callables),
+        .folders = PyTuple_GET_SIZE(folders),
+        .group = group,
+    };
     common->believed = forwarded_fields((ForwardedFamily)limits->forwarded,
                                         limits->forwarded_fields);
     if (networks_read(trusted, &common->trusted) < 0 ||
         folder_table_read(folders, &common->folders) < 0 ||
-        mount_table_read(mounts, PyTuple_GET_SIZE(app->callables),
-                         PyTuple_GET_SIZE(folders), &common->mounts) < 0 ||
+        mount_table_read(mounts, &reader, &common->mounts) < 0 ||
         folder_table_read(sendfile, &common->sendfile) < 0 ||
         page_table_read(pages, &common->pages) < 0) {
         return -1;
@@ -277,45 +281,30 @@ clear_common(Common *common)
 static PyObject *
 worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"board",
-                            "slot",
-                            "channel",
-                            "bell",
-                            "lifeline",
-                            "signals",
-                            "mounts",
-                            "options",
-                            "trusted",
-                            "access_log",
-                            "applications",
-                            "stacks_signal",
-                            "stacks",
-                            "folders",
-                            "sendfile",
-                            "guest",
-                            "pages",
-                            "maintenance",
-                            "interpreters",
-                            "homes",
-                            "keeper",
-                            "places",
-                            NULL};
+    static char *names[] = {
+        "board",    "slot",        "channel",      "bell",
+        "lifeline", "signals",     "mounts",       "options",
+        "trusted",  "access_log",  "applications", "stacks_signal",
+        "stacks",   "folders",     "sendfile",     "guest",
+        "pages",    "maintenance", "interpreters", "homes",
+        "keeper",   "places",      "group",        NULL};
     CoreState *state = core_state_of(type);
     WorkerOptions options = {.parallel = WORKER_PARALLEL};
     PyObject *board, *applications, *mounts, *given, *trusted, *folders,
         *sendfile, *pages, *maintenance, *further, *homes;
     int access_log_fd, guest, keeper = 0;
+    unsigned group;
 
     if (state == NULL ||
         !PyArg_ParseTupleAndKeywords(
-            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!O!O!ii:Worker", names,
+            args, keywords, "OI$iiiiO!OO!iOiiO!O!pO!O!O!O!iiI:Worker", names,
             &board, &options.slot, &options.channel, &options.bell,
             &options.lifeline, &options.signals, &PyTuple_Type, &mounts, &given,
             &PyTuple_Type, &trusted, &access_log_fd, &applications,
             &options.stacks_signal, &options.stacks, &PyTuple_Type, &folders,
             &PyTuple_Type, &sendfile, &guest, &PyTuple_Type, &pages,
             &PyTuple_Type, &maintenance, &PyTuple_Type, &further, &PyTuple_Type,
-            &homes, &keeper, &options.places)) {
+            &homes, &keeper, &options.places, &group)) {
         return NULL;
     }
     options.board = core_scoreboard(state, board);
@@ -324,6 +313,10 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     if (options.slot >= options.board->slot_count) {
         PyErr_SetString(PyExc_IndexError, "no such slot");
+        return NULL;
+    }
+    if (group > CHANNEL_GROUPS) {
+        PyErr_SetString(PyExc_ValueError, "no such group");
         return NULL;
     }
     WorkerObject *self = (WorkerObject *)type->tp_alloc(type, 0);
@@ -351,13 +344,14 @@ worker_object_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
                           sizeof worker_rows / sizeof worker_rows[0],
                           &options.limits) < 0 ||
         read_common(&self->common, self->interpreters.app, &options.limits,
-                    trusted, mounts, folders, sendfile, pages) < 0 ||
+                    trusted, mounts, group, folders, sendfile, pages) < 0 ||
         read_maintenance(maintenance, &self->common, &options) < 0) {
         goto failed;
     }
     options.trusted = self->common.trusted;
     options.pages = self->common.pages.pages;
     options.mounts = self->common.mounts.table;
+    options.group = (uint16_t)group;
     self->files = (Handler){.serve = files_serve,
                             .argument = &self->common.folders.files};
     options.files = &self->files;
@@ -442,7 +436,7 @@ static PyType_Slot worker_object_slots[] = {
     {Py_tp_doc, "Worker(board, slot, *, channel, bell, lifeline, signals, "
                 "mounts, options, trusted, access_log, applications, "
                 "stacks_signal, stacks, folders, sendfile, guest, pages, "
-                "maintenance, interpreters, homes, keeper, places)\n\n"
+                "maintenance, interpreters, homes, keeper, places, group)\n\n"
                 "A worker: reads requests, calls the application on threads, "
                 "writes answers. `options` maps the names in OPTIONS to "
                 "values; `folders` are those of mounts, `sendfile` "
@@ -452,7 +446,8 @@ static PyType_Slot worker_object_slots[] = {
                 "or 0. Descriptors stay the caller's. A `guest` is in a "
                 "process that has other work, and leaves its limit of open "
                 "files alone. `keeper` and `places` are what keep() has "
-                "returned; 0: there is no keeper."},
+                "returned; 0: there is no keeper. Requests for mounts of "
+                "another `group` go back unread."},
     {Py_tp_new, worker_object_new},
     {Py_tp_traverse, worker_object_traverse},
     {Py_tp_dealloc, worker_object_dealloc},

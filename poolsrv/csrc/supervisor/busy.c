@@ -12,7 +12,29 @@
 /* Bytes of a request line that are looked at. */
 #define LOOK 1024
 
-static const char words[] = "All threads are busy. Please try again soon.";
+/* What is answered, and why. */
+typedef struct {
+    int status;
+    const char *fields, *words, *reason;
+} Busy;
+
+static Busy
+busy_because(Closed why)
+{
+    static const char soon[] = "Retry-After: 1\r\n",
+                      busy[] = "All threads are busy. Please try again soon.";
+    switch (why) {
+    case CLOSED_HEADER:
+        return (Busy){408, "", "The request did not arrive in time.",
+                      "the request did not arrive in time"};
+    case CLOSED_QUEUE_FULL:
+        return (Busy){503, soon, busy, "the queue is full"};
+    case CLOSED_QUEUE_TIMEOUT:
+        return (Busy){503, soon, busy, "no thread came free in time"};
+    default:
+        return (Busy){503, soon, busy, "the server stops"};
+    }
+}
 
 /* As the request line says; empty where it does not. */
 typedef struct {
@@ -55,15 +77,23 @@ read_line(const char *bytes, size_t size)
     };
 }
 
+void
+busy_forget(Dispatch *d)
+{
+    for (size_t i = 0; i < 2; i++) {
+        d->busy_answers[i][0].size = d->busy_answers[i][1].size = 0;
+    }
+}
+
 /* HTTP/1.1 and its fields are understood by all. */
 static const Buffer *
-answer_for(Dispatch *d, bool is_head)
+answer_for(Dispatch *d, const Busy *busy, bool is_head)
 {
     const DispatchLimits *limits = &d->limits;
     const time_t second = time(NULL);
-    Buffer *answer = &d->busy_answers[is_head];
+    Buffer *answer = &d->busy_answers[busy->status == 408][is_head];
     if (second != d->busy_second) {
-        d->busy_answers[0].size = d->busy_answers[1].size = 0;
+        busy_forget(d);
         d->busy_second = second;
     }
     if (answer->size == 0) {
@@ -77,13 +107,13 @@ answer_for(Dispatch *d, bool is_head)
                              .server = limits->server_header,
                              .date = limits->date_header ? date.text : NULL,
                          },
-                         503, "Retry-After: 1\r\n", words);
+                         busy->status, busy->fields, busy->words);
     }
     return answer;
 }
 
 static void
-write_line(Dispatch *d, const Held *h, const Asked *asked, const char *reason,
+write_line(Dispatch *d, const Held *h, const Asked *asked, const Busy *busy,
            bool is_head)
 {
     const uint64_t now = clock_now();
@@ -94,10 +124,10 @@ write_line(Dispatch *d, const Held *h, const Asked *asked, const char *reason,
         .method = asked->method,
         .target = asked->target,
         .minor = asked->minor,
-        .status = 503,
-        .body_size = is_head ? 0 : (int64_t)sizeof words,
+        .status = (unsigned)busy->status,
+        .body_size = is_head ? 0 : (int64_t)strlen(busy->words) + 1,
         .took = now > h->item.since ? now - h->item.since : 0,
-        .reason = reason,
+        .reason = busy->reason,
     };
     const size_t size =
         access_line_write(line, &facts, d->limits.log_format == LOG_JSON);
@@ -107,22 +137,24 @@ write_line(Dispatch *d, const Held *h, const Asked *asked, const char *reason,
 }
 
 bool
-busy_answer(Dispatch *d, const Held *h, const char *reason)
+busy_answer(Dispatch *d, const Held *h, Closed why)
 {
+    const Busy busy = busy_because(why);
     char look[LOOK];
     const ssize_t n = recv(h->fd, look, sizeof look, MSG_DONTWAIT | MSG_PEEK);
     const Asked asked = read_line(look, n > 0 ? (size_t)n : 0);
     const bool is_head =
         asked.method.size == 4 && memcmp(asked.method.bytes, "HEAD", 4) == 0;
-    const Buffer *answer = answer_for(d, is_head);
+    const Buffer *answer = answer_for(d, &busy, is_head);
     if (send(h->fd, answer->data, answer->size, MSG_DONTWAIT | MSG_NOSIGNAL) <
         0) {
         return false;
     }
-    word_add(&d->board->supervisor->refused[REFUSED_503], 1);
-    refusals_add(&d->refusals, 503, reason);
+    word_add(&d->board->supervisor->refused[scoreboard_refused(busy.status)],
+             1);
+    refusals_add(&d->refusals, busy.status, busy.reason);
     if (d->access_log.fd >= 0) {
-        write_line(d, h, &asked, reason, is_head);
+        write_line(d, h, &asked, &busy, is_head);
     }
     return true;
 }

@@ -138,7 +138,8 @@ go_on(Dispatch *first, uint64_t now)
         queue_dispatch(d, now);
         word_set(d->board->supervisor->parked,
                  d->held.lists[HELD_NEW].count +
-                     d->held.lists[HELD_KEPT].count);
+                     d->held.lists[HELD_KEPT].count +
+                     d->held.lists[HELD_HEAD].count);
     }
 }
 
@@ -224,7 +225,13 @@ void
 dispatch_set_pages(Dispatch *d, const Http1Pages *pages)
 {
     d->pages = *pages;
-    d->busy_answers[0].size = d->busy_answers[1].size = 0;
+    busy_forget(d);
+}
+
+void
+dispatch_set_mounts(Dispatch *d, const Mounts *mounts)
+{
+    d->mounts = mounts;
 }
 
 void
@@ -332,7 +339,9 @@ dispatch_free(Dispatch *d)
     free(d->listeners);
     free(d->translation);
     held_clear(&d->held);
-    buffer_clear(&d->busy_answers[0]);
-    buffer_clear(&d->busy_answers[1]);
+    for (size_t kind = 0; kind < 2; kind++) {
+        buffer_clear(&d->busy_answers[kind][0]);
+        buffer_clear(&d->busy_answers[kind][1]);
+    }
     free(d);
 }

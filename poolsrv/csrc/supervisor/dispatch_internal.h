@@ -1,8 +1,8 @@
 /* What the files of the supervisor's loop share, and nobody else: accept.c,
- * parked.c, busy.c, lost.c, queue.c, slots.c, heir.c, joined.c, dispatch.c. A
- * connection comes in through accept.c or slots.c, waits in parked.c until it
- * can be read, then in queue.c until a thread is free, and leaves through
- * slots.c.
+ * parked.c, guess.c, busy.c, lost.c, queue.c, slots.c, heir.c, joined.c,
+ * dispatch.c. A connection comes in through accept.c or slots.c, waits in
+ * parked.c until it can be read, then in queue.c until a thread is free, and
+ * leaves through slots.c. Between parked.c and queue.c it may change its group.
  */
 #ifndef POOLSRV_DISPATCH_INTERNAL_H
 #define POOLSRV_DISPATCH_INTERNAL_H
@@ -55,10 +55,12 @@ struct Dispatch {
     Dispatch *next;    /* joined */
     Dispatch **groups; /* of the first, [group_count]: by number; NULL: none */
     uint32_t group_count;
-    uint32_t number;     /* of this group */
-    uint32_t first_slot; /* where the search for a slot begins */
-    uint32_t enabled;    /* slots */
-    bool said_wanted;    /* since none of them was */
+    uint32_t number;      /* of this group */
+    uint32_t first_slot;  /* where the search for a slot begins */
+    uint32_t enabled;     /* slots */
+    bool said_wanted;     /* since none of them was */
+    const Mounts *mounts; /* that its listeners lead to, if to other groups as
+                           * well; NULL: all that comes is its own */
     int epoll;
     int bell;
     int *listeners;
@@ -74,7 +76,8 @@ struct Dispatch {
     Refusals refusals;
     LogFile access_log;
     Http1Pages pages;
-    Buffer busy_answers[2]; /* 503, with the date of busy_second; to HEAD */
+    Buffer busy_answers[2][2]; /* 503, and 408; with the date of busy_second;
+                                * and to HEAD */
     time_t busy_second;
     Slot *slots;
     ChoiceWorker *workers; /* [slots]: as they are at one choice */
@@ -110,6 +113,8 @@ bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 void parked_add(Dispatch *d, int fd, const ChannelItem *item);
 /* It has its last answer: end our side, and wait a little for the client's. */
 void parked_linger(Dispatch *d, int fd, const ChannelItem *item);
+/* The first bytes of a request are there, but do not tell whose it is. */
+void parked_add_head(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
 /* Close up to so many connections that have been idle since `since` or longer,
@@ -124,17 +129,27 @@ uint64_t parked_deadline(const Dispatch *d);
 void parked_expire(Dispatch *d, uint64_t now);
 
 /* busy.c */
-/* Answer 503, and count and log it. False: the client is gone. */
-bool busy_answer(Dispatch *d, const Held *h, const char *reason);
+/* Answer, and count and log it. False: the client is gone. */
+bool busy_answer(Dispatch *d, const Held *h, Closed why);
+/* The pages that it answers with are others from now on. */
+void busy_forget(Dispatch *d);
+
+/* guess.c */
+/* The group that the request is for which has come on `fd`, by what it looks
+ * like. NULL: its first bytes do not tell, and more must come. */
+Dispatch *guess_group(Dispatch *d, int fd, const ChannelItem *item);
 
 /* lost.c */
 /* A worker that has ended had begun this request, and answered nothing. */
 void lost_answer(Dispatch *d, const ChannelMessage *m);
 
 /* queue.c */
+/* A request has come with `fd`: into the queue of its group. */
 void queue_add(Dispatch *d, int fd, const ChannelItem *item);
-/* A request has come on one that is held. */
-void queue_move(Dispatch *d, uint32_t index, uint64_t now);
+/* This is its group. */
+void queue_enter(Dispatch *d, int fd, const ChannelItem *item);
+/* A request has come on one that is held, and not watched any more. */
+void queue_move(Dispatch *d, uint32_t index, Dispatch *group, uint64_t now);
 /* How many wait here. */
 uint32_t queue_length(const Dispatch *d);
 void queue_refuse_all(Dispatch *d);

@@ -13,7 +13,15 @@
 #define SEND_PAUSE (5 * CLOCK_MILLISECOND)
 
 /* In the order in which they go: those with a request first. */
-static const HeldState states[] = {HELD_FAST, HELD_SLOW, HELD_KEPT, HELD_NEW};
+static const HeldState states[] = {HELD_FAST, HELD_SLOW, HELD_HEAD, HELD_KEPT,
+                                   HELD_NEW};
+
+/* No byte of a request is there, as far as we know. */
+static bool
+is_idle(HeldState state)
+{
+    return state == HELD_KEPT || state == HELD_NEW;
+}
 
 /* As many of a list as fit one message; they stay in the list. */
 static uint32_t
@@ -25,8 +33,8 @@ gather(const Dispatch *d, HeldState state, ChannelMessage *m, uint32_t *indices)
         const Held *h = &d->held.items[index];
         m->fds[count] = h->fd;
         m->items[count] = h->item;
-        m->items[count].request_waits =
-            state == HELD_FAST || state == HELD_SLOW;
+        m->items[count].request_waits = !is_idle(state);
+        m->items[count].group = 0; /* the heir's groups may be others */
         indices[count++] = index;
         index = h->next;
     }
@@ -40,7 +48,7 @@ let_go(Dispatch *d, HeldState state, const uint32_t *indices, uint32_t count)
 {
     for (uint32_t i = 0; i < count; i++) {
         const int fd = d->held.items[indices[i]].fd;
-        if (state == HELD_KEPT || state == HELD_NEW) {
+        if (is_idle(state) || state == HELD_HEAD) {
             epoll_ctl(d->epoll, EPOLL_CTL_DEL, fd, NULL);
         }
         close(fd);

@@ -18,6 +18,7 @@ typedef enum {
     HELD_FREE,
     HELD_NEW,    /* parked; no request yet */
     HELD_KEPT,   /* parked between two requests */
+    HELD_HEAD,   /* parked; a request has begun, and nobody knows whose it is */
     HELD_FAST,   /* waits for a free thread, in the fast lane */
     HELD_SLOW,   /* likewise, in the slow lane */
     HELD_LINGER, /* was told to go away */

@@ -27,20 +27,28 @@ has_byte(int fd)
     return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
 }
 
+/* Where bytes wait that are not enough, only more of them are an event. */
+static int
+watch(Dispatch *d, uint32_t index, int operation)
+{
+    const Held *h = &d->held.items[index];
+    struct epoll_event e = {
+        .events = EPOLLIN | EPOLLRDHUP | (h->state == HELD_HEAD ? EPOLLET : 0u),
+        .data.u64 = dispatch_tag(TAG_HELD, h->stamp, index),
+    };
+    return epoll_ctl(d->epoll, operation, h->fd, &e);
+}
+
 static int
 parked_watch(Dispatch *d, uint32_t index)
 {
-    struct epoll_event e = {
-        .events = EPOLLIN | EPOLLRDHUP,
-        .data.u64 = dispatch_tag(TAG_HELD, d->held.items[index].stamp, index),
-    };
-    return epoll_ctl(d->epoll, EPOLL_CTL_ADD, d->held.items[index].fd, &e);
+    return watch(d, index, EPOLL_CTL_ADD);
 }
 
-/* Answer 503 and wait, a little, until the client has read it: closing over
- * its unread request would send a reset that may overtake the answer. A client
- * that has sent nothing, or was reset, gets no answer: a proxy would take it
- * for the answer to its next request. */
+/* Answer 503, or 408, and wait, a little, until the client has read it: closing
+ * over its unread request would send a reset that may overtake the answer. A
+ * client that has sent nothing, or was reset, gets no answer: a proxy would
+ * take it for the answer to its next request. */
 void
 parked_refuse(Dispatch *d, uint32_t index, Closed why)
 {
@@ -50,12 +58,8 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
         return;
     }
     word_add(&d->board->supervisor->closed[why], 1);
-    if (!busy_answer(d, h,
-                     why == CLOSED_QUEUE_FULL ? "the queue is full"
-                     : why == CLOSED_QUEUE_TIMEOUT
-                         ? "no thread came free in time"
-                         : "the server stops") ||
-        shutdown(h->fd, SHUT_WR) < 0 || parked_watch(d, index) < 0) {
+    if (!busy_answer(d, h, why) || shutdown(h->fd, SHUT_WR) < 0 ||
+        parked_watch(d, index) < 0) {
         close(h->fd);
         held_remove(&d->held, index);
         return;
@@ -137,6 +141,31 @@ evict_own(Dispatch *d, uint32_t count, uint64_t since)
     return done;
 }
 
+void
+parked_add_head(Dispatch *d, int fd, const ChannelItem *item)
+{
+    const uint32_t index = held_add(&d->held, fd, item, HELD_HEAD);
+    if (index == HELD_NONE) {
+        word_add(&d->board->supervisor->closed[CLOSED_EVICTED], 1);
+        close(fd);
+    } else if (parked_watch(d, index) < 0) {
+        parked_close(d, index, CLOSED_EVICTED);
+    }
+}
+
+/* The time for the head begins with its first byte. */
+static void
+await_head(Dispatch *d, uint32_t index, uint64_t now)
+{
+    if (d->held.items[index].state == HELD_HEAD) {
+        return;
+    }
+    held_move(&d->held, index, HELD_HEAD, now);
+    if (watch(d, index, EPOLL_CTL_MOD) < 0) {
+        parked_close(d, index, CLOSED_EVICTED);
+    }
+}
+
 uint32_t
 parked_evict(Dispatch *d, uint32_t count, uint64_t since)
 {
@@ -168,12 +197,20 @@ parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now)
     }
     /* Some clients end their side after the request: look whether one is
      * there before calling it gone. */
-    if ((mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) && !has_byte(h->fd)) {
+    const bool ends = mask & (EPOLLRDHUP | EPOLLHUP | EPOLLERR);
+    if (ends && !has_byte(h->fd)) {
         parked_close(d, index, CLOSED_CLIENT);
         return;
     }
-    epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
-    queue_move(d, index, now);
+    Dispatch *group = guess_group(d, h->fd, &h->item);
+    if (group) {
+        epoll_ctl(d->epoll, EPOLL_CTL_DEL, h->fd, NULL);
+        queue_move(d, index, group, now);
+    } else if (ends) { /* it has begun what it will not end */
+        parked_close(d, index, CLOSED_CLIENT);
+    } else {
+        await_head(d, index, now);
+    }
 }
 
 /* A request that has just arrived is still served; the idle ones go. */
@@ -203,6 +240,7 @@ parked_deadline(const Dispatch *d)
                           runs_out(d, HELD_KEPT, d->limits.keep_alive_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_FAST, d->limits.queue_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_SLOW, d->limits.queue_timeout));
+    at = dispatch_earlier(at, runs_out(d, HELD_HEAD, d->limits.header_timeout));
     at = dispatch_earlier(at, runs_out(d, HELD_LINGER, LINGER_TIMEOUT));
     at = dispatch_earlier(at, refusals_due(&d->refusals));
     at = dispatch_earlier(at, queue_wants_worker(d) ? 1 : 0);
@@ -228,6 +266,11 @@ parked_expire(Dispatch *d, uint64_t now)
     }
     while (is_over(d, HELD_KEPT, d->limits.keep_alive_timeout, now)) {
         parked_end(d, d->held.lists[HELD_KEPT].first, CLOSED_KEEP_ALIVE, now);
+    }
+    while (is_over(d, HELD_HEAD, d->limits.header_timeout, now)) {
+        const uint32_t index = d->held.lists[HELD_HEAD].first;
+        epoll_ctl(d->epoll, EPOLL_CTL_DEL, d->held.items[index].fd, NULL);
+        parked_refuse(d, index, CLOSED_HEADER);
     }
     /* If this process was stopped for a while, there may be room by now. */
     if (is_over(d, HELD_FAST, d->limits.queue_timeout, now) ||

@@ -37,7 +37,7 @@ judge(const Dispatch *d, int fd)
 }
 
 void
-queue_add(Dispatch *d, int fd, const ChannelItem *item)
+queue_enter(Dispatch *d, int fd, const ChannelItem *item)
 {
     const uint64_t delay = judge(d, fd);
     const uint32_t index =
@@ -53,8 +53,27 @@ queue_add(Dispatch *d, int fd, const ChannelItem *item)
 }
 
 void
-queue_move(Dispatch *d, uint32_t index, uint64_t now)
+queue_add(Dispatch *d, int fd, const ChannelItem *item)
 {
+    Dispatch *group = guess_group(d, fd, item);
+    if (group) {
+        queue_enter(group, fd, item);
+    } else {
+        parked_add_head(d, fd, item);
+    }
+}
+
+void
+queue_move(Dispatch *d, uint32_t index, Dispatch *group, uint64_t now)
+{
+    if (group != d) {
+        ChannelItem item = d->held.items[index].item;
+        const int fd = d->held.items[index].fd;
+        item.since = now;
+        held_remove(&d->held, index);
+        queue_enter(group, fd, &item);
+        return;
+    }
     const uint64_t delay = judge(d, d->held.items[index].fd);
     held_move(&d->held, index, lanes[choice_lane(delay)], now);
     d->held.items[index].delay = delay;

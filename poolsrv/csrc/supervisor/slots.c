@@ -40,7 +40,7 @@ slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
         s->full = epoll_ctl(d->epoll, EPOLL_CTL_MOD, s->ours, &e) == 0;
         s->retry_at = now + SEND_PAUSE;
         for (i = 0; i < count; i++) {
-            queue_add(d, out->fds[i], &out->items[i]);
+            queue_enter(d, out->fds[i], &out->items[i]);
         }
     }
     out->header.count = 0;
@@ -71,6 +71,17 @@ slots_take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
     }
 }
 
+/* Of which the worker says that another group has to answer. */
+static uint32_t
+count_moving(const ChannelMessage *m)
+{
+    uint32_t moving = 0;
+    for (uint32_t i = 0; i < m->header.count; i++) {
+        moving += m->items[i].group != 0;
+    }
+    return moving;
+}
+
 /* Hand-backs and words of a slot. False: no room for another event. */
 bool
 slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
@@ -84,6 +95,7 @@ slots_hear(Dispatch *d, uint32_t slot, uint64_t now, DispatchEvent *events,
         }
         if (m.header.kind == CHANNEL_HAND_BACK) {
             word_add(&d->board->supervisor->handed_back[0], m.header.count);
+            word_add(d->board->supervisor->switched, count_moving(&m));
             slots_take_back(d, &m, now);
         } else if (m.header.kind == CHANNEL_LOST) {
             lost_answer(d, &m);
@@ -147,7 +159,7 @@ dispatch_reclaim(Dispatch *d, uint32_t slot)
             continue;
         }
         for (i = 0; i < m.header.count; i++) {
-            queue_add(d, m.fds[i], &m.items[i]);
+            queue_enter(d, m.fds[i], &m.items[i]);
         }
         count += m.header.count;
     }

@@ -227,7 +227,7 @@ conn_item(Conn *c, uint64_t now)
     /* An event is not always a byte, and a client that has sent none must
      * never be answered: a proxy would take that for the answer to its
      * next request. */
-    item.request_waits = c->ready != 0 && stream_has_bytes(c);
+    item.request_waits = c->ready != 0 && (item.group || stream_has_bytes(c));
     item.since = item.request_waits ? c->ready : now;
     return item;
 }

@@ -14,9 +14,9 @@
  *        |                                 ^
  *        v          the first bytes        |
  *   +-> IDLE ----------------------> PARSE <--- incomplete ---+
- *   |    ^ | its PROXY header         | | |                   |
- *   |    | v is incomplete            | | +--> HEAD (more) ---+
- *   |   PREFACE                       | v
+ *   |    ^ | its PROXY header, or     | | |                   |
+ *   |    | v head, is incomplete      | | +--> HEAD (more) ---+
+ *   |   PREFACE, PEEKED               | v
  *   |                      complete   | BODY: the head is complete, the body
  * not |                                 v  | |  PARSE <--- more is here ---
  * RUNNING <-- complete |                               |   |
@@ -32,6 +32,7 @@
  *   IDLE     none has been received    none             keep-alive    idle
  *   PREFACE  none; the header is       none             header        reading
  *            peeked, not received
+ *   PEEKED   none; the head is peeked  none             header        reading
  *   PARSE    thread's buffer, or       none             none: owned   idle
  *            c->request if it had to
  *            let others go first
@@ -70,6 +71,7 @@ typedef enum {
     CONN_FREE,
     CONN_IDLE,     /* no byte of a request has been received */
     CONN_PREFACE,  /* its PROXY header is incomplete */
+    CONN_PEEKED,   /* its head is, and may turn out to be another group's */
     CONN_PARSE,    /* bytes of the next request are here */
     CONN_HEAD,     /* the head is incomplete */
     CONN_BODY,     /* the body is */
@@ -154,7 +156,7 @@ conn_is_upgraded(const Conn *c)
 static inline bool
 conn_is_unread(ConnState state)
 {
-    return state == CONN_IDLE || state == CONN_PREFACE;
+    return state == CONN_IDLE || state == CONN_PREFACE || state == CONN_PEEKED;
 }
 
 /* May it go to another worker, or to the supervisor? Only while no byte of its

@@ -18,6 +18,7 @@
 #include "worker/body_streamed.h"
 #include "worker/drain.h"
 #include "worker/ending.h"
+#include "worker/group.h"
 #include "worker/handler.h"
 #include "worker/output.h"
 #include "worker/pieces.h"
@@ -58,7 +59,8 @@ exchange_may_keep(const Worker *w, const Conn *c, const Request *r)
            (most == 0 || c->item.requests + 1 < most) &&
            w->o.limits.keep_alive_timeout != 0 && !w->orphan &&
            !atomic_load_explicit(&w->o.board->notice->stopping,
-                                 memory_order_relaxed);
+                                 memory_order_relaxed) &&
+           (!w->shares || group_may_keep(w, c, r));
 }
 
 /* Will nothing come that closing would answer with a reset? The client has said
@@ -232,7 +234,8 @@ act_on_head(Worker *w, Thread *t, Conn *c, Request *r)
     const int64_t length = r->head.content_length;
 
     r->next = body;
-    if ((r->head.seen | HTTP1_BIT(HTTP1_OTHER)) & w->routed) {
+    if ((r->head.seen | HTTP1_BIT(HTTP1_OTHER)) & w->routed &&
+        !r->route.found) {
         route_find(w, c, r);
     }
     if (!r->head.chunked && length <= 0) {
@@ -272,11 +275,9 @@ find_request(Thread *t, Conn *c)
     return c->request ? c->request : &t->request;
 }
 
-static Step
-parse(Worker *w, Thread *t, Conn *c, Request *r)
+Step
+exchange_parsed(Worker *w, Thread *t, Conn *c, Request *r, Http1Result result)
 {
-    const Http1Result result = http1_head_parse(
-        &r->head, &w->head_limits, r->buffer + r->start, r->size - r->start);
     if (result == HTTP1_DONE) {
         return act_on_head(w, t, c, r);
     }
@@ -292,6 +293,15 @@ parse(Worker *w, Thread *t, Conn *c, Request *r)
     }
     conn_set_state(w, t, c, CONN_HEAD);
     return c->drained ? refuse_if_late(w, t, c) : STEP_AGAIN;
+}
+
+static Step
+parse(Worker *w, Thread *t, Conn *c, Request *r)
+{
+    return exchange_parsed(w, t, c, r,
+                           http1_head_parse(&r->head, &w->head_limits,
+                                            r->buffer + r->start,
+                                            r->size - r->start));
 }
 
 static Step
@@ -339,9 +349,14 @@ begin(Worker *w, Thread *t, Conn *c)
         word_add(t->row->disconnected, 1);
         return exchange_hang_up(w, t, c);
     }
-    if (w->o.limits.proxy_protocol == OPTION_ON &&
-        c->item.preface == PREFACE_NONE) {
-        return preface_read(w, t, c);
+    if (w->looks) {
+        if (w->o.limits.proxy_protocol == OPTION_ON &&
+            c->item.preface == PREFACE_NONE) {
+            return preface_read(w, t, c);
+        }
+        if (w->shares) {
+            return group_begin(w, t, c);
+        }
     }
     conn_progress(c, PROGRESS_BEGUN);
     n = stream_receive(c, r->buffer, r->capacity);
@@ -388,6 +403,9 @@ exchange_run(Worker *w, Thread *t, Conn *c)
             break;
         case CONN_PREFACE:
             step = preface_read(w, t, c);
+            break;
+        case CONN_PEEKED:
+            step = group_begin(w, t, c);
             break;
         case CONN_PARSE:
             step = parse(w, t, c, find_request(t, c));

@@ -23,6 +23,10 @@ bool exchange_may_keep(const Worker *w, const Conn *c, const Request *r);
 /* A request is complete, since then: run the application. */
 Step exchange_serve(Worker *w, Thread *t, Conn *c, Request *r,
                     uint64_t complete);
+/* What has been received of a request has been parsed, with this result: what
+ * now? */
+Step exchange_parsed(Worker *w, Thread *t, Conn *c, Request *r,
+                     Http1Result result);
 Step exchange_hang_up(Worker *w, Thread *t, Conn *c);
 /* The client went away while its request was read. */
 Step exchange_client_left(Worker *w, Thread *t, Conn *c);

@@ -28,6 +28,8 @@ preface_read(Worker *w, Thread *t, Conn *c)
     char *buffer = t->request.buffer;
     size_t length;
     ssize_t n;
+    /* Looked at before the bytes, so that these are all that came before. */
+    const bool ends = atomic_load(&c->word) & CONN_ENDS;
 
     if (c->state == CONN_PREFACE) {
         t->now = c->ready = clock_now();
@@ -63,7 +65,7 @@ preface_read(Worker *w, Thread *t, Conn *c)
         conn_progress(c, PROGRESS_UNREAD);
         return STEP_AGAIN;
     case PROXY_PARTIAL:
-        if (atomic_load(&c->word) & CONN_ENDS) {
+        if (ends) {
             return exchange_hang_up(w, t, c);
         }
         if (c->state != CONN_PREFACE) { /* its time began with its first byte */

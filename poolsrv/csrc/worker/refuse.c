@@ -123,6 +123,9 @@ refuse_expire(Worker *w, Thread *t, Conn *c, uint64_t now)
         c->ready = 0;
         conn_hand_back(w, t, &c, 1, now - LADDER_IDLE);
         return;
+    case CONN_PEEKED: /* the head must be looked at again */
+        threads_call(w, c);
+        return;
     case CONN_PREFACE:
     case CONN_HEAD:
     case CONN_BODY:

@@ -29,6 +29,11 @@ static void
 enter(const Worker *w, const Address *client, Route *route, const Mount *mount)
 {
     route->mount = mount;
+    if (mount->group != w->o.group) {
+        route->elsewhere = true;
+        refuse(route, 421, "this connection does not lead there");
+        return;
+    }
     if (mount->allowed.count && !address_within(client, &mount->allowed)) {
         refuse(route, 403, "the settings do not allow this client");
         return;

@@ -15,6 +15,7 @@
 typedef struct {
     bool found;
     bool maintenance; /* the reason of the status */
+    bool elsewhere;   /* likewise: it is for another group */
     bool skips_body;  /* whoever answers never asks for the body */
     bool forwarded;   /* a trusted proxy is believed: see `said` */
     uint16_t status;  /* of the server's own answer; 0: it makes none */

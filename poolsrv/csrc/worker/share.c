@@ -189,8 +189,9 @@ share_waiting(Worker *w, uint32_t room)
         return;
     }
     /* The supervisor does not run what may kill a worker, and what waits for so
-     * long can afford the way. */
-    if (since < w->main.now - LADDER_SWEEP) {
+     * long can afford the way. Where other groups are, what waits may be
+     * theirs, who have a thread. */
+    if (since < w->main.now - (w->shares ? LADDER_TICK : LADDER_SWEEP)) {
         give_back(w, take_kept, 0, choice_surplus(waiting, begun, UINT32_MAX));
     }
     give_back(w, take_newest, 0, choice_surplus(waiting, begun, too_many(w)));

@@ -145,6 +145,9 @@ worker_new(const WorkerOptions *options)
     w->routed =
         w->believed |
         (options->mounts || options->maintenance ? HTTP1_BIT(HTTP1_OTHER) : 0);
+    w->shares =
+        options->mounts && mounts_have_other(options->mounts, options->group);
+    w->looks = w->shares || options->limits.proxy_protocol == OPTION_ON;
     w->line = &options->board->loads[options->slot];
     w->leader = LEADER_NONE;
     /* Now, while no application can change the environment under us. */

@@ -65,6 +65,7 @@ typedef struct {
     const struct Handler *handler; /* of requests for applications */
     const struct Handler *files;   /* of those for folders, if there are any */
     const Mounts *mounts;    /* NULL: one application, which is at every path */
+    uint16_t group;          /* ours: the mounts of others are not */
     Http1Pages pages;        /* of the server's own answers */
     const char *maintenance; /* a file, whose content is the page while the
                               * supervisor says so; NULL: it never does */

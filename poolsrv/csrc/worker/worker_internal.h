@@ -39,6 +39,8 @@ struct Worker {
     uint64_t routed; /* and that of HTTP1_OTHER, which stands for any request,
                       * if there are mounts or maintenance: whose route is
                       * looked for */
+    bool shares;     /* listeners with other groups: see group.h */
+    bool looks;      /* at bytes before it receives them */
     LoadLine *line;
     int epoll; /* connections, the channel, `nudge` */
     int nudge; /* eventfd: each ring gets the leader out of its wait */
@@ -126,6 +128,7 @@ conn_time_limit(const Worker *w, const Conn *c, ConnState state, uint64_t now)
                           : LADDER_IDLE);
     case CONN_PREFACE:
         return now + limits->header_timeout;
+    case CONN_PEEKED:
     case CONN_HEAD:
         return c->began + limits->header_timeout;
     case CONN_BODY:
@@ -151,6 +154,7 @@ conn_column(ConnState state)
     case CONN_FREE:
         return SEEN_COUNT;
     case CONN_PREFACE:
+    case CONN_PEEKED:
     case CONN_HEAD:
     case CONN_BODY:
         return SEEN_READING;

@@ -18,7 +18,8 @@ main(void)
     for (int state = CONN_FREE; state <= CONN_LINGER; state++) {
         for (int progress = PROGRESS_UNREAD; progress <= PROGRESS_PASSED_ON;
              progress++) {
-            const bool unread = (state == CONN_IDLE || state == CONN_PREFACE) &&
+            const bool unread = (state == CONN_IDLE || state == CONN_PREFACE ||
+                                 state == CONN_PEEKED) &&
                                 progress == PROGRESS_UNREAD;
             const bool lost = (state == CONN_PARSE || state == CONN_HEAD ||
                                state == CONN_BODY || state == CONN_RUNNING) &&
