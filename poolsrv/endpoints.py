@@ -6,14 +6,18 @@ is taken over is used by both and owned by it: its files are not ours to remove.
 
 import os
 import socket
+from collections.abc import Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 
 from poolsrv import _core
 from poolsrv.between.control import place
 from poolsrv.between.handover import MOST_DESCRIPTORS, Hello, Inheritance, Ready
+from poolsrv.errors import ConfigError
 from poolsrv.listeners import ControlSocket, open_admin, open_bound, open_control
 from poolsrv.settings.addresses import Address
+from poolsrv.settings.groups import Group
 from poolsrv.settings.rows import Settings
 from poolsrv.system.pid_file import PidFile, pid_file
 from poolsrv.system.sockets import Listener, inherit_listener
@@ -25,8 +29,17 @@ class Endpoints:
     `taken` says which of the other server's we have; what it still holds at `own` is ours.
     """
 
-    def __init__(self, stack: ExitStack, settings: Settings, heir: Inheritance | None) -> None:
-        """Raises ListenError or ConfigError. What is open is closed by `stack`."""
+    def __init__(
+        self,
+        stack: ExitStack,
+        settings: Settings,
+        heir: Inheritance | None,
+        groups: Sequence[Group] = (),
+    ) -> None:
+        """`groups` with listeners of their own have those; the others share --bind.
+
+        Raises ListenError or ConfigError. What is open is closed by `stack`.
+        """
         self._stack = stack
         self._settings = settings
         self._heir = heir
@@ -34,8 +47,16 @@ class Endpoints:
         self.pid_file: PidFile | None = None
         if heir is None:
             self.pid_file = stack.enter_context(pid_file(settings.pid_file))
-        self.translation = self._translation(heir)
-        self.listeners = [self._open(address) for address in settings.bind]
+        own = [group for group in groups if group.owns_bind]
+        _refuse_twice(settings, own, len(own) < len(groups))
+        self._shared: list[Listener] = []
+        if len(own) < len(groups) or not groups:
+            self._shared = [self._open(address, settings) for address in settings.bind]
+        self._bound = {group.name: group.settings.bind for group in own}
+        self._own = {
+            group.name: [self._open(address, group.settings) for address in group.settings.bind]
+            for group in own
+        }
         self.admin = self._open_admin()
         self.control = self._open_control()
 
@@ -51,22 +72,30 @@ class Endpoints:
             control=heir.hello.control is not None and heir.control is None,
         )
 
-    def _translation(self, heir: Inheritance | None) -> tuple[int, ...]:
-        """For each listener of the other server, which of ours it is; the first if none."""
-        if heir is None:
-            return ()
-        ours = list(map(str, self._settings.bind))
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those of --bind, then those that a group has for itself."""
+        return [*self._shared, *chain(*self._own.values())]
+
+    def translation(self, bound: Sequence[str], group: Group) -> tuple[int, ...]:
+        """For each of these listeners of another server, which of the group's it is; the first
+        if none."""
+        ours = self.bound(group)
         found = []
-        for given in heir.hello.listeners:
+        for given in bound:
             found.append(ours.index(given) if given in ours else 0)
             if given in ours:
                 ours[found[-1]] = ""  # each stands for one
         return tuple(found)
 
-    def _open(self, address: Address) -> Listener:
+    def of(self, group: Group) -> list[Listener]:
+        """Those by which connections come to a group."""
+        return self._own.get(group.name, self._shared)
+
+    def _open(self, address: Address, settings: Settings) -> Listener:
         fd = None if self._heir is None else self._heir.listener(address)
         if fd is None:
-            return open_bound(self._stack, address, self._settings, self._settings.backlog)
+            return open_bound(self._stack, address, settings, settings.backlog)
         return self._inherit(fd, address)
 
     def _open_admin(self) -> Listener | None:
@@ -97,19 +126,25 @@ class Endpoints:
 
     # To whoever follows
 
-    def hello(self, generation: int, wanted: int, files: int, passed: list[str]) -> Hello:
+    def hello(self, files: int, passed: list[str]) -> Hello:
         return Hello(
             pid=os.getpid(),
-            generation=generation,
-            processes=self._settings.processes,
-            wanted=wanted,
             files=files,
             channel=_core.CHANNEL_VERSION,
-            listeners=list(map(str, self._settings.bind)),
+            listeners=self._addresses(),
             passed=passed,
             admin=None if self.admin is None else str(self._settings.admin),
             control=None if self.control is None else str(self.control.path),
         )
+
+    def _addresses(self) -> list[str]:
+        """Of all listeners, as the settings write them, in their order."""
+        shared = self._settings.bind if self._shared else ()
+        return list(map(str, chain(shared, *self._bound.values())))
+
+    def bound(self, group: Group) -> list[str]:
+        """The addresses by which connections come to a group, as the settings write them."""
+        return list(map(str, self._bound.get(group.name, self._settings.bind)))
 
     def descriptors(self) -> list[int]:
         """In the order of Hello. Raises OSError if they are too many for a message."""
@@ -145,6 +180,20 @@ class Endpoints:
     def stop_listening(self) -> None:
         for listener in self.listeners:
             listener.close()
+
+
+def _refuse_twice(settings: Settings, own: Sequence[Group], shared: bool) -> None:
+    """Raises ConfigError for an address that two groups have."""
+    taken = dict.fromkeys(map(str, settings.bind), "--bind") if shared else {}
+    for group in own:
+        place = f"group.{group.name}.bind"
+        for address in map(str, group.settings.bind):
+            if address in taken and not address.endswith(":0"):
+                raise ConfigError(
+                    f"{place}: {address} is that of {taken[address]} as well",
+                    "give each its own, or leave this bind out: then mounts choose the group",
+                )
+            taken[address] = place
 
 
 def cannot_be_followed() -> str:

@@ -6,19 +6,23 @@ of another group has a descriptor of them.
 """
 
 import dataclasses
+import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from poolsrv import _core, log
+from poolsrv import operator_messages as say
+from poolsrv.between.handover import Heritage, Inheritance
 from poolsrv.listeners import site_of
 from poolsrv.pages import Page
 from poolsrv.settings.core import core_options
-from poolsrv.settings.rows import Settings
+from poolsrv.settings.groups import Group
+from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.supervisor.children import Template
 from poolsrv.supervisor.group import Parts
 from poolsrv.supervisor.limits import Limits
@@ -30,15 +34,23 @@ from poolsrv.worker.loader import release
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
 
+_log = logging.getLogger("poolsrv")
+
+# What a reload cannot change; `scale` changes the number of workers.
+_KEPT = [name for name, row in ROWS.items() if not row.reloadable]
+
 
 @dataclass(frozen=True, slots=True)
 class Common:
-    """What all groups of a server share. `leave` closes in a child what is not its group's."""
+    """What all groups of a server share. `leave` closes in a template what is not that of
+    its group. `at_once` is how many workers of a group load while others serve."""
 
     lifeline: int
     access_log: int
     access_log_place: str
-    leave: Callable[[], None]
+    at_once: int
+    several: bool
+    leave: Callable[["Estate"], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +65,15 @@ class Estate:
     """What is made for one group. What is open is closed by `stack`.
 
     `once` and `shared` are the files of poolsrv.once and poolsrv.shared, `first` the number
-    of the first generation, `wanted` how many workers it has. `read_again` reads the settings
-    for a generation that a reload brings; None: they are those of the first.
+    of the first generation; `wanted` workers it has, None: as the settings say. `read_again`
+    reads the settings for a generation that a reload brings; None: they are those of the first.
     """
 
     def __init__(
         self,
         stack: ExitStack,
         common: Common,
-        name: str,
+        group: Group,
         given: Fresh,
         listeners: Sequence[Listener],
         *,
@@ -70,12 +82,12 @@ class Estate:
         once: int,
         shared: int,
         first: int,
-        wanted: int,
+        wanted: int | None,
         follows: bool,
         read_again: Callable[[], Fresh] | None,
     ) -> None:
         settings = given.settings
-        self.name = name
+        self.group = group
         self._common = common
         self._read_again = read_again
         # Twice the workers: a generation that takes over needs slots of its own.
@@ -118,23 +130,26 @@ class Estate:
             pages=given.pages,
             release=release(settings),
             title=title,
+            group=group.name if common.several else "",
         )
         self._jobs = {first: self.job}  # by generation
+        self._latest = self.job
         self.pool = Pool(
-            min(wanted, self.board.slot_count // 2),
+            settings.processes,
             self.board.slot_count,
             startup_timeout=settings.startup_timeout,
             graceful_timeout=settings.graceful_timeout,
             first=first,
-            # The other half of the processors is for those who serve meanwhile.
-            at_once=max(1, len(os.sched_getaffinity(0)) // 2),
+            at_once=common.at_once,
             others_serve=follows,
+            on_demand=group.on_demand,
+            wanted=None if wanted is None else min(wanted, self.board.slot_count // 2),
         )
 
     def parts(self) -> Parts:
         """For the supervisor."""
         return Parts(
-            self.name,
+            self.group.name,
             self.pool,
             self.dispatcher,
             self.board,
@@ -142,12 +157,13 @@ class Estate:
             self._start_template,
             Stacks(self.job.stacks),
             lambda: self.limits,
+            lambda: self._latest.settings.idle_timeout,
         )
 
     @property
     def settings(self) -> Settings:
         """Those of the generation that serves."""
-        return self._jobs[self.pool.generations.serving.number].settings
+        return self._jobs.get(self.pool.generations.serving.number, self._latest).settings
 
     def close_channels(self) -> None:
         """In a child that is no process of the group."""
@@ -155,18 +171,28 @@ class Estate:
             for end in pair:
                 end.close()
 
+    def close(self) -> None:
+        """In a process of another group."""
+        self.close_channels()
+        job = self.job
+        for fd in (self.board_fd, job.bell, job.once, job.shared, *job.stacks):
+            os.close(fd)
+
     def _start_template(self, generation: int) -> Template:
         known = {found.number for found in self.pool.generations.all()}
         for gone in set(self._jobs) - known:
             del self._jobs[gone]
-        if generation not in self._jobs:
-            self._jobs[generation] = self._next_job()
-        job = self._jobs[generation]
+        found = self.pool.generations.find(generation)
+        if found.is_new:
+            self._latest = self._next_job()
+            found.is_new = False
+        job = self._jobs.setdefault(generation, self._latest)
 
         def run(control: socket.socket) -> None:
-            self._common.leave()
-            log.setup(job.settings.log_level, job.settings.log_format, f"template {generation}")
-            set_title(f"template {generation}", job.title)
+            self._common.leave(self)
+            role = job.role("template", generation)
+            log.setup(job.settings.log_level, job.settings.log_format, role)
+            set_title(role, job.title)
             template(control, job, generation)
 
         return Template(generation, run)
@@ -194,3 +220,59 @@ def owned(stack: ExitStack, fd: int) -> int:
     if fd > 2:
         stack.callback(os.close, fd)
     return fd
+
+
+def heritages(heir: Inheritance | None, groups: Sequence[Group]) -> dict[int, Heritage]:
+    """Which group of the server before comes to which of ours, by number: that of its name;
+    else the first one to the first of ours that has none, with whom it shares listeners."""
+    if heir is None:
+        return {}
+    found = {group.number: given for group in groups if (given := heir.group(group.name))}
+    former = heir.groups[0]
+    heirless = [group for group in groups if not group.owns_bind and group.number not in found]
+    if former not in found.values() and heirless:
+        found[heirless[0].number] = former
+    return found
+
+
+def wanted(group: Group, given: Heritage | None) -> int | None:
+    """How many workers a group has from the start; None: as the settings say."""
+    if given is None:
+        return None
+    return given.wanted if group.on_demand else given.workers(group.settings.processes)
+
+
+def reloaded(group: Group, given: Sequence[Group]) -> Settings:
+    """The settings of a group's next generation: those given, but for what must stay."""
+    first = group.settings
+    found = next((each.settings for each in given if each.name == group.name), first)
+    kept = [name for name in _KEPT if getattr(found, name) != getattr(first, name)]
+    flags = [f"--{key(name)}" for name in kept]
+    values = {name: getattr(first, name) for name in _KEPT}
+    if found.group_names != first.group_names:
+        flags.append("groups of processes")
+    if _routes(found) != _routes(first):
+        flags.append("which group a mount is in")
+        values["mount"] = first.mount
+    if flags:
+        fields = {"group": group.name} if len(first.group_names) > 1 else {}
+        _log.warning(say.RELOAD_CANNOT_CHANGE, ", ".join(flags), extra={"fields": fields})
+    return dataclasses.replace(found, **values, group_names=first.group_names)
+
+
+def _routes(settings: Settings) -> Set[tuple[str, str, str]]:
+    """What all groups that share listeners must agree about: where another one answers."""
+    return (
+        {
+            (mount.host, mount.path, mount.group)
+            for mount in settings.all_mounts()
+            if mount.has_application
+        }
+        if _is_shared(settings)
+        else set()
+    )
+
+
+def _is_shared(settings: Settings) -> bool:
+    mounts = settings.all_mounts()
+    return any(mount.group != settings.group_name for mount in mounts if mount.has_application)

@@ -13,8 +13,9 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from poolsrv import _core, access_log, changes, exporter, log
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.between.claims import make
-from poolsrv.between.handover import Inheritance, Ready, inherit
+from poolsrv.between.handover import Heritage, Inheritance, Ready, inherit
 from poolsrv.between.messages import END_EXPORTER
 from poolsrv.endpoints import Endpoints, cannot_be_followed
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
-from poolsrv.estate import Common, Estate, Fresh, owned
+from poolsrv.estate import Common, Estate, Fresh, heritages, owned, reloaded, wanted
 from poolsrv.listeners import announce, take_passed, url_of, use_passed
 from poolsrv.pages import maintenance_of, read_pages
 from poolsrv.settings.exposed import exposed
+from poolsrv.settings.groups import Group, groups_of
+from poolsrv.settings.mounts import DEFAULT_GROUP
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.settings.sources import from_options
 from poolsrv.shared import make as make_shared
@@ -54,9 +57,6 @@ _CANNOT_START = {
     4: say.NO_LISTENER,
     5: say.MACHINE_REFUSES,
 }
-
-# What a reload cannot change; `scale` changes the number of workers.
-_KEPT = [name for name, row in ROWS.items() if not row.reloadable]
 
 
 def serve(application: Callable[..., Any] | str, **options: object) -> None:
@@ -140,64 +140,81 @@ def _run(
     if heir is not None:
         usual = heir.hello.files
     whom = privileges.identity(settings)
+    for named in settings.named:
+        privileges.identity(named.settings)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     notify = Notify(os.environ, os.getpid(), waits=heir is not None)
     passed = take_passed(os.environ) if heir is None else heir.passed()
     settings = use_passed(settings, passed)
     folder = started_in()
+    groups = groups_of(settings, application is not None)
+    several = len(groups) > 1
+    touched = [
+        (path, group.number) for group in groups for path in touched_files(group.settings, folder)
+    ]
     for line in exposed(settings, folder, application is not None):
         _log.warning(say.FILES_EXPOSED, line)
-    touched = touched_files(settings, folder)
     maintenance = maintenance_of(settings, folder)
     with privileges.acting_as(whom):
         pages = read_pages(settings, folder)
     with ExitStack() as stack:
         stack.callback(notify.close)
-        endpoints = Endpoints(stack, settings, heir)
+        endpoints = Endpoints(stack, settings, heir, groups)
         listeners, admin = endpoints.listeners, endpoints.admin
         log_owner = whom.uid if whom is not None and os.geteuid() == 0 else None
         common = Common(
             lifeline=owned(stack, os.pidfd_open(os.getpid())),
             access_log=owned(stack, access_log.open_log(settings.access_log, log_owner)),
             access_log_place=access_log.place_of(settings.access_log),
-            leave=lambda: leave_supervisor(),
+            # The other half of the processors is for those who serve meanwhile.
+            at_once=max(1, len(os.sched_getaffinity(0)) // (2 * len(groups))),
+            several=several,
+            leave=lambda own: leave_supervisor(own),
         )
 
-        def fresh() -> Fresh:
+        def fresh(group: Group) -> Fresh:
             """For a reload: options are read where the code is loaded, in what a deploy has
             put there."""
             assert read_again is not None
             with privileges.acting_as(whom):
                 enter(folder)
-            given = _reloaded(settings, use_passed(read_again(), passed))
+            given = use_passed(read_again(), passed)
+            found = groups_of(given, application is not None)
+            settled = reloaded(group, found)
             with privileges.acting_as(whom):
-                return Fresh(given, read_pages(given, folder))
+                return Fresh(settled, read_pages(settled, folder))
 
-        title = _title(settings, application)
-        estate = Estate(
-            stack,
-            common,
-            "default",
-            Fresh(settings, pages),
-            listeners,
-            application=application,
-            title=title,
-            once=make() if heir is None else heir.take_once(),
-            shared=make_shared() if heir is None else heir.take_shared(),
-            first=1 if heir is None else heir.hello.generation + 1,
-            wanted=settings.processes if heir is None else heir.processes(settings.processes),
-            follows=heir is not None,
-            read_again=None if read_again is None else fresh,
-        )
-        estates = [estate]
-        # Not before: a start that fails says one thing.
-        _log.info(
-            say.STARTS,
-            __version__,
-            platform.python_version(),
-            settings.processes,
-            settings.threads,
-        )
+        title = _title(settings, groups, application)
+        inherited = heritages(heir, groups)
+        estates = []
+        for group in groups:
+            given = inherited.get(group.number)
+            estate = Estate(
+                stack,
+                common,
+                group,
+                Fresh(group.settings, pages),
+                endpoints.of(group),
+                application=application if group.name == DEFAULT_GROUP else None,
+                title=_title_of(group, application) if several else title,
+                once=make() if given is None else given.take("once"),
+                shared=make_shared() if given is None else given.take("shared"),
+                first=1 if given is None else given.generation + 1,
+                wanted=wanted(group, given),
+                follows=heir is not None,
+                read_again=None if read_again is None else partial(fresh, group),
+            )
+            estates.append(estate)
+            # Not before: a start that fails says one thing.
+            _log.info(
+                say.STARTS,
+                __version__,
+                platform.python_version(),
+                group.settings.processes,
+                group.settings.threads,
+                extra={"fields": {"group": group.name} if several else {}},
+            )
+        first = estates[0]
 
         def close_supervisors_own() -> None:
             """In a child: an open copy of a listener would keep its port."""
@@ -207,9 +224,12 @@ def _run(
             for listener in listeners:
                 listener.socket.close()
 
-        def leave_supervisor() -> None:
-            """In a template."""
+        def leave_supervisor(own: Estate) -> None:
+            """In a template of that group."""
             close_supervisors_own()
+            for each in estates:
+                if each is not own:
+                    each.close()
             if admin is not None:
                 admin.socket.close()
             resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
@@ -228,11 +248,11 @@ def _run(
                 log.setup(settings.log_level, settings.log_format, "exporter")
                 set_title("exporter", title)
                 privileges.assume(settings)
-                boards = {"": estate.board_fd}
-                exporter.run(admin.socket, boards, common.lifeline, estate.job.bell, about)
+                exporter.run(admin.socket, boards, common.lifeline, first.job.bell, about)
 
             return Child.start("exporter", run, ends_by=END_EXPORTER)
 
+        boards = {each.group.name: each.board_fd for each in estates}
         about = exporter.About(
             version=__version__,
             application=title,
@@ -241,8 +261,8 @@ def _run(
             started_at=time.time(),
         )
 
-        def shown_settings() -> dict[str, str]:
-            now = estate.settings
+        def shown_settings(group: int) -> dict[str, str]:
+            now = estates[group].settings
             return {key(name): row.kind.show(getattr(now, name)) for name, row in ROWS.items()}
 
         control = endpoints.control
@@ -251,7 +271,7 @@ def _run(
             facts = dataclasses.asdict(about)
             facts["pid"] = facts.pop("supervisor_pid")
             facts["pid_namespace"] = processes.pid_namespace()
-            served = Served(facts, estate.board_fd, shown_settings)
+            served = Served(facts, boards, shown_settings)
 
         def start_watcher() -> Child:
             def run() -> None:
@@ -260,7 +280,7 @@ def _run(
                     admin.socket.close()
                 log.setup(settings.log_level, settings.log_format, "watcher")
                 set_title("watcher", title)
-                changes.watch(changes.folders(settings, estate.job.folder), common.lifeline)
+                changes.watch(changes.folders(settings, first.job.folder), common.lifeline)
 
             return Child.start("watcher", run)
 
@@ -269,13 +289,23 @@ def _run(
                 access_log.reopen(common.access_log, common.access_log_place)
 
         def start_successor() -> Successor:
-            pool = estate.pool
             used = [str(address) for address in passed if address in settings.bind]
-            hello = endpoints.hello(pool.generations.serving.number, pool.wanted, usual, used)
-            fds = [estate.job.once, estate.job.shared, *endpoints.descriptors()]
-            environ = {**os.environ, **notify.given}
+            hello = endpoints.hello(usual, used)
+            left = [
+                Heritage(
+                    each.group.name,
+                    each.pool.generations.serving.number,
+                    each.group.settings.processes,
+                    each.pool.wanted,
+                    endpoints.bound(each.group),
+                    once=each.job.once,
+                    shared=each.job.shared,
+                )
+                for each in estates
+            ]
             argv = [sys.executable, *sys.orig_argv[1:]]
-            return Successor(argv, folder, environ, hello, fds, estate.board_fd)
+            environ = {**os.environ, **notify.given}
+            return Successor(argv, folder, environ, hello, left, endpoints.descriptors(), boards)
 
         def leave(ready: Ready) -> None:
             supervisor.end_watcher()
@@ -284,13 +314,19 @@ def _run(
         predecessor = None
         if heir is not None:
             predecessor = Predecessor.of(
-                heir, endpoints.translation, endpoints.taken, endpoints.own
+                heir,
+                {
+                    number: (given, endpoints.translation(given.bound, groups[number]))
+                    for number, given in inherited.items()
+                },
+                endpoints.taken,
+                endpoints.own,
             )
             stack.callback(predecessor.close)
             heir.close_rest()
         server = Server(
             [each.pool for each in estates],
-            [each.name for each in estates],
+            [each.group.name for each in estates],
             exporter=admin is not None,
             predecessor=heir is not None,
         )
@@ -308,16 +344,13 @@ def _run(
             others=others,
             seat=Seat(start_successor, leave, predecessor, cannot_be_followed()),
         )
-        if whom is None and os.geteuid() == 0:
-            _log.warning(say.RUNS_AS_ROOT)
-        if whom is not None and os.geteuid() == 0 and whom.uid != 0:
-            kept = privileges.keep_what_is_needed()
-            _log.info(say.KEEPS, whom.uid, kept)
+        if os.geteuid() == 0:
+            _give_up_rights(groups)
         with contextlib.suppress(OSError):  # then nobody knows how a worker has ended
             _core.adopt_orphans()
         if settings.reload_on_change:
             supervisor.keep_watcher(start_watcher())
-        if estate.dispatcher.measure() < 1:
+        if first.dispatcher.measure() < 1:
             raise MachineError(
                 f"the limit of open files is {most}, and the server itself needs as many",
                 "raise it (ulimit -n, LimitNOFILE= of systemd), or lower --processes",
@@ -328,16 +361,28 @@ def _run(
     return finish.status
 
 
-def _title(settings: Settings, called: Callable[..., Any] | None) -> str:
+def _title(settings: Settings, groups: Sequence[Group], called: Callable[..., Any] | None) -> str:
+    """What is served, for people."""
+    if len(groups) > 1:
+        own = dict.fromkeys(_title_of(group, called) for group in groups)
+        return ", ".join(own)
     if called is None:
-        return settings.title
+        return groups[0].settings.title
     return ", ".join([repr(called), *map(str, settings.mount)])
 
 
-def _reloaded(first: Settings, given: Settings) -> Settings:
-    """The settings of the next generation: those given, but for what must stay."""
-    kept = [name for name in _KEPT if getattr(given, name) != getattr(first, name)]
-    if kept:
-        flags = ", ".join(f"--{key(name)}" for name in kept)
-        _log.warning(say.RELOAD_CANNOT_CHANGE, flags)
-    return dataclasses.replace(given, **{name: getattr(first, name) for name in _KEPT})
+def _title_of(group: Group, called: Callable[..., Any] | None) -> str:
+    """What a group serves, of several."""
+    mounts = group.settings.own_mounts(called is not None)
+    return ", ".join(str(mount) for mount in mounts if mount.has_application)
+
+
+def _give_up_rights(groups: Sequence[Group]) -> None:
+    """Of root, if no process of the application needs them."""
+    found = [privileges.identity(group.settings) for group in groups]
+    if any(whom is None for whom in found):
+        _log.warning(say.RUNS_AS_ROOT)
+    users = sorted({whom.uid for whom in found if whom is not None})
+    if len(users) and None not in found and 0 not in users:
+        kept = privileges.keep_what_is_needed()
+        _log.info(say.KEEPS, ", ".join(map(str, users)), kept)

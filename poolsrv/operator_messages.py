@@ -425,6 +425,20 @@ RELOAD_CANNOT_CHANGE = Message(
     "The values from the start hold.",
     "Restart. SETTINGS.md says of each option whether a reload changes it.",
 )
+GROUP_WAKES = Message(
+    418,
+    "a request has come: the group starts",
+    'A group with `processes = "0..N"` had no process.',
+    "The request waits until the application is loaded.",
+    _NOTHING,
+)
+GROUP_RESTS = Message(
+    419,
+    "no request for %g s: the processes of the group end",
+    'A group with `processes = "0..N"`, and its `idle-timeout`.',
+    "Its next request starts it anew.",
+    _NOTHING,
+)
 TOLD_TO_RECYCLE = Message(
     407,
     "told to recycle: %s",
@@ -572,7 +586,7 @@ RUNS_AS_ROOT = Message(
 )
 KEEPS = Message(
     503,
-    "workers run as user %d; the supervisor keeps %s",
+    "workers run as user %s; the supervisor keeps %s",
     "`--user`.",
     "The supervisor has dropped all other privileges.",
     _NOTHING,

@@ -22,7 +22,7 @@ from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.server import Server as Machine
 from poolsrv.supervisor.stacks import Stacks
-from poolsrv.supervisor.succession import Counting, Predecessor, Seat
+from poolsrv.supervisor.succession import Counting, Legacy, Predecessor, Seat
 from poolsrv.system.sockets import channel_pair
 from tests.board import SECOND, Board, place_of
 from tests.test_supervisor import Deaf
@@ -198,7 +198,7 @@ def short_of_everything(*_: object) -> NoReturn:
 def test_that_the_place_is_free_is_said_without_totals_if_need_be(
     pair: Pair, boards: tuple[Board, Board], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    counting = Counting(boards[0].fd, pair[0])
+    counting = Counting({"default": boards[0].fd}, pair[0])
     with monkeypatch.context() as short:
         short.setattr(os, "memfd_create", short_of_everything)
         counting.begin(TakeOver(wanted=2), 10.0)
@@ -216,7 +216,7 @@ def test_that_the_place_is_free_is_said_without_totals_if_need_be(
 def test_that_the_place_is_free_is_said_again_until_it_can_be(
     pair: Pair, boards: tuple[Board, Board]
 ) -> None:
-    counting = Counting(boards[0].fd, pair[0])
+    counting = Counting({"default": boards[0].fd}, pair[0])
     filled = 0
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -243,7 +243,8 @@ def test_totals_that_are_none_keep_nobody_from_serving(
     pool.ready(0, 0.0)
     machine.settle(0.0)
     owned: list[None] = []
-    predecessor = Predecessor(pair[1], None, (), Ready(), lambda: owned.append(None), 7, 1)
+    legacies = {0: Legacy("default", None, (), 1)}
+    predecessor = Predecessor(pair[1], "default", legacies, Ready(), lambda: owned.append(None), 7)
     deaf, board = cast(_core.Dispatcher, Deaf()), boards[0].core
     parts = Parts("default", pool, deaf, board, [], short_of_everything, Stacks([]))
     seat = Seat(short_of_everything, lambda _: None, predecessor)

@@ -14,7 +14,7 @@ import socket
 import stat
 import struct
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ VERSION = 1
 
 # Bytes of a command; an answer has no limit.
 LONGEST_COMMAND = 65_536
+
+# Descriptors of an answer: the kernel allows 253.
+MOST_DESCRIPTORS = 250
 
 _NAMES = "poolsrv-*.sock"
 
@@ -64,11 +67,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the server says. With `error` the command has failed; `fd` is the receiver's."""
+    """What the server says. With `error` the command has failed; `fds` are the receiver's."""
 
     result: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
-    fd: int | None = None
+    fds: Sequence[int] = ()
 
     def encode(self) -> bytes:
         words = {"version": VERSION, "error": self.error, "result": dict(self.result)}
@@ -217,7 +220,7 @@ def ask(path: Path, command: Command, timeout: float | None = None) -> Answer:
         try:
             connection.connect(str(path))
             connection.sendall(command.encode())
-            line, fd = _receive(connection)
+            line, fds = _receive(connection)
         except TimeoutError:
             raise ControlError(f"{path}: the server does not answer") from None
         except OSError as error:
@@ -226,23 +229,23 @@ def ask(path: Path, command: Command, timeout: float | None = None) -> Answer:
             ) from None
     try:
         words = json.loads(line)
-        answer = Answer(words["result"], words["error"], fd)
+        answer = Answer(words["result"], words["error"], fds)
     except (ValueError, KeyError, TypeError):
         raise ControlError(f"{path}: the server ended before it had answered") from None
     return answer
 
 
-def _receive(connection: socket.socket) -> tuple[bytes, int | None]:
-    """All that the server says, and the descriptor that came along."""
+def _receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """All that the server says, and the descriptors that came along."""
     fds = array.array("i")
     line = b""
     while True:
         data, ancillary, _, _ = connection.recvmsg(
-            65536, socket.CMSG_SPACE(fds.itemsize), socket.MSG_CMSG_CLOEXEC
+            65536, socket.CMSG_SPACE(MOST_DESCRIPTORS * fds.itemsize), socket.MSG_CMSG_CLOEXEC
         )
         for level, kind, sent in ancillary:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 fds.frombytes(sent[: len(sent) - len(sent) % fds.itemsize])
         line += data
         if not data:
-            return line, fds[0] if fds else None
+            return line, list(fds)

@@ -18,6 +18,7 @@ from typing import Any
 
 from poolsrv.errors import UpgradeError
 from poolsrv.settings.addresses import Address, TcpAddress, parse_address
+from poolsrv.settings.mounts import DEFAULT_GROUP
 
 # Of the meaning of these messages; one that says another is not understood.
 VERSION = 1
@@ -32,6 +33,9 @@ _BYTES = 1 << 17
 # Descriptors a message: the kernel allows 253.
 MOST_DESCRIPTORS = 250
 
+# Groups a message: each has three descriptors.
+_MOST_GROUPS = 80
+
 
 @dataclass(frozen=True, slots=True)
 class Hello:
@@ -41,7 +45,9 @@ class Hello:
     if they are not None.
 
     Addresses are as the settings write them. `files` is the soft limit of open files that
-    the server was started with; `channel` says in which form connections come.
+    the server was started with; `channel` says in which form connections come. Of several
+    groups of processes this is said of the first, which is named `group` and has these
+    `bound` of the listeners; `more` messages about the others follow at once.
     """
 
     pid: int = 0
@@ -54,15 +60,28 @@ class Hello:
     passed: list[str] = field(default_factory=list)  # by the service manager
     admin: str | None = None
     control: str | None = None  # the path
+    group: str = DEFAULT_GROUP
+    bound: list[str] | None = None  # None: all listeners
+    more: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Old: other groups of processes. `groups` has for each the fields of a Heritage that are
+    no descriptors; these come along, three for each, in the same order."""
+
+    groups: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """New: all workers are ready. It has taken these listeners, by index, and these sockets."""
+    """New: all workers are ready. It has taken these listeners, by index, and these sockets;
+    and it goes on with these groups of processes, None: with the only one."""
 
     listeners: list[int] = field(default_factory=list)
     admin: bool = False
     control: bool = False
+    groups: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +93,65 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """Old: serve from now on. `reload`: and load the code once more, it may be newer."""
+    """Old: serve from now on. `reload`: and load the code once more, it may be newer.
+    `groups` says of each how many workers it has; of the first that is `wanted`, too. Totals
+    come along."""
 
     wanted: int = 0
     reload: bool = False
+    groups: dict[str, int] = field(default_factory=dict)
+    counted: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Old: what all counters are now; the descriptor of a file with them comes along."""
+    """Old: what all counters are now. A descriptor of a file with them comes along for each of
+    the groups `counted`; if none is named, for the first group."""
+
+    counted: list[str] = field(default_factory=list)
 
 
-Word = Hello | Ready | Failed | TakeOver | Totals
+Word = Hello | Groups | Ready | Failed | TakeOver | Totals
 _KINDS: Mapping[str, type[Word]] = {
-    kind.__name__: kind for kind in (Hello, Ready, Failed, TakeOver, Totals)
+    kind.__name__: kind for kind in (Hello, Groups, Ready, Failed, TakeOver, Totals)
 }
+
+
+@dataclass(slots=True)
+class Heritage:
+    """What there is of a group of processes. `bound` are the listeners by which connections
+    come to it. The descriptors are -1 once somebody has taken them."""
+
+    name: str = DEFAULT_GROUP
+    generation: int = 0
+    processes: int = 0
+    wanted: int = 0
+    bound: list[str] = field(default_factory=list)
+    connections: int = -1
+    once: int = -1
+    shared: int = -1
+
+    @property
+    def descriptors(self) -> list[int]:
+        """In the order in which they are sent."""
+        return [self.connections, self.once, self.shared]
+
+    def workers(self, configured: int) -> int:
+        """How many are wanted: as many as the other server was scaled to, unless the settings
+        have changed."""
+        same = configured == self.processes
+        return self.wanted if same and self.wanted else configured
+
+    def take(self, name: str) -> int:
+        """That descriptor; it is the caller's from now on."""
+        fd: int = getattr(self, name)
+        setattr(self, name, -1)
+        return fd
+
+    def close(self) -> None:
+        for name in ("connections", "once", "shared"):
+            if (fd := self.take(name)) >= 0:
+                os.close(fd)
 
 
 def send(channel: socket.socket, word: Word, fds: Sequence[int] = ()) -> None:
@@ -148,9 +211,7 @@ class Inheritance:
 
     channel: socket.socket
     hello: Hello
-    connections: int
-    once: int
-    shared: int
+    groups: list[Heritage]  # the first one first
     listeners: list[int]
     admin: int | None
     control: int | None
@@ -168,12 +229,6 @@ class Inheritance:
         usual = TcpAddress("127.0.0.1", 0)
         return tuple(parse_address(given, usual) for given in self.hello.passed)
 
-    def processes(self, configured: int) -> int:
-        """How many workers are wanted: as many as the other one was scaled to, unless the
-        settings have changed."""
-        same = configured == self.hello.processes
-        return self.hello.wanted if same and self.hello.wanted else configured
-
     def refuse(self, text: str) -> None:
         """Say that we do not start, and why."""
         try:
@@ -181,13 +236,9 @@ class Inheritance:
         except OSError:
             return  # it has ended as well
 
-    def take_once(self) -> int:
-        fd, self.once = self.once, -1
-        return fd
-
-    def take_shared(self) -> int:
-        fd, self.shared = self.shared, -1
-        return fd
+    def group(self, name: str) -> Heritage | None:
+        """What there is of a group of that name."""
+        return next((group for group in self.groups if group.name == name), None)
 
     def take_admin(self, address: object) -> int | None:
         if self.hello.admin != str(address):
@@ -201,11 +252,11 @@ class Inheritance:
 
     def close_rest(self) -> None:
         """What nobody has wanted."""
-        rest = [self.connections, self.once, self.shared, *self.listeners, self.admin, self.control]
-        for fd in rest:
+        for group in self.groups:
+            group.close()
+        for fd in [*self.listeners, self.admin, self.control]:
             if fd is not None and fd >= 0:
                 os.close(fd)
-        self.connections = self.once = self.shared = -1
         self.listeners, self.admin, self.control = [], None, None
 
     def close(self) -> None:
@@ -236,7 +287,15 @@ def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
         hello, fds = receive(channel)
         if not isinstance(hello, Hello) or str(hello.pid) != sender:
             raise UpgradeError("the supervisor that has started this one said nothing")
-        return _inheritance(channel, hello, fds)
+        heir = _inheritance(channel, hello, fds)
+        fds = []
+        try:
+            for _ in range(hello.more):
+                heir.groups += _groups(channel)
+        except (BlockingIOError, UpgradeError, StopIteration):
+            heir.close()
+            raise
+        return heir
     except (BlockingIOError, UpgradeError, StopIteration) as error:
         channel.close()
         for left in fds:
@@ -248,16 +307,65 @@ def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
 
 def _inheritance(channel: socket.socket, hello: Hello, fds: list[int]) -> Inheritance:
     rest = iter(fds)
+    first = Heritage(
+        hello.group,
+        hello.generation,
+        hello.processes,
+        hello.wanted,
+        hello.listeners if hello.bound is None else hello.bound,
+        *(next(rest) for _ in range(3)),
+    )
     return Inheritance(
         channel,
         hello,
-        connections=next(rest),
-        once=next(rest),
-        shared=next(rest),
+        groups=[first],
         listeners=[next(rest) for _ in range(len(hello.listeners))],
         admin=next(rest) if hello.admin is not None else None,
         control=next(rest) if hello.control is not None else None,
     )
+
+
+def _groups(channel: socket.socket) -> list[Heritage]:
+    word, fds = receive(channel)
+    known = {each.name for each in dataclasses.fields(Heritage)}
+    try:
+        if not isinstance(word, Groups) or len(fds) != 3 * len(word.groups):
+            raise UpgradeError("the supervisor that has started this one said too little")
+        given = [{name: fact[name] for name in fact if name in known} for fact in word.groups]
+        found = [Heritage(**facts) for facts in given]
+    except UpgradeError:
+        for fd in fds:
+            os.close(fd)
+        raise
+    for group, fd in zip(found, range(0, len(fds), 3), strict=True):
+        group.connections, group.once, group.shared = fds[fd : fd + 3]
+    return found
+
+
+def send_groups(
+    channel: socket.socket, hello: Hello, groups: Sequence[Heritage], others: Sequence[int]
+) -> None:
+    """All that is handed over; `others` are the descriptors of listeners and sockets. Those
+    of the groups stay the caller's. Raises OSError."""
+    first, *rest = groups
+    parts = [rest[at : at + _MOST_GROUPS] for at in range(0, len(rest), _MOST_GROUPS)]
+    hello = dataclasses.replace(
+        hello,
+        generation=first.generation,
+        processes=first.processes,
+        wanted=first.wanted,
+        group=first.name,
+        bound=first.bound,
+        more=len(parts),
+    )
+    send(channel, hello, [*first.descriptors, *others])
+    for part in parts:
+        facts = [
+            {name: getattr(group, name) for name in ("name", "generation", "processes")}
+            | {"wanted": group.wanted, "bound": group.bound}
+            for group in part
+        ]
+        send(channel, Groups(facts), [fd for group in part for fd in group.descriptors])
 
 
 def execute(argv: list[str], folder: str, environ: Mapping[str, str], ours: int) -> int:

@@ -18,7 +18,7 @@ from poolsrv.outlets import open_standard
 from poolsrv.settings.command_line import CommandLine, split
 from poolsrv.settings.reference import columns, help_of_options, report
 from poolsrv.settings.rows import ROWS, Settings, key
-from poolsrv.settings.sources import Entry, Reading, read
+from poolsrv.settings.sources import GROUP_NAME, Entry, Reading, read
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,10 +154,12 @@ address and makes no file. Exit status: 0 if nothing is wrong; 2 if an option is
         operand="[APP]",
     ),
     "status": _asks("status", "Show how a running server does."),
-    "workers": _asks("workers", "Show the workers of a running server."),
-    "requests": _asks("requests", "Show the requests that run now, the oldest first."),
+    "workers": _asks("workers", "Show the workers of a running server.", "[GROUP]"),
+    "requests": _asks("requests", "Show the requests that run now, the oldest first.", "[GROUP]"),
     "reload": _asks(
-        "reload", "Load code and settings anew without losing a request; wait for the outcome."
+        "reload",
+        "Load code and settings anew without losing a request; wait for the outcome.",
+        "[GROUP]",
     ),
     "upgrade": _asks(
         "upgrade",
@@ -170,11 +172,13 @@ server is process 1, and not below what ends a service when its first process en
     "recycle": _asks(
         "recycle",
         "Replace a worker, or all, one by one: each when the next is ready.",
-        "SLOT|all",
+        "[GROUP/]SLOT|all",
     ),
-    "scale": _asks("scale", "Change the number of workers, up to --max-processes.", "N"),
-    "stacks": _asks("stacks", "Show what each thread does now, of one worker or all.", "[SLOT]"),
-    "settings": _asks("settings", "Show the options with which a running server works."),
+    "scale": _asks("scale", "Change the number of workers, up to --max-processes.", "[GROUP=]N"),
+    "stacks": _asks(
+        "stacks", "Show what each thread does now, of one worker or all.", "[[GROUP/]SLOT]"
+    ),
+    "settings": _asks("settings", "Show the options with which a running server works.", "[GROUP]"),
     "events": _asks("events", "Show the last events of a running server."),
     "stop": _asks(
         "stop",
@@ -253,6 +257,8 @@ def run(words: Sequence[str]) -> int:
         line.faults += [_unexpected(word) for word in line.operands[1:]]
     elif "control" in command.options:
         most = len(command.operand.split())
+        if command.operand == "[GROUP]" and not any(map(_may_be_group, line.operands[:1])):
+            most = 0
         line.faults += [_no_server(name, word) for word in line.operands[most:]]
     reading = read(os.environ, line=entries, faults=line.faults, wanted=command.options)
     return command.run(line, reading)
@@ -294,6 +300,11 @@ def _unexpected(word: str) -> ConfigError:
     if word.isdecimal() or re.fullmatch(r"[^/]*:[0-9]+", word):
         return ConfigError(f"{word}: unexpected", f"to listen there: --bind {word}")
     return ConfigError(f"{word}: unexpected", "there is one application, and flags take no value")
+
+
+def _may_be_group(word: str) -> bool:
+    """Of digits alone it is rather the pid of a server."""
+    return bool(GROUP_NAME.fullmatch(word)) and not word.isdecimal()
 
 
 def _no_server(name: str, word: str) -> ConfigError:

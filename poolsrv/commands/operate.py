@@ -14,14 +14,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from poolsrv.between.control import Answer, Command, ask, find
 from poolsrv.between.scoreboard import Reader
 from poolsrv.errors import ConfigError, ControlError
 from poolsrv.exporter import About
 from poolsrv.exporter.reading import Source
-from poolsrv.exporter.status import Status, status
+from poolsrv.exporter.status import RunningRequest, Status, Worker, status
 from poolsrv.log import escape
+from poolsrv.settings.mounts import DEFAULT_GROUP
 from poolsrv.system.processes import pid_namespace
 
 # A worker writes its stacks within milliseconds, if at all; this long without more is the end.
@@ -51,16 +53,24 @@ def show_status(path: Path, _words: Sequence[str], as_json: bool) -> int:
         ("connections", ", ".join(f"{n} {state}" for state, n in now.connections.items())),
     ):
         print(f"  {name:<12} {value}")
+    for group in now.groups:
+        busy, waits = group.threads, group.queue.length
+        print(
+            f"  group {group.name}: {group.ready.reason}; generation {group.generation}, "
+            f"{busy.busy} of {busy.total} threads busy, {waits} waiting, "
+            f"{group.requests.total} answered"
+        )
     return 0
 
 
-def show_workers(path: Path, _words: Sequence[str], as_json: bool) -> int:
+def show_workers(path: Path, words: Sequence[str], as_json: bool) -> int:
     now = _look(path)
+    workers = _of_group(now, now.workers, words)
     if as_json:
-        return _print_json([dataclasses.asdict(worker) for worker in now.workers])
+        return _print_json([dataclasses.asdict(worker) for worker in workers])
     rows = [
         (
-            worker.slot,
+            _slot_name(worker),
             worker.pid or "-",
             worker.state,
             worker.generation,
@@ -71,39 +81,44 @@ def show_workers(path: Path, _words: Sequence[str], as_json: bool) -> int:
             f"{worker.cpu_seconds:.1f}",
             sum(worker.restarts.values()),
         )
-        for worker in now.workers
+        for worker in workers
     ]
     heads = "SLOT PID STATE GENERATION AGE BUSY REQUESTS MIB CPU-SECONDS RESTARTS"
     _print_table(heads.split(), rows)
     return 0
 
 
-def show_requests(path: Path, _words: Sequence[str], as_json: bool) -> int:
+def show_requests(path: Path, words: Sequence[str], as_json: bool) -> int:
     now = _look(path)
+    running = _of_group(now, now.running, words)
     if as_json:
-        return _print_json([dataclasses.asdict(request) for request in now.running])
+        return _print_json([dataclasses.asdict(request) for request in running])
     rows = [
         (
             _age(request.age_seconds),
             request.state,
-            request.slot,
+            _slot_name(request),
             request.thread,
             request.pid,
             escape(request.method),
             escape(request.path),
             escape(request.request_id),
         )
-        for request in now.running
+        for request in running
     ]
     _print_table(["AGE", "STATE", "SLOT", "THREAD", "PID", "METHOD", "PATH", "ID"], rows)
     return 0
 
 
-def show_settings(path: Path, _words: Sequence[str], as_json: bool) -> int:
-    answer = _ask(path, "settings")
+def show_settings(path: Path, words: Sequence[str], as_json: bool) -> int:
+    answer = _ask(path, "settings", **_group(words, "settings"))
     if as_json:
         return _print_json(answer.result)
-    _print_table(("OPTION", "VALUE"), answer.result.items())
+    sections = {name: found for name, found in answer.result.items() if isinstance(found, dict)}
+    for name, found in (sections or {"": dict(answer.result)}).items():
+        if name:
+            print(f"\ngroup {name}")
+        _print_table(("OPTION", "VALUE"), found.items())
     return 0
 
 
@@ -121,8 +136,8 @@ def show_events(path: Path, _words: Sequence[str], as_json: bool) -> int:
     return 0
 
 
-def reload(path: Path, _words: Sequence[str], as_json: bool) -> int:
-    answer = ask(path, Command("reload"))
+def reload(path: Path, words: Sequence[str], as_json: bool) -> int:
+    answer = ask(path, Command("reload", _group(words, "reload")))
     done = f"generation {answer.result.get('generation')} serves"
     return _print_outcome(answer, as_json, done, "the reload failed")
 
@@ -134,17 +149,18 @@ def upgrade(path: Path, _words: Sequence[str], as_json: bool) -> int:
 
 
 def recycle(path: Path, words: Sequence[str], as_json: bool) -> int:
-    slot = _one(words, "recycle", "SLOT, or all")
+    group, slot = _place(_one(words, "recycle", "SLOT, or all"))
     given = slot if slot == "all" else _number(slot, "a slot")
-    answer = _order(path, "recycle", slot=given)
+    answer = _order(path, "recycle", slot=given, **group)
     slots = ", ".join(map(str, answer.result["slots"]))
     done = f"other workers serve in the place of {slots}"
     return _print_outcome(answer, as_json, done, "not all workers are replaced")
 
 
 def scale(path: Path, words: Sequence[str], as_json: bool) -> int:
-    count = _number(_one(words, "scale", "the number of workers"), "a number of workers")
-    answer = _order(path, "scale", processes=count)
+    group, _, number = _one(words, "scale", "the number of workers").rpartition("=")
+    count = _number(number, "a number of workers")
+    answer = _order(path, "scale", processes=count, **({"group": group} if group else {}))
     done = f"from {answer.result['before']} to {count} workers"
     return _print_outcome(answer, as_json, done, f"there are not {count} workers")
 
@@ -162,12 +178,16 @@ def _print_outcome(answer: Answer, as_json: bool, done: str, failed: str) -> int
 
 def show_stacks(path: Path, words: Sequence[str], as_json: bool) -> int:
     if words:
-        slots = [_number(words[0], "a slot")]
+        names = [words[0]]
     else:
-        slots = [worker.slot for worker in _look(path).workers if worker.pid]
-    found = {slot: _stacks(_ask(path, "stacks", slot=slot).fd) for slot in slots}
+        names = [_slot_name(worker) for worker in _look(path).workers if worker.pid]
+    found = {}
+    for name in names:
+        group, slot = _place(name)
+        answer = _ask(path, "stacks", slot=_number(slot, "a slot"), **group)
+        found[name] = _stacks(answer.fds[0] if answer.fds else None)
     if as_json:
-        return _print_json({str(slot): text for slot, text in found.items()})
+        return _print_json(found)
     for slot, text in found.items():
         print(f"worker {slot}:\n{text or '(it has written nothing: it is stopped)'}")
     return 0 if all(found.values()) else 1
@@ -215,20 +235,27 @@ def _order(path: Path, name: str, **arguments: object) -> Answer:
 def _look(path: Path) -> Status:
     """The server's state now."""
     answer = _ask(path, "board")
-    if answer.fd is None:
+    if not answer.fds:
         raise ControlError(f"{path}: the server has sent no scoreboard")
     try:
         about = {**answer.result, "addresses": tuple(answer.result["addresses"])}
         names = {field.name for field in dataclasses.fields(About)}
         kept = {name: value for name, value in about.items() if name in names}
-        source = Source([Reader(answer.fd)], About(supervisor_pid=int(about["pid"]), **kept))
+        groups = about.get("groups", [""])  # servers of before have one, and do not name it
+        several = len(groups) > 1
+        readers = [
+            Reader(fd, name if several else "")
+            for fd, name in zip(answer.fds, groups, strict=False)
+        ]
+        source = Source(readers, About(supervisor_pid=int(about["pid"]), **kept))
         return status(source.read(time.monotonic_ns()))
     except OSError:
         raise ControlError(
             "the server's scoreboard is of another version", "use the poolsrv that it runs"
         ) from None
     finally:
-        os.close(answer.fd)
+        for fd in answer.fds:
+            os.close(fd)
 
 
 def _watched(pid: int, namespace: object) -> int | None:
@@ -275,6 +302,35 @@ def _one(words: Sequence[str], command: str, what: str) -> str:
     if len(words) != 1:
         raise ConfigError(f"{command} takes one word: {what}")
     return words[0]
+
+
+def _group(words: Sequence[str], command: str) -> dict[str, str]:
+    """What to say of the group that is named, if one is."""
+    return {"group": _one(words, command, "a group of processes")} if words else {}
+
+
+def _place(name: str) -> tuple[dict[str, str], str]:
+    """The group and the slot of `api/2`, or of `2` where there is one group."""
+    group, _, slot = name.rpartition("/")
+    return ({"group": group} if group else {}), slot
+
+
+def _slot_name(at: Worker | RunningRequest) -> str:
+    return f"{at.group}/{at.slot}" if at.group else str(at.slot)
+
+
+_Of = TypeVar("_Of", Worker, RunningRequest)
+
+
+def _of_group(now: Status, found: Sequence[_Of], words: Sequence[str]) -> list[_Of]:
+    """Those of the group that is named, or all. Raises ControlError."""
+    if not words:
+        return list(found)
+    name = _one(words, "this", "a group of processes")
+    names = [group.name for group in now.groups] or [DEFAULT_GROUP]
+    if name not in names:
+        raise ControlError(f"there is no group {name}", f"the groups are {', '.join(names)}")
+    return [each for each in found if each.group in (name, "")]
 
 
 def _number(text: str, what: str) -> int:

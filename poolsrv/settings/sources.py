@@ -239,7 +239,7 @@ def _values(given: Mapping[str, list[Entry]], faults: list[ConfigError]) -> dict
 # Where there are several groups, mounts say which of them an application is in.
 _OF_THE_SERVER = {name for name, row in ROWS.items() if row.common}
 
-_GROUP_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
+GROUP_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,30}[a-z0-9])?")
 
 _ON_DEMAND = re.compile(r"0\.\.([0-9]{1,4})")
 
@@ -257,7 +257,7 @@ def _groups(
             remedy = f'write a section [group.{name}], or group = "NAME" for that of the system'
             faults.append(ConfigError(f"{place}: is no section", remedy))
             continue
-        if not _GROUP_NAME.fullmatch(name):
+        if not GROUP_NAME.fullmatch(name):
             remedy = "up to 32 small letters, digits, - and _, as in [group.api]"
             faults.append(ConfigError(f"{place}: is no name of a group", remedy))
             continue

@@ -135,7 +135,7 @@ class Embedded:
             maintenance = maintenance_for(settings, str(Path.cwd()))
             if maintenance:
                 file = Path(os.fsdecode(maintenance[0]))
-                Maintenance(file, self._row).follow(self._touch)
+                Maintenance(file, [self._row]).follow(self._touch)
             templates = templates_of(settings, map(site_of, self.listeners))
             self._begin_work = partial(begin_work, settings, mounts, loaded, templates)
             self._worker = make_worker(

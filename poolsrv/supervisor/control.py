@@ -12,14 +12,13 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from poolsrv import operator_messages as say
-from poolsrv.between.control import LONGEST_COMMAND, Answer, Command, peer
+from poolsrv.between.control import LONGEST_COMMAND, MOST_DESCRIPTORS, Answer, Command, peer
 from poolsrv.between.lifecycle import ServerState, State, Unfit
 from poolsrv.errors import ControlError
-from poolsrv.log import code_of
 from poolsrv.supervisor.actions import (
     ForGroup,
     GroupAction,
@@ -27,14 +26,14 @@ from poolsrv.supervisor.actions import (
     ServerAction,
     TookOver,
 )
+from poolsrv.supervisor.orders import Events, Order, Reloads
+from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.server import Server
 
 _log = logging.getLogger("poolsrv")
 
 # Clients at a time: people and scripts. One more makes the oldest go.
 _CLIENTS = 32
-
-_EVENTS = 200
 
 # Bytes of events in an answer, the newest: as many as a socket takes at once where
 # net.core.wmem_max is what Linux has by default (208 KiB). One may have 16 KB.
@@ -44,66 +43,13 @@ _ENDS = "the server ends"
 _LEFT = "another supervisor has taken over, and goes on with what was asked"
 
 
-class Events(logging.Handler):
-    """The last records of this process, for `poolsrv events`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: collections.deque[Mapping[str, object]] = collections.deque(maxlen=_EVENTS)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.records.append(
-            {
-                "time": record.created,
-                "level": record.levelname.lower(),
-                **({"code": code} if (code := code_of(record)) else {}),
-                "message": record.getMessage(),
-                **getattr(record, "fields", {}),
-            }
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a client has asked for, and waits for. `outcome` is None until it is there."""
-
-    facts: Mapping[str, Any]
-    outcome: Callable[[], Answer | None]
-
-
-@dataclass(slots=True)
-class Reloads:
-    """Those that a client waits for: of each group, the first generation that will do."""
-
-    missing: dict[int, int]
-    generation: int = 0
-    failures: list[str] = field(default_factory=list)
-
-    def ended(
-        self, group: int, action: TookOver | ReloadFailed, names: Sequence[str]
-    ) -> Answer | None:
-        """The answer, if this was the last one."""
-        if group not in self.missing or action.generation < self.missing[group]:
-            return None
-        del self.missing[group]
-        self.generation = max(self.generation, action.generation)
-        if isinstance(action, ReloadFailed):
-            name = f"group {names[group]}: " if len(names) > 1 else ""
-            self.failures.append(f"{name}{action.text}")
-        if self.missing:
-            return None
-        if self.failures:
-            return Answer(error="\n".join(self.failures))
-        return Answer({"generation": self.generation})
-
-
 @dataclass(frozen=True, slots=True)
 class Served:
     """What the commands show of the server. The descriptors stay the launcher's."""
 
     about: Mapping[str, object]
-    board: int
-    settings: Callable[[], Mapping[str, str]]
+    boards: Mapping[str, int]
+    settings: Callable[[int], Mapping[str, str]]
 
 
 class Control:
@@ -185,11 +131,10 @@ class Control:
 
     def _send(self, number: int, answer: Answer) -> None:
         client = self._clients[number]
-        fds = [] if answer.fd is None else [answer.fd]
         body = answer.encode()
         client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, len(body) + 4096)
         try:
-            sent = socket.send_fds(client, [body], fds)
+            sent = socket.send_fds(client, [body], list(answer.fds))
         except OSError as error:
             _log.warning(say.CONTROL_CLIENT_GONE, error)
             return
@@ -225,11 +170,17 @@ class Control:
         return Answer(self._served.about)
 
     def board(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
-        """The scoreboard itself: the client reads it, which costs the supervisor nothing."""
-        return Answer(self._served.about, fd=self._served.board)
+        """The scoreboards of the groups themselves: the client reads them, which costs the
+        supervisor nothing."""
+        names = list(self._served.boards)[:MOST_DESCRIPTORS]
+        fds = [self._served.boards[name] for name in names]
+        return Answer({**self._served.about, "groups": names}, fds=fds)
 
-    def settings(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
-        return Answer(self._served.settings())
+    def settings(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
+        """Those of a group; of several, by name."""
+        groups = self._groups(arguments)
+        found = {self._server.names[group]: self._served.settings(group) for group in groups}
+        return Answer(found if len(found) > 1 else next(iter(found.values())))
 
     def show_events(self, _number: int, _arguments: Mapping[str, Any]) -> Answer:
         shown: collections.deque[Mapping[str, object]] = collections.deque()
@@ -273,20 +224,32 @@ class Control:
 
     def recycle(self, number: int, arguments: Mapping[str, Any]) -> Answer | None:
         """Answered when the workers have ended, and others serve in their place."""
-        group = self._group(arguments)
-        pool = self._server.pools[group]
-        ready = [slot for slot, at in enumerate(pool.slots) if at.state is State.READY]
-        slots = ready if arguments["slot"] == "all" else [int(arguments["slot"])]
-        if not set(slots) <= set(ready):
-            raise ControlError(f"no worker is ready in slot {slots[0]}")
-        _log.info(say.TOLD_TO_RECYCLE, ", ".join(map(str, slots)))
-        self._do_for(group, pool.recycle(slots, time.monotonic()))
-        facts = {"slots": slots}
+        given = arguments["slot"]
+        chosen = self._groups(arguments) if given == "all" else [self._group(arguments)]
+        found: list[tuple[Pool, list[int]]] = []
+        for group in chosen:
+            pool = self._server.pools[group]
+            ready = [slot for slot, at in enumerate(pool.slots) if at.state is State.READY]
+            slots = ready if given == "all" else [int(given)]
+            if not set(slots) <= set(ready):
+                raise ControlError(f"no worker is ready in slot {self._slot(group, slots[0])}")
+            found.append((pool, slots))
+        names = [
+            self._slot(group, slot)
+            for group, (_, slots) in zip(chosen, found, strict=True)
+            for slot in slots
+        ]
+        _log.info(say.TOLD_TO_RECYCLE, ", ".join(map(str, names)))
+        for group, (pool, slots) in zip(chosen, found, strict=True):
+            self._do_for(group, pool.recycle(slots, time.monotonic()))
+        facts = {"slots": names}
 
         def outcome() -> Answer | None:
-            if self._ends or not any(map(pool.is_recycling, slots)):
+            left = [pool for pool, slots in found if any(map(pool.is_recycling, slots))]
+            if self._ends or not left:
                 return Answer(facts, self._end)
-            return Answer(facts, text) if (text := pool.obstacle()) else None
+            texts = [text for pool in left if (text := pool.obstacle())]
+            return Answer(facts, texts[0]) if texts else None
 
         return self._ordered(number, Order(facts, outcome))
 
@@ -298,7 +261,7 @@ class Control:
         actions = pool.scale(wanted, time.monotonic())
         _log.info(say.TOLD_TO_SCALE, before, wanted)
         self._do_for(group, actions)
-        facts = {"before": before, "wanted": wanted}
+        facts: Mapping[str, Any] = {"before": before, "wanted": wanted}
 
         def outcome() -> Answer | None:
             if pool.wanted != wanted:
@@ -319,8 +282,8 @@ class Control:
         group, slot = self._group(arguments), int(arguments["slot"])
         slots = self._server.pools[group].slots
         if not 0 <= slot < len(slots) or not slots[slot].born:
-            raise ControlError(f"there is no worker in slot {slot}")
-        return Answer({"slot": slot}, fd=self._ask_stacks(group, slot))
+            raise ControlError(f"there is no worker in slot {self._slot(group, slot)}")
+        return Answer({"slot": self._slot(group, slot)}, fds=[self._ask_stacks(group, slot)])
 
     def stop(self, _number: int, arguments: Mapping[str, Any]) -> Answer:
         now = bool(arguments["now"])
@@ -358,6 +321,11 @@ class Control:
 
     def _do_for(self, group: int, actions: list[GroupAction]) -> None:
         self._do([ForGroup(group, tuple(actions))])
+
+    def _slot(self, group: int, slot: int) -> int | str:
+        """What people call it."""
+        names = self._server.names
+        return f"{names[group]}/{slot}" if len(names) > 1 else slot
 
     def _groups(self, arguments: Mapping[str, Any]) -> list[int]:
         """Those that a command is for: the one it names, or all."""

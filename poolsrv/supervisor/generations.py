@@ -72,9 +72,11 @@ class Slot(Life):
 
 @dataclass(slots=True)
 class Generation:
-    """`template` is READY when it can fork."""
+    """`template` is READY when it can fork. `is_new`: a reload has brought it, and
+    its settings are still to be read."""
 
     number: int
+    is_new: bool = False
     template: Life = field(default_factory=Life)
 
 
@@ -95,9 +97,9 @@ class Generations:
     @property
     def asked(self) -> int:
         """The number of the generation that the last order to reload will have brought."""
-        if self.again or self.coming is None:
+        if self.again:
             return self._newest + 1
-        return self.coming.number
+        return self._newest if self.coming is None else self.coming.number
 
     def find(self, number: int) -> Generation:
         """Raises Unfit if there is none of that number any more."""
@@ -110,8 +112,24 @@ class Generations:
         """One that is to take over."""
         assert self.coming is None
         self._newest += 1
-        self.coming = Generation(self._newest)
+        self.coming = Generation(self._newest, is_new=True)
         return self.coming
+
+    def rest(self) -> Generation:
+        """Nobody is to serve until the next one is wanted. The one that leaves."""
+        assert self.coming is None
+        old = self.serving
+        self._newest += 1
+        self.serving = Generation(self._newest, is_new=old.is_new)
+        self.leaving[old.number] = old
+        return old
+
+    def renew(self) -> Generation:
+        """While nobody serves: the next one loads what is there by then."""
+        assert self.coming is None
+        self._newest += 1
+        self.serving = Generation(self._newest, is_new=True)
+        return self.serving
 
     def take_over(self) -> Generation:
         """The one that comes serves from now on. The one that leaves."""

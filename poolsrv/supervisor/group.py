@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
 
 from poolsrv import _core, log
 from poolsrv import operator_messages as say
@@ -22,8 +22,9 @@ from poolsrv.between.lifecycle import ServerState, State, Unfit
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import GroupAction, Reason
 from poolsrv.supervisor.children import Template, Worker
+from poolsrv.supervisor.demand import Demand
+from poolsrv.supervisor.host import Host
 from poolsrv.supervisor.limits import Limits
-from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.postmortem import postmortem, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
@@ -47,36 +48,7 @@ class Parts:
     start_template: Callable[[int], Template]
     stacks: Stacks
     limits: Callable[[], Limits] = Limits
-
-
-class Host(Protocol):
-    """The server that a group belongs to."""
-
-    out_of_memory: OutOfMemory
-    zombies: bool
-
-    @property
-    def now(self) -> float:
-        """Of the event at hand."""
-
-    @property
-    def failed(self) -> bool:
-        """The server does not start, and has said why."""
-
-    def guarded(self, act: Callable[..., None], *arguments: object) -> None:
-        """Have an exception in `act` said, and go on."""
-
-    def happened(self, event: tuple[object, ...]) -> None:
-        """Of what a dispatcher says."""
-
-    def watch(self, fd: int, hear: Callable[[], None]) -> None:
-        """Call `hear` when the descriptor is readable."""
-
-    def unwatch(self, fd: int) -> None: ...
-
-    def reload_begins(self) -> None: ...
-
-    def reload_ends(self, group: int, action: do.TookOver | do.ReloadFailed) -> None: ...
+    idle_timeout: Callable[[], float] = lambda: 0.0
 
 
 class Group:
@@ -90,6 +62,7 @@ class Group:
         self.board = parts.board
         self.row = SupervisorRow(parts.board)
         self.watch = Watch(parts.pool, parts.board, parts.limits, label)
+        self.demand = Demand(parts.pool, parts.board, parts.idle_timeout, label)
         self.templates: dict[int, Template] = {}  # by generation
         self.workers: dict[int, Worker] = {}  # by slot
         self._label = label
@@ -362,7 +335,19 @@ class Group:
 
     def tick(self) -> None:
         """Look after the workers, if it is time."""
-        if actions := self.watch.look(self.workers, self._host.now):
+        for look in (partial(self.watch.look, self.workers), self.demand.look):
+            if actions := look(self._host.now):
+                self.act(actions)
+
+    def deadline(self) -> float | None:
+        """When `tick` should be called next."""
+        times = [self.watch.deadline(), self.demand.deadline()]
+        return min((at for at in times if at is not None), default=None)
+
+    def wanted(self) -> None:
+        """A request waits, and no worker is there."""
+        if actions := self.demand.wake(self._host.now):
+            _log.info(say.GROUP_WAKES, extra=self._named())
             self.act(actions)
 
     def reopen_logs(self) -> None:

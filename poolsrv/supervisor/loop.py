@@ -37,7 +37,7 @@ from poolsrv.supervisor.maintenance import Maintenance
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.notify import Notify
 from poolsrv.supervisor.server import Server
-from poolsrv.supervisor.succession import Counting, Seat, Successor, carry
+from poolsrv.supervisor.succession import Counting, Seat, Successor
 from poolsrv.supervisor.touch import SETTLES, Touch, is_there
 from poolsrv.supervisor.watch import Progress
 from poolsrv.system import forks, processes
@@ -67,7 +67,7 @@ class Supervisor:
         control: tuple[socket.socket, Served] | None = None,
         notify: Notify | None = None,
         others: frozenset[int] = frozenset(),
-        reload_on_touch: Sequence[Path] = (),
+        reload_on_touch: Sequence[tuple[Path, int]] = (),
         maintenance: Path | None = None,
         seat: Seat | None = None,
     ) -> None:
@@ -81,6 +81,8 @@ class Supervisor:
         ]
         self._first = self.groups[0]
         self._dispatcher = self._first.dispatcher  # the one that waits
+        for group in self.groups[1:]:
+            self._dispatcher.join(group.dispatcher, group.number)
         self._row = self._first.row  # that of the server as a whole
         self._hears: dict[int, Callable[[], None]] = {}  # by descriptor
         self._start_exporter = start_exporter
@@ -96,10 +98,11 @@ class Supervisor:
                 listener, server, served, self._do, self._ask_stacks, self.upgrade
             )
         self._touch = Touch(lambda fd: self.watch(fd, self._files_changed), self.unwatch)
-        for path in reload_on_touch:
-            self._touch.add(path, SETTLES, partial(self._touched, path))
+        for path, number in reload_on_touch:
+            self._touch.add(path, SETTLES, partial(self._touched, path, number))
         if maintenance is not None:
-            Maintenance(maintenance, self._row).follow(self._touch)
+            rows = [group.row for group in self.groups]
+            Maintenance(maintenance, rows).follow(self._touch)
         self._seat = seat
         self._predecessor = None if seat is None else seat.predecessor
         self._successor: Successor | None = None
@@ -195,7 +198,7 @@ class Supervisor:
 
     def _step(self) -> None:
         times = [self._server.deadline(), self._notify.deadline(), self._touch.deadline()]
-        times += [group.watch.deadline() for group in self.groups]
+        times += [group.deadline() for group in self.groups]
         if self._counting is not None:
             times.append(self._counting.deadline())
         if self._finish is not None:
@@ -244,6 +247,8 @@ class Supervisor:
                 self.groups[group].heard(slot, word, text)
             case (_core.EVENT_REFUSED, int(_), str(text)):
                 _log.warning(say.REFUSED, text)
+            case (_core.EVENT_WANTED, int(group)):
+                self.groups[group].wanted()
             case (_core.EVENT_DRAINED,):
                 self._do(self._server.queue_empty(self._now))
 
@@ -286,16 +291,16 @@ class Supervisor:
             case _:
                 _log.warning(say.SIGNAL_WITHOUT_MEANING, name)
 
-    def _reload(self, why: str) -> None:
+    def _reload(self, why: str, groups: Sequence[int] | None = None) -> None:
         if self._server.state is ServerState.DRAINING:
             _log.warning(say.NO_RELOAD, why)
             return
         _log.info(say.RELOADS, why)
-        self._do(self._server.reload(self._now))
+        self._do(self._server.reload(self._now, groups))
 
-    def _touched(self, path: Path) -> None:
+    def _touched(self, path: Path, group: int) -> None:
         if is_there(path):  # one that is gone will come again
-            self._reload(f"{path} has changed")
+            self._reload(f"{path} has changed", [group])
 
     def _upgrade(self, why: str) -> None:
         try:
@@ -410,21 +415,28 @@ class Supervisor:
         assert self._successor is not None
         if self._control is not None:
             self.unwatch(self._control.listener.fileno())
-        self._dispatcher.bequeath(self._successor.connections.fileno())
+        for group, pair in zip(self.groups, self._successor.connections, strict=True):
+            if self._successor.takes(group.number):
+                group.dispatcher.bequeath(pair.fileno())
+            else:  # nobody goes on with it: who waits is told
+                group.dispatcher.accept(False)
+                group.dispatcher.last_call()
         # A file that cannot be removed must not keep the other one from serving.
         self.guarded(self._seat.leave, self._successor.ready)
         self._notify.succeeded_by(self._successor.pid)
         self._counting = self._successor.counting
-        wanted = self._first.pool.wanted
-        self._counting.begin(handover.TakeOver(wanted, action.reload), self._now)
+        wanted = {name: self.groups[at].pool.wanted for at, name in enumerate(self._server.names)}
+        word = handover.TakeOver(self._first.pool.wanted, action.reload, wanted)
+        self._counting.begin(word, self._now)
         _log.info(say.LEFT, self._successor.pid)
 
     def _hear_predecessor(self) -> None:
         if self._predecessor is None:
             return
+        boards = [group.board for group in self.groups]
         for word, fds in self._predecessor.words():
             # Before we serve; and if they are of no use, we serve all the same.
-            self.guarded(carry, self._first.board, fds)
+            self.guarded(self._predecessor.carry, word, fds, boards)
             match word:
                 case handover.TakeOver():
                     self._take_over(word)
@@ -444,18 +456,23 @@ class Supervisor:
             predecessor.own()
         except Exception as error:  # noqa: BLE001 - whatever it was, there are clients
             _log.error(say.INHERITANCE_FAILED, error)
-        self._dispatcher.accept(True)
-        if predecessor.connections is None:
-            _log.warning(say.CONNECTIONS_UNKNOWN)
-        else:
-            connections = predecessor.connections.fileno()
-            self.guarded(self._dispatcher.inherit, connections, predecessor.translation)
+        for group in self.groups:
+            group.dispatcher.accept(True)
+        for number, legacy in predecessor.legacies.items():
+            if legacy.connections is None:
+                _log.warning(say.CONNECTIONS_UNKNOWN)
+                break
+            connections = legacy.connections.fileno()
+            self.guarded(self.groups[number].dispatcher.inherit, connections, legacy.translation)
         self.guarded(self._take_commands)
         self._row.count_upgrade(done=True)
         _log.info(say.TOOK_PLACE, predecessor.pid)
         self._do(self._server.take_over(self._now))
-        if word.wanted != predecessor.wanted:  # it has been scaled meanwhile
-            self._first.act(self._first.pool.scale(word.wanted, self._now))
+        for number, legacy in predecessor.legacies.items():
+            wanted = word.groups.get(legacy.name, word.wanted)
+            group = self.groups[number]
+            if wanted != legacy.wanted and not group.pool.on_demand:  # it was scaled meanwhile
+                group.act(group.pool.scale(wanted, self._now))
         if word.reload:
             self._do(self._server.reload(self._now))
 
@@ -463,8 +480,10 @@ class Supervisor:
         predecessor, self._predecessor = self._predecessor, None
         assert predecessor is not None
         self.unwatch(predecessor.channel.fileno())
-        if predecessor.has_left and predecessor.connections is not None:
-            self._dispatcher.inherit_rest()
+        if predecessor.has_left:
+            for number, legacy in predecessor.legacies.items():
+                if legacy.connections is not None:
+                    self.groups[number].dispatcher.inherit_rest()
         predecessor.close()
         if not predecessor.has_left and self._server.state is not ServerState.DRAINING:
             _log.error(say.PREDECESSOR_ENDED)
@@ -565,8 +584,7 @@ class Supervisor:
                 self._predecessor.say(self._predecessor.taken)
             case do.StopAccepting():
                 self._notify.stopping()
-                for group in self.groups:
-                    group.dispatcher.stop()
+                self._dispatcher.stop()  # and all that are joined to it
                 # A client that comes now is refused at once, and may go elsewhere.
                 self._stop_listening()
             case do.Announce():

@@ -4,6 +4,7 @@ Where the dispatcher runs. Workers see it in the row, and answer accordingly: cs
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +17,10 @@ _log = logging.getLogger("poolsrv")
 
 @dataclass(slots=True)
 class Maintenance:
-    """Is it now? `look` says so in the row, and in the log when it has changed."""
+    """Is it now? `look` says so in the rows of all groups, and in the log when it has changed."""
 
     file: Path
-    row: SupervisorRow
+    rows: Sequence[SupervisorRow]
     _is_now: bool = field(default=False, init=False)
 
     def follow(self, touch: Touch) -> None:
@@ -29,7 +30,8 @@ class Maintenance:
 
     def look(self) -> None:
         there = is_there(self.file)
-        self.row.maintenance = int(there)
+        for row in self.rows:
+            row.maintenance = int(there)
         if there != self._is_now:
             self._is_now = there
             _log.warning(say.MAINTENANCE if there else say.MAINTENANCE_OVER, self.file)

@@ -55,6 +55,9 @@ class Pool:
     `at_once` is how many workers load while others serve, 0 for all: who serves needs
     processors too. `others_serve`: so it is from the start, until that is set to False.
     `state` is the server's, as it has told by `serve` and `drain`.
+
+    With `on_demand` no worker is wanted, and there is no template, until `wake`; `press` has
+    one more worker started, `rest` ends them all. There are `processes` of them at most.
     """
 
     def __init__(
@@ -67,11 +70,15 @@ class Pool:
         first: int = 1,
         at_once: int = 0,
         others_serve: bool = False,
+        on_demand: bool = False,
+        wanted: int | None = None,
     ) -> None:
         self.slots = [Slot() for _ in range(slots)]
         self.generations = Generations(first)
         self.state = ServerState.STARTING
-        self.wanted = processes
+        self.on_demand = on_demand
+        self.wanted = (0 if on_demand else processes) if wanted is None else wanted
+        self._most = processes
         self.failure = ""  # why the server cannot start
         self.others_serve = others_serve
         self.startup_timeout = startup_timeout
@@ -86,6 +93,8 @@ class Pool:
 
     def start(self, now: float) -> list[GroupAction]:
         """Nothing runs yet: begin."""
+        if self.is_asleep:
+            return []
         return self._start_template(self.generations.serving, now)
 
     def serve(self, now: float) -> list[GroupAction]:
@@ -101,12 +110,53 @@ class Pool:
         if self.state is ServerState.STARTING or self.generations.coming is not None:
             self.generations.again = True
             return []
+        if self.is_asleep:
+            return [TookOver(self.generations.renew().number)]
         return self._start_template(self.generations.begin(), now)
 
     def reload_again(self, now: float) -> list[GroupAction]:
         """If a reload was asked for while there could be none."""
         again, self.generations.again = self.generations.again, False
         return self.reload(now) if again else []
+
+    # What happens to a group on demand
+
+    @property
+    def is_asleep(self) -> bool:
+        """Nobody is wanted until a request comes."""
+        return self.on_demand and self.wanted == 0
+
+    def wake(self, now: float) -> list[GroupAction]:
+        """A request waits, and nobody is there."""
+        if not self.is_asleep or self.state is not ServerState.SERVING:
+            return []
+        self.wanted = 1
+        return self._start_template(self.generations.serving, now)
+
+    def press(self, now: float) -> list[GroupAction]:
+        """Requests wait although all serve: one worker more, if there may be."""
+        if not self.on_demand or not 0 < self.wanted < self._most or not self.is_settled():
+            return []
+        self.wanted += 1
+        return self._settle(now)
+
+    def rest(self, now: float) -> list[GroupAction]:
+        """No request has come for long: all end, unless a reload is under way."""
+        if self.is_asleep or not self.on_demand or self.generations.coming is not None:
+            return []
+        if self.state is not ServerState.SERVING:
+            return []
+        old = self.generations.rest()
+        self.wanted = 0
+        self._recycling.clear()
+        self._replaced = None
+        actions: list[GroupAction] = []
+        for slot, place in enumerate(self.slots):
+            if place.generation == old.number:
+                actions += self._dismiss(slot, now)
+        return actions + self._quit_template(old, now)
+
+    # What people order
 
     def set_times(self, startup_timeout: float, graceful_timeout: float) -> None:
         """The limits that a reload has brought, for what begins from now on."""
@@ -115,6 +165,11 @@ class Pool:
 
     def scale(self, processes: int, now: float) -> list[GroupAction]:
         """So many workers from now on."""
+        if self.on_demand:
+            raise Unfit(
+                "this group has as many workers as requests need; write processes = N into its "
+                "section for a fixed number"
+            )
         if not 1 <= processes <= len(self.slots) // 2:
             raise Unfit(
                 f"the number of workers is 1 to {len(self.slots) // 2}: start the server with "

@@ -108,6 +108,7 @@ def _everywhere(mount: Mount) -> Mount:
         "/",
         application=mount.application,
         called=mount.called,
+        group=mount.group,
         interpreter=mount.interpreter,
     )
 
@@ -119,7 +120,7 @@ def core_mounts(
 
     `group` is that of this process, one of `names`: the applications of the others are not here.
     """
-    if len(mounts) == 1 and mounts[0] == _everywhere(mounts[0]):
+    if len(mounts) == 1 and mounts[0] == _everywhere(mounts[0]) and mounts[0].group == group:
         return ()
     places = applications(own_of(mounts, group))
     folders = [mount for mount in mounts if mount.files]

@@ -71,6 +71,11 @@ class Job:
     release: str | None  # the folder of --chdir when this generation began
     title: str  # what people call the application
     environ: dict[str, str] | None = None  # before an application has changed it
+    group: str = ""  # the name of its group of processes, if there are several
+
+    def role(self, kind: str, number: int) -> str:
+        """What people call a process of the group."""
+        return f"{kind} {number} of {self.group}" if self.group else f"{kind} {number}"
 
     def descriptors(self) -> list[int]:
         """All of them, but for the standard ones."""
@@ -83,8 +88,9 @@ class Job:
 def run(job: Job, slot: int) -> None:
     """The whole life of a worker."""
     settings = job.settings
-    log.setup(settings.log_level, settings.log_format, f"worker {slot}")
-    set_title(f"worker {slot}", job.title)
+    role = job.role("worker", slot)
+    log.setup(settings.log_level, settings.log_format, role)
+    set_title(role, job.title)
     forks.begin()
     faulthandler.enable()
     faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True)

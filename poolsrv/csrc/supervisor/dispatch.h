@@ -104,7 +104,7 @@ int dispatch_bell(const Dispatch *d);
 void dispatch_stop(Dispatch *d);
 
 /* What waits for a thread, and what will, is refused from now on: soon all that
- * goes on is ended. This goes for all that are joined. */
+ * goes on is ended. This goes for `d` alone: a group has a time of its own. */
 void dispatch_last_call(Dispatch *d);
 
 /* Take connections from the listeners, or leave them there. It does at first.

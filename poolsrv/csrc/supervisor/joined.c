@@ -196,9 +196,7 @@ dispatch_stop(Dispatch *d)
 void
 dispatch_last_call(Dispatch *d)
 {
-    for (d = d->first; d; d = d->next) {
-        d->refuses = true;
-        atomic_store(&d->notice->last_call, 1);
-        queue_refuse_all(d);
-    }
+    d->refuses = true;
+    atomic_store(&d->notice->last_call, 1);
+    queue_refuse_all(d);
 }
