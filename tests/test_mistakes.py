@@ -62,6 +62,7 @@ number = 8000
     "broken.py": "import nosuchmodule\n",
     "leaves.py": "import os\nos._exit(7)\n",
     "nothing.py": "x = 1\n",
+    "hidden/site.py": "def app(environ, start_response): return []\n",
     "near.py": "def aplication(environ, start_response): return []\n",
     "site/manage.py": 'os.environ.setdefault("DJANGO_SETTINGS_MODULE", "mysite.settings")\n',
     "site/mysite/wsgi.py": "application = get_wsgi_application()\n",

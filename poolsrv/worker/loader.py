@@ -230,9 +230,22 @@ def _parse(expression: str) -> tuple[list[str], _Arguments | None]:
     return [node.id, *names], arguments
 
 
+def _refuse_names_of_python(name: str) -> None:
+    """A file site.py is never imported: Python has a module of that name already."""
+    above = name.partition(".")[0]
+    theirs = getattr(sys.modules.get(above), "__file__", None)
+    own = Path(sys.path[0], f"{above}.py")
+    if above in sys.stdlib_module_names and theirs and own.is_file() and not own.samefile(theirs):
+        raise ApplicationError(
+            f"{above} is a module of Python itself, which hides {own}",
+            f"rename the file, or name it by its path: {own.name}",
+        )
+
+
 def _import(name: str) -> ModuleType:
     if not all(part.isidentifier() for part in name.split(".")):
         raise ApplicationError(f"{name!r} is not the name of a module", _FORMS)
+    _refuse_names_of_python(name)
     try:
         return guarded(f"importing {name} failed", lambda: importlib.import_module(name))
     except ApplicationError as error:
