@@ -9,7 +9,7 @@
 #   make coverage which lines of the C core the tests run: build/coverage/report
 #   make check    linters, types, layers, strict compile of the C core
 #   make bench    servers side by side: ARGS="run --help", simulate, predict,
-#                 instructions, files, deploys
+#                 instructions, files, deploys, newcomer
 #   make load     locust on a running server: USERS, TIME, HOST, METRICS, SCENARIO
 #   make docs     write the generated reference pages
 #   make site     the documents as a site: build/site

@@ -9,7 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from loadtests._bench import _curves, _deploys, _files, _instructions, _prediction, _report, _run
+from loadtests._bench import (
+    _curves,
+    _deploys,
+    _files,
+    _instructions,
+    _newcomer,
+    _prediction,
+    _report,
+    _run,
+)
 from loadtests._bench._run import Plan, Results
 from loadtests._bench._servers import OURS, PEERS, Failed, Missing, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
@@ -92,6 +101,10 @@ def _files_command(arguments: argparse.Namespace) -> None:
 def _deploys_command(arguments: argparse.Namespace) -> None:
     costs = _deploys.measure(arguments.count, arguments.duration, arguments.seed, _tell)
     print(_deploys.markdown(costs))
+
+
+def _newcomer_command(arguments: argparse.Namespace) -> None:
+    print(_newcomer.markdown(_newcomer.measure(arguments.wheel, _tell)))
 
 
 def _write(results: Results, out: Path) -> None:
@@ -203,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
         default=5,
         metavar="N",
         help="of a second for each server and size (default: %(default)s)",
+    )
+
+    newcomer = commands.add_parser("newcomer", help="how long the first answer takes somebody new")
+    newcomer.set_defaults(command=_newcomer_command)
+    newcomer.add_argument(
+        "--wheel", type=Path, metavar="FILE", help="install this one as well (make wheel)"
     )
 
     deploys = commands.add_parser("deploys", help="what reloads and kills cost clients")
