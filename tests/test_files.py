@@ -254,6 +254,20 @@ def test_what_is_no_file_goes_to_the_application(server: Server) -> None:
     assert ask(server, "/both/with").status == 301
 
 
+def test_a_target_without_a_path(tmp_path: Path) -> None:
+    """It is the root's, not a folder that lacks its slash."""
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "index.html").write_text("the index")
+    with (
+        mounted(tmp_path, f'path = "/"\nfolder = "{site}"') as server,
+        Client(server.address) as client,
+    ):
+        for target in ("http://any", "http://any?a=1", "http://any/", "/"):
+            client.send(f"GET {target} HTTP/1.1\r\nHost: any\r\n\r\n".encode())
+            assert client.receive().body == b"the index"
+
+
 def test_an_application_may_have_files_before_it(folder: Path, tmp_path: Path) -> None:
     with mounted(tmp_path, f'path = "/"\nfolder = "{folder}"') as server:
         assert ask(server, "/a.txt").body == TEXT

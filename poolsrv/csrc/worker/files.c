@@ -104,7 +104,10 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
     const FileAnswerFields more = fields_of(folder);
     const bool is_last = mount->application == MOUNT_NONE;
     const char *base = r->buffer + r->start;
-    const char *path = base + r->head.path.at + r->route.cut;
+    /* `GET http://host` asks for its root (RFC 9110 section 4.2.3). */
+    const bool is_bare = r->head.path.len == 0;
+    const char *path = is_bare ? "/" : base + r->head.path.at + r->route.cut;
+    const size_t size = is_bare ? 1 : r->head.path.len - r->route.cut;
     Found found;
 
     if (!r->head.is_head && !is_method(r, "GET")) {
@@ -118,8 +121,7 @@ answer(const Files *files, Thread *t, Conn *c, Request *r)
     }
     folders_look(folder, t->now);
     const char *why = "no such file";
-    switch (found_for(&found, folder, &r->head, base, path,
-                      r->head.path.len - r->route.cut, time(NULL))) {
+    switch (found_for(&found, folder, &r->head, base, path, size, time(NULL))) {
     case FOUND_FILE:
         file_answer_send(t, c, r, &found, &more);
         return true;
