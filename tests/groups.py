@@ -7,13 +7,14 @@ import contextlib
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from poolsrv import _core
 from poolsrv.settings.core import core_options
 from poolsrv.settings.rows import Settings
+from poolsrv.worker.networks import network
 from tests.test_core import applications, index_of, new_board, options
 
 
@@ -115,11 +116,13 @@ def grouped(
     threads: int = 2,
     settings: Settings | None = None,
     enabled: Sequence[int] | None = None,
-    trusted: tuple[Any, ...] = (),
+    beliefs: Mapping[int, Sequence[Place]] | None = None,
 ) -> Iterator[Groups]:
-    """A server with these mounts. `made` are the applications, one for each group."""
+    """A server with these mounts. `made` are the applications, one for each group; `beliefs`
+    are the mounts that the worker of a group knows, if it knows others."""
     count = 1 + max(place.group for place in places)
-    given = core_options(settings if settings is not None else Settings())
+    wanted = settings if settings is not None else Settings()
+    given = core_options(wanted)
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
         listener.setblocking(False)
@@ -161,10 +164,10 @@ def grouped(
                     options=given,
                 ),
                 bell=dispatcher.bell,
-                mounts=mounts,
+                mounts=core_mounts((beliefs or {}).get(number, places), number),
                 group=number,
                 options=given,
-                trusted=trusted,
+                trusted=tuple(map(network, wanted.trust_proxy)),
             )
             worker = _core.Worker(board, 0, **chosen)
             groups.append(Group(number, board, dispatcher, worker, signals))
