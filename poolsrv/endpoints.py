@@ -196,11 +196,16 @@ def _refuse_twice(settings: Settings, own: Sequence[Group], shared: bool) -> Non
             taken[address] = place
 
 
-def cannot_be_followed() -> str:
-    """Why nobody can take our place, or nothing."""
+def cannot_be_followed(manager_is_told: bool) -> str:
+    """Why nobody can take our place, or nothing. `manager_is_told` who the main process is."""
     if os.getpid() == 1:
         return (
             "this is process 1, with which its container ends; reload loads new code, and a new "
             "container brings a new poolsrv"
+        )
+    if os.environ.get("SYSTEMD_EXEC_PID") == str(os.getpid()) and not manager_is_told:
+        return (
+            "systemd takes the end of this process for the end of the service, and ends the next "
+            "one with it; give the service Type=notify, and systemd is told which process follows"
         )
     return ""

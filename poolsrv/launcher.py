@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from poolsrv.between.messages import END_EXPORTER
 from poolsrv.endpoints import Endpoints, cannot_be_followed
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
 from poolsrv.estate import Common, Estate, Fresh, heritages, owned, reloaded, wanted
-from poolsrv.listeners import announce, take_passed, url_of, use_passed
+from poolsrv.listeners import announce, close_unused, take_passed, url_of, use_passed
 from poolsrv.pages import maintenance_of, read_pages
 from poolsrv.settings.exposed import exposed
 from poolsrv.settings.groups import Group, groups_of
@@ -149,6 +150,9 @@ def _run(
     folder = started_in()
     groups = groups_of(settings, application is not None)
     several = len(groups) > 1
+    if heir is None:
+        binds = (settings.bind, *(group.settings.bind for group in groups))
+        close_unused(frozenset(chain.from_iterable(binds)), passed)
     touched = [
         (path, group.number) for group in groups for path in touched_files(group.settings, folder)
     ]
@@ -342,7 +346,7 @@ def _run(
             maintenance=None if maintenance is None else Path(os.fsdecode(maintenance[0])),
             notify=notify,
             others=others,
-            seat=Seat(start_successor, leave, predecessor, cannot_be_followed()),
+            seat=Seat(start_successor, leave, predecessor, cannot_be_followed(bool(notify.given))),
         )
         if os.geteuid() == 0:
             _give_up_rights(groups)

@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Collection, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -130,6 +130,16 @@ def use_passed(settings: Settings, passed: tuple[Address, ...]) -> Settings:
     if not passed or settings.bind != Settings().bind:
         return settings
     return dataclasses.replace(settings, bind=passed)
+
+
+def close_unused(used: Collection[Address], passed: tuple[Address, ...]) -> None:
+    """Those that the settings do not use: else all processes had them open, also what the
+    application executes."""
+    for address in passed:
+        if isinstance(address, FdAddress) and address not in used:
+            with contextlib.suppress(OSError):  # nothing was passed as that
+                os.close(address.fd)
+                _log.warning(say.PASSED_NOT_USED, address)
 
 
 class ControlSocket:

@@ -627,6 +627,14 @@ LINES_DROPPED = Message(
     "The lines are lost; no request has waited for them.",
     "Look at the reader of the log.",
 )
+PASSED_NOT_USED = Message(
+    509,
+    "%s was passed by the service manager and is not used",
+    "--bind names other addresses: then sockets of systemd (or of whoever sets LISTEN_FDS) are "
+    "used only if it names them as well.",
+    "It is closed here. Clients that connect there wait for nobody while the manager listens.",
+    "Leave --bind out, or name the descriptor with it, or stop the .socket unit.",
+)
 
 # 6xx: a server in one process (--processes 0, poolsrv.running).
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -112,6 +113,32 @@ def test_sockets_are_taken_from_the_service_manager(server: Start) -> None:
     with Client(probe.address) as client:
         assert client.get("/").status == 200
     assert probe.address[1] != 8000
+
+
+def test_sockets_that_are_passed_and_not_used_are_in_nobodys_hands(server: Start) -> None:
+    """Once they were open in all processes, and in what the application executes."""
+    probe = server("tests.apps.hello:app", through=[sys.executable, "-c", PASSING])
+    probe.wait_for_log("POOL509 fd://3 was passed")
+    listeners = sum("socket:" in held for held in probe.descriptors())
+    with Client(probe.address) as client:
+        assert client.get("/").status == 200
+    plain = server("tests.apps.hello:app")
+    assert listeners == sum("socket:" in held for held in plain.descriptors())
+
+
+def test_a_passed_socket_without_a_file_has_a_name_that_can_be_read(server: Start) -> None:
+    name = f"poolsrv-{uuid.uuid4().hex}"
+    passing = PASSING.replace(
+        'socket.create_server(("127.0.0.1", 0))', "socket.socket(socket.AF_UNIX)"
+    ).replace("os.dup2", f'opened.bind("\\0{name}"); opened.listen(); os.dup2')
+    probe = server(
+        "tests.apps.hello:app", through=[sys.executable, "-c", passing], bind="127.0.0.1:8000"
+    )
+    assert probe.printed("application") == [f"unix:@{name}"]
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(f"\0{name}")
+        client.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd here")

@@ -367,6 +367,15 @@ def test_another_user_stays_another_user(tmp_path: Path) -> None:
         assert re.findall("Max open files.*", limits) == re.findall("Max open files.*", ours)
 
 
+def test_a_service_whose_manager_is_not_told_is_not_upgraded(server: Start, path: Path) -> None:
+    """systemd would end the new supervisor with the old one."""
+    through = ("sh", "-c", 'SYSTEMD_EXEC_PID=$$ exec "$@"', "sh")
+    hello = server(control=path, through=through)
+    done = poolsrv("upgrade", "--control", path)
+    assert (done.returncode, "Type=notify" in done.stderr) == (1, True)
+    assert hello.workers()
+
+
 def test_process_1_of_a_container_says_that_it_cannot(server: Start, path: Path) -> None:
     through = ("unshare", "--pid", "--fork", "--mount-proc", "--kill-child=SIGTERM")
     if subprocess.run([*through, "true"], check=False, capture_output=True).returncode:

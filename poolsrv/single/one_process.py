@@ -20,7 +20,7 @@ from poolsrv import _core, access_log
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
 from poolsrv.errors import ConfigError
-from poolsrv.listeners import announce, take_passed, use_passed
+from poolsrv.listeners import announce, close_unused, take_passed, use_passed
 from poolsrv.settings.addresses import Address, UnixAddress
 from poolsrv.settings.exposed import exposed
 from poolsrv.settings.rows import Settings, key
@@ -56,7 +56,9 @@ def serve(settings: Settings, application: Application | None) -> int:
             "with poolsrv.running(app): serves on any thread",
         )
     notify = Notify(os.environ, os.getpid())
-    settings = use_passed(settings, take_passed(os.environ))
+    passed = take_passed(os.environ)
+    settings = use_passed(settings, passed)
+    close_unused(settings.bind, passed)
     faults_are_shown = faulthandler.is_enabled()
     with ExitStack() as stack:
         stack.callback(notify.close)

@@ -277,9 +277,11 @@ def _adopt(address: FdAddress) -> socket.socket:
 
 def _name(opened: socket.socket) -> str:
     bound = opened.getsockname()
-    return str(
-        TcpAddress(*bound[:2]) if isinstance(bound, tuple) else UnixAddress(os.fsdecode(bound))
-    )
+    if isinstance(bound, tuple):
+        return str(TcpAddress(*bound[:2]))
+    # One without a file, which a service manager may pass, begins with a NUL: unix(7).
+    name = os.fsdecode(bound)
+    return str(UnixAddress(f"@{name[1:]}" if name.startswith("\0") else name))
 
 
 def _holders(port: int) -> str:
