@@ -63,13 +63,14 @@ class Endpoints:
     @property
     def taken(self) -> Ready:
         """What we have of the server before us."""
-        heir = self._heir
+        heir, given = self._heir, self._settings.pid_file
         if heir is None:
             return Ready()
         return Ready(
             [index for index, fd in enumerate(heir.listeners) if fd < 0],
             admin=heir.hello.admin is not None and heir.admin is None,
             control=heir.hello.control is not None and heir.control is None,
+            pid_file=None if given is None else str(Path(given).absolute()),
         )
 
     @property
@@ -158,7 +159,8 @@ class Endpoints:
     def leave(self, ready: Ready) -> None:
         """Another server has what `ready` says; what it has not is closed for good."""
         if self.pid_file is not None:
-            self.pid_file.leave()
+            same = ready.pid_file == self.pid_file.path
+            (self.pid_file.leave if same else self.pid_file.close)()
         for index, listener in enumerate(self.listeners):
             (listener.leave if index in ready.listeners else listener.close)()
         if self.admin is not None:

@@ -504,6 +504,13 @@ WATCHER_ENDED = Message(
     "The server serves on. SIGHUP and `poolsrv reload` still reload.",
     "Start the server anew to have changes seen again.",
 )
+CONTROL_DEAF = Message(
+    417,
+    "no control client can be taken: %s",
+    "No descriptor is left, as a rule.",
+    "Commands wait; it is tried again each second. Clients of the application are not concerned.",
+    "Raise the limit of open files (`LimitNOFILE=`).",
+)
 UPGRADES = Message(
     430,
     "%s: starting the new supervisor that is to take over",

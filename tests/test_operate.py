@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import stat
 import subprocess
@@ -207,6 +208,26 @@ def test_a_worker_that_cannot_be_started_is_the_outcome(
     )
     assert told(path, "recycle", "all")["error"] == ""
     told(path, "scale", 1)
+
+
+def test_a_client_that_cannot_be_taken_waits_and_nobody_spins(server: Start, path: Path) -> None:
+    """Without a descriptor for it the supervisor once asked for it as fast as it could."""
+    probe = server(PROBE, control=path)
+    before = resource.prlimit(probe.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, (3, before[1]))
+    with subprocess.Popen(
+        [sys.executable, "-m", "poolsrv", "status", "--control", str(path)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as waits:
+        probe.wait_for_log("POOL417", deadline=20)
+        rounds = probe.log().count("POOL417")
+        probe.wait_until(lambda: probe.log().count("POOL417") > rounds)
+        assert probe.metric("poolsrv_supervisor_faults_total") == 0
+        resource.prlimit(probe.pid, resource.RLIMIT_NOFILE, before)
+        assert "workers are ready" in waits.communicate(timeout=30)[0]
+    assert probe.log().count("POOL417") < 20
 
 
 def test_who_waits_for_an_order_is_told_of_the_end(

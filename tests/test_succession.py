@@ -114,6 +114,34 @@ def test_an_upgrade_that_fails_changes_nothing(
     assert answer(changing) == b"2"
 
 
+def test_an_option_that_is_none_is_a_reason_that_is_told(
+    server: Start, site: Site, path: Path
+) -> None:
+    file = site.folder / "poolsrv.toml"
+    file.write_text("backlog = 2\n")
+    changing = server("changing:app", control=path, allow_errors=".", config=file, **site.options)
+    file.write_text('backlog = "two"\n')
+    done = poolsrv("upgrade", "--control", path)
+    assert done.returncode == 1
+    assert "backlog" in done.stderr
+    assert answer(changing) == b"1"
+
+
+def test_a_pid_file_that_the_next_server_does_not_use_is_removed(
+    server: Start, site: Site, path: Path, tmp_path: Path
+) -> None:
+    """Once it stayed, with a number that became another process's some day."""
+    file, first, second = site.folder / "poolsrv.toml", tmp_path / "first", tmp_path / "second"
+    file.write_text(f'pid-file = "{first}"\n')
+    changing = server("changing:app", control=path, config=file, **site.options)
+    file.write_text(f'pid-file = "{second}"\n')
+    upgrade(changing, path)
+    assert (first.exists(), second.read_text()) == (False, f"{changing.pid}\n")
+    file.write_text("")
+    upgrade(changing, path)
+    assert not second.exists()
+
+
 def starting(server: Server, path: Path) -> "subprocess.Popen[str]":
     """An upgrade whose new supervisor loads, and who waits for it."""
     command = [sys.executable, "-m", "poolsrv", "upgrade", "--control", str(path)]

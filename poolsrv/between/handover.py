@@ -76,12 +76,14 @@ class Groups:
 @dataclass(frozen=True, slots=True)
 class Ready:
     """New: all workers are ready. It has taken these listeners, by index, and these sockets;
-    and it goes on with these groups of processes, None: with the only one."""
+    and it goes on with these groups of processes, None: with the only one. Its pid file is to
+    be this path."""
 
     listeners: list[int] = field(default_factory=list)
     admin: bool = False
     control: bool = False
     groups: list[str] | None = None
+    pid_file: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +305,17 @@ def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
         if isinstance(error, UpgradeError):
             raise
         raise UpgradeError("the supervisor that has started this one said too little") from None
+
+
+def refuse(environ: MutableMapping[str, str], text: str) -> None:
+    """We do not start: if another supervisor has executed us, it hears why."""
+    try:
+        heir = inherit(environ)
+    except UpgradeError:
+        return  # it will not understand us either
+    if heir is not None:
+        heir.refuse(text)
+        heir.close()
 
 
 def _inheritance(channel: socket.socket, hello: Hello, fds: list[int]) -> Inheritance:

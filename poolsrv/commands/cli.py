@@ -40,6 +40,9 @@ class Command:
 def _serve(line: CommandLine, reading: Reading) -> int:
     faults = [*reading.faults, *_missing(line, reading, "serve")]
     if faults:
+        from poolsrv.between.handover import refuse
+
+        refuse(os.environ, "\n".join(map(str, faults)))
         return _refuse(faults)
     from poolsrv.launcher import launch
     from poolsrv.system.processes import entitle

@@ -48,6 +48,9 @@ _log = logging.getLogger("poolsrv")
 _LOOK_AGAIN = 0.05
 _LINGER = 5.0
 
+# How soon a control client is taken that could not be, in seconds.
+_LISTEN_AGAIN = 1.0
+
 # One traceback a second says what is wrong; a thousand fill a disk.
 _SAY_AGAIN = 1.0
 
@@ -109,6 +112,7 @@ class Supervisor:
         self._counting: Counting | None = None  # once another has our place
         self._exporter: Child | None = None
         self._watcher: Child | None = None
+        self._listens_at: float | None = None  # to control clients again
         self._wakeup: tuple[socket.socket, ...] = ()
         self._finish: do.Finish | None = None
         self._linger_end = 0.0  # when a supervisor that ends waits for nothing more
@@ -203,6 +207,7 @@ class Supervisor:
             times.append(self._counting.deadline())
         if self._finish is not None:
             times.append(time.monotonic() + _LOOK_AGAIN)
+        times.append(self._listens_at)
         deadline = min((at for at in times if at is not None), default=None)
         for event in self._dispatcher.wait(deadline):
             self._now = time.monotonic()
@@ -263,6 +268,9 @@ class Supervisor:
         self._notify.tick(self._now, self._progress.made, self._progress.describe)
         if self._counting is not None:
             self._counting.tick(self._now)
+        if self._listens_at is not None and self._listens_at <= self._now:
+            self._listens_at = None
+            self._take_commands()
         if self.zombies:
             self._reap_orphans()
 
@@ -328,7 +336,13 @@ class Supervisor:
 
     def _client_came(self) -> None:
         assert self._control is not None
-        client = self._control.accept()
+        try:
+            client = self._control.accept()
+        except OSError as error:  # the client waits on: to ask at once would be a tight loop
+            _log.warning(say.CONTROL_DEAF, error)
+            self.unwatch(self._control.listener.fileno())
+            self._listens_at = self._now + _LISTEN_AGAIN
+            return
         if client is not None:
             self.watch(client, partial(self._client_said, client))
         crowded = self._control.crowded()
@@ -405,7 +419,7 @@ class Supervisor:
         self._counting = None
         if self._server.has_left:
             _log.error(say.SUCCESSOR_ENDED, ending)
-        text = f"the new supervisor {ending}; its messages are above"
+        text = f"the new supervisor {ending}; its messages are in this server's log"
         successor.close()
         self._do(self._server.successor_exited(text, self._now))
 
@@ -415,6 +429,7 @@ class Supervisor:
         assert self._successor is not None
         if self._control is not None:
             self.unwatch(self._control.listener.fileno())
+        self._listens_at = None
         for group, pair in zip(self.groups, self._successor.connections, strict=True):
             if self._successor.takes(group.number):
                 group.dispatcher.bequeath(pair.fileno())

@@ -19,9 +19,9 @@ class PidFile:
 
     def __init__(self, path: str) -> None:
         """Raises ConfigError if it cannot be written, or is another server's."""
-        self._path = str(Path(path).absolute())  # a reload may change the working folder
+        self.path = str(Path(path).absolute())  # a reload may change the working folder
         try:
-            self._fd = _locked(self._path)
+            self._fd = _locked(self.path)
         except OSError as error:
             raise ConfigError(
                 f"--pid-file {path}: {error.strerror}", "its folder must exist and be writable"
@@ -38,8 +38,8 @@ class PidFile:
     def close(self) -> None:
         """Remove it, if it is still ours."""
         if self._fd >= 0:
-            if _is(self._path, self._fd):
-                Path(self._path).unlink()
+            if _is(self.path, self._fd):
+                Path(self.path).unlink()
             self.leave()
 
 
