@@ -1,11 +1,12 @@
 """Chaos: does a server stay whole while its processes are killed, stopped and replaced?
 
-    python -m loadtests._chaos --seconds 120 --seed 1
+    make bench ARGS="chaos --duration 120 --seed 1"
 
 Starts a server of its own (2 workers x 4 threads) under wrk and under clients on
 kept connections, whose requests each carry a token that the answer must have; some
 views fork. Twice a second something happens, drawn by the seed: a worker, a
-template or the exporter is killed or stopped for a moment, the server reloads,
+template or the exporter is killed or stopped for a moment, or a keeper stopped while
+its worker is killed, the server reloads,
 recycles or scales, one of its processes finds no descriptors, no process can be
 started for a while, or nobody reads its logs for some seconds. Then all is left in
 peace, and this must be so, or the exit status is 1:
@@ -17,7 +18,6 @@ peace, and this must be so, or the exit status is 1:
 - the supervisor met no fault but for want of descriptors, and it ends with status 0.
 """
 
-import argparse
 import collections
 import json
 import multiprocessing
@@ -132,7 +132,7 @@ class Target:
         words = "--bind 127.0.0.1:0 --admin 127.0.0.1:0 --threads 4 --graceful-timeout 5s"
         options = [f"--processes={_WORKERS}", "--max-processes=4", f"--control={self.control}"]
         options += [f"--access-log={lines}", "--log-level=warning"]
-        serve = [sys.executable, "-m", "poolsrv", "serve", f"{__spec__.name}:application"]
+        serve = [sys.executable, "-m", "poolsrv", "serve", f"{__name__}:application"]
         self.process = subprocess.Popen(
             [*serve, *words.split(), *options],
             stdout=log,
@@ -248,8 +248,10 @@ class Clients:
             self.lost += 1
             self._reconnect(connection)
             return
-        if data.startswith(b"HTTP/1.1 503"):  # there was no thread for it in time
-            self.refused += 1
+        if data.startswith((b"HTTP/1.1 502", b"HTTP/1.1 503")):
+            # It was inside a worker that has ended, or there was no thread for it in time.
+            self.lost += data.startswith(b"HTTP/1.1 502")
+            self.refused += data.startswith(b"HTTP/1.1 503")
             self._reconnect(connection)
             return
         self.answers += 1
@@ -270,6 +272,8 @@ class Monkey:
     def run(self, stop: Event) -> None:
         deeds: list[Callable[[], None]] = [
             self.kill_worker,
+            self.crash_worker,
+            self.kill_worker_of_a_stopped_keeper,
             self.kill_template,
             self.kill_exporter,
             self.stop_worker,
@@ -284,11 +288,25 @@ class Monkey:
         while not stop.wait(_PAUSE):
             deed = self._chance.choice(deeds)
             self.done[deed.__name__] += 1
-            with suppress(ProcessLookupError, ControlError, IndexError):
+            with suppress(ProcessLookupError, FileNotFoundError, ControlError, IndexError):
                 deed()
 
     def kill_worker(self) -> None:
         os.kill(self._one("pool:worker"), signal.SIGKILL)
+
+    def crash_worker(self) -> None:
+        os.kill(self._one("pool:worker"), signal.SIGSEGV)
+
+    def kill_worker_of_a_stopped_keeper(self) -> None:
+        """Its connections wait for it, and nobody waits for them."""
+        worker = self._one("pool:worker")
+        keepers = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+        for keeper in map(int, keepers):
+            if (Path(f"/proc/{keeper}/comm").read_text()).startswith("pool:keeper"):
+                os.kill(keeper, signal.SIGSTOP)
+                os.kill(worker, signal.SIGKILL)
+                time.sleep(self._chance.uniform(0.05, 0.5))
+                os.kill(keeper, signal.SIGCONT)
 
     def kill_template(self) -> None:
         os.kill(self._one("pool:tmpl"), signal.SIGKILL)
@@ -355,8 +373,8 @@ def is_at_peace(target: Target) -> bool:
         return False
     ready = [worker["generation"] for worker in now["workers"] if worker["state"] == "ready"]
     whole = len(now["workers"]) == len(ready) == _WORKERS and len(set(ready)) == 1
-    # Workers, one template, one exporter.
-    return whole and len(list(target.processes())) == _WORKERS + 2
+    # Workers and their keepers, one template, one exporter.
+    return whole and len(list(target.processes())) == 2 * _WORKERS + 2
 
 
 def judge(target: Target, clients: Clients, held: int) -> list[str]:
@@ -384,26 +402,23 @@ def judge(target: Target, clients: Clients, held: int) -> list[str]:
     return faults
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=120.0)
-    parser.add_argument("--seed", type=int, default=1)
-    given = parser.parse_args()
+def run(seconds: int, seed: int) -> bool:
+    """Whether all was whole afterwards; prints what there was, and what was not."""
     with tempfile.TemporaryDirectory() as folder:
         target = Target(Path(folder))
         until(lambda: is_at_peace(target))
         held = target.descriptors()
-        clients, monkey, stop = Clients(target.address), Monkey(target, given.seed), Event()
+        clients, monkey, stop = Clients(target.address), Monkey(target, seed), Event()
         thread = Thread(target=monkey.run, args=(stop,))
         thread.start()
         load = [
-            f"-d{given.seconds:g}s",
+            f"-d{seconds}s",
             "-c16",
             "-t1",
             f"http://{':'.join(map(str, clients.address))}/?w",
         ]
         with subprocess.Popen(["wrk", *load], stdout=subprocess.DEVNULL):
-            clients.run(given.seconds)
+            clients.run(seconds)
             stop.set()
             thread.join()
         faults = judge(target, clients, held)
@@ -415,8 +430,4 @@ def main() -> int:
         if faults:
             print("\n".join(faults))
             print(target.log.read_text()[-4000:])
-    return 1 if faults else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return not faults

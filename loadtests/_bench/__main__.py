@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
+from loadtests import _chaos
 from loadtests._bench import (
     _curves,
     _deploys,
@@ -105,6 +106,11 @@ def _deploys_command(arguments: argparse.Namespace) -> None:
 
 def _newcomer_command(arguments: argparse.Namespace) -> None:
     print(_newcomer.markdown(_newcomer.measure(arguments.wheel, _tell)))
+
+
+def _chaos_command(arguments: argparse.Namespace) -> None:
+    if not _chaos.run(arguments.duration, arguments.seed):
+        raise Failed("not all was whole afterwards")
 
 
 def _write(results: Results, out: Path) -> None:
@@ -241,6 +247,14 @@ def _parser() -> argparse.ArgumentParser:
         help="over which each are spread (default: %(default)s)",
     )
 
+    chaos = commands.add_parser(
+        "chaos", help="does a server stay whole while its processes are killed and replaced?"
+    )
+    chaos.set_defaults(command=_chaos_command)
+    chaos.add_argument(
+        "--duration", type=_whole(1), default=120, metavar="S", help="default: %(default)s"
+    )
+
     for command, name in ((run, "bench"), (report, "bench"), (simulate, "simulation")):
         command.add_argument(
             "--out",
@@ -249,7 +263,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="PATH",
             help="of the results, without suffix (default: %(default)s)",
         )
-    for command in (simulate, predict, deploys):
+    for command in (simulate, predict, deploys, chaos):
         command.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     return parser
 
