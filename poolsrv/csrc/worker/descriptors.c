@@ -30,6 +30,7 @@ descriptors_init(Descriptors *d, bool fixed)
     struct rlimit limit;
     *d = (Descriptors){
         .usual = RLIM_INFINITY, .most = RLIM_INFINITY, .fixed = fixed};
+    pthread_mutex_init(&d->lock, NULL);
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         d->usual = limit.rlim_cur;
         d->most = limit.rlim_max;
@@ -85,10 +86,17 @@ move_up(const Descriptors *d, int fd)
     return high;
 }
 
+void
+descriptors_free(Descriptors *d)
+{
+    pthread_mutex_destroy(&d->lock);
+}
+
 int
 descriptors_receive(Worker *w, ChannelMessage *m)
 {
     Descriptors *d = &w->descriptors;
+    pthread_mutex_lock(&d->lock);
     const bool many =
         atomic_load_explicit(&w->live, memory_order_relaxed) >= d->stay &&
         d->most > beyond(d);
@@ -108,5 +116,6 @@ descriptors_receive(Worker *w, ChannelMessage *m)
         }
     }
     descriptors_restore(d);
+    pthread_mutex_unlock(&d->lock);
     return got;
 }

@@ -11,6 +11,7 @@
 #ifndef POOLSRV_DESCRIPTORS_H
 #define POOLSRV_DESCRIPTORS_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -18,6 +19,8 @@
 #include "worker/worker.h"
 
 typedef struct {
+    pthread_mutex_t
+        lock;       /* of the rest: the main thread may poll beside another */
     uint64_t usual; /* the soft limit; while it is raised, as it was before */
     uint64_t most;  /* the hard one */
     uint32_t
@@ -31,9 +34,10 @@ typedef struct {
 void descriptors_init(Descriptors *d, bool fixed);
 
 /* Receive a message of connections, which get the numbers that they keep. As
- * channel_receive(). For one thread at a time. */
+ * channel_receive(). */
 int descriptors_receive(Worker *w, ChannelMessage *m);
-/* Have the usual limit again; async-signal-safe. */
+/* Have the usual limit again, in a child just forked; async-signal-safe. */
 void descriptors_restore(Descriptors *d);
+void descriptors_free(Descriptors *d);
 
 #endif

@@ -246,6 +246,7 @@ worker_free(Worker *w)
     close_once(&w->nudge);
     close_once(&w->alarm);
     close_once(&w->timer);
+    descriptors_free(&w->descriptors);
     pthread_mutex_destroy(&w->lock);
     pthread_mutex_destroy(&w->side);
     free(w->spool_folder);
