@@ -198,6 +198,8 @@ def run(job: Job, slot: int) -> None:
         logging.shutdown()
         os._exit(1)
     all_ended = deadlines.join()
+    if all_ended and keeper:
+        _core.dismiss(keeper)
     try:
         run_hook("on-worker-stop", settings.on_worker_stop)
     except ApplicationError as error:

@@ -244,7 +244,25 @@ core_keep(PyObject *Py_UNUSED(module), PyObject *args)
     return Py_BuildValue("(iii)", (int)pid, keeper.places, keeper.life);
 }
 
+static PyObject *
+core_dismiss(PyObject *Py_UNUSED(module), PyObject *value)
+{
+    const long keeper = PyLong_AsLong(value);
+    if (keeper == -1 && PyErr_Occurred()) {
+        return NULL;
+    }
+    if (keeper <= 0) { /* it would mean other processes */
+        PyErr_SetString(PyExc_ValueError, "a keeper has a pid");
+        return NULL;
+    }
+    keeper_dismiss((pid_t)keeper);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
+    {"dismiss", core_dismiss, METH_O,
+     "dismiss(keeper): end the keeper of this worker, which has no connection "
+     "any more."},
     {"keep", core_keep, METH_VARARGS,
      "keep(channel, board, slot, name, title): start the keeper of this "
      "worker, which has "

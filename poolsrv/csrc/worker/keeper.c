@@ -12,6 +12,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/channel.h"
@@ -286,4 +287,14 @@ keeper_start(Keeper *k, const char *name, const char *title)
         errno = error;
     }
     return pid;
+}
+
+void
+keeper_dismiss(pid_t keeper)
+{
+    if (kill(keeper, SIGKILL) == 0) {
+        /* Of a child whose end is no signal only this flag tells. */
+        while (waitpid(keeper, NULL, __WALL) < 0 && errno == EINTR) {
+        }
+    }
 }

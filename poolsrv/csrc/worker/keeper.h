@@ -50,4 +50,8 @@ Fate keeper_judge(const Conn *c);
  * caller's from now on. Its pid, or -1 and errno. */
 pid_t keeper_start(Keeper *keeper, const char *name, const char *title);
 
+/* This process, whose child it is, has no connection any more: end it, so that
+ * whoever adopts what we leave behind has nothing to do. */
+void keeper_dismiss(pid_t keeper);
+
 #endif
