@@ -1,5 +1,9 @@
 """What a deploy and a crash cost clients: reloads and kills under load, on 2x4.
 
+Reloads once more with `--warm-up`: the first page of a Flask application compiles its
+templates, which takes as long as some twenty pages, and the clients of new workers
+wait for that.
+
 wrk keeps its connections; one that the server closes, and an answer that does not
 come, count as errors. Beside that, the same load without anything happening.
 """
@@ -13,19 +17,23 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from loadtests._bench import _wrk
 from loadtests._bench._cell import HOST, running
 from loadtests._bench._servers import OURS, Failed, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
+from poolsrv.between.control import Command, ask
+from poolsrv.errors import ControlError
 
 _SHAPE = Shape(2, 4)
 _CONNECTIONS = 64
 _WORKLOAD = WORKLOADS["flask"]
+_PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,15 @@ def measure(count: int, seconds: int, seed: int, tell: Callable[[str], None]) ->
     """`count` reloads and as many kills, each kind spread over so many seconds. Raises Failed."""
     chance = random.Random(seed)
     found = []
-    for name, event in (("reload", _reload), ("kill -9", lambda c: _kill(c, chance))):
+    kinds = (
+        ("reload", "", _reload),
+        ("reload, --warm-up /", "--warm-up /", _reload),
+        ("kill -9", "", lambda control: _kill(control, chance)),
+    )
+    for name, options, event in kinds:
         with tempfile.TemporaryDirectory() as folder:
             control = str(Path(folder, "control"))
-            server = Server(OURS.name, f"{OURS.command} --control {control}")
+            server = Server(OURS.name, f"{OURS.command} --control {control} {options}")
             python = Path(sys.executable)
             with running(server, _WORKLOAD, _SHAPE, Path(folder), python) as (port, _):
                 url = f"http://{HOST}:{port}/"
@@ -88,12 +101,15 @@ def _beside(
     return load, took
 
 
-def _ask(control: str, *words: str) -> str:
-    argv = [sys.executable, "-m", "poolsrv", *words, "--control", control]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise Failed(f"poolsrv {words[0]}: {done.stderr.strip()[-300:]}")
-    return done.stdout
+def _ask(control: str, name: str) -> Mapping[str, Any]:
+    """Not by the command: to start Python costs the two CPUs as much as a reload does."""
+    try:
+        answer = ask(Path(control), Command(name), timeout=_PATIENCE)
+    except ControlError as error:
+        raise Failed(f"{name}: {error}") from None
+    if answer.error:
+        raise Failed(f"{name}: {answer.error}")
+    return answer.result
 
 
 def _reload(control: str) -> None:
@@ -102,7 +118,11 @@ def _reload(control: str) -> None:
 
 def _kill(control: str, chance: random.Random) -> None:
     """A random worker's process, which is of a server that we have started."""
-    workers = json.loads(_ask(control, "workers", "--json"))
+    command = [sys.executable, "-m", "poolsrv", "workers", "--json", "--control", control]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False)
+    if shown.returncode != 0:
+        raise Failed(f"workers: {shown.stderr.strip()[-300:]}")
+    workers = json.loads(shown.stdout)
     ready = [worker["pid"] for worker in workers if worker["pid"]]
     try:
         os.kill(chance.choice(ready), signal.SIGKILL)
