@@ -30,6 +30,7 @@ from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.stacks import Stacks
 from poolsrv.system.processes import set_title
 from poolsrv.system.sockets import Listener, channel_pair
+from poolsrv.worker.applications import core_mounts
 from poolsrv.worker.loader import release
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
@@ -64,6 +65,9 @@ class Fresh:
 class Estate:
     """What is made for one group. What is open is closed by `stack`.
 
+    Connections come to it by `listeners`. If it `shares` them with other groups, one of these
+    `accepts` for all, and gives each what is its.
+
     `once` and `shared` are the files of poolsrv.once and poolsrv.shared, `first` the number
     of the first generation; `wanted` workers it has, None: as the settings say. `read_again`
     reads the settings for a generation that a reload brings; None: they are those of the first.
@@ -77,6 +81,8 @@ class Estate:
         given: Fresh,
         listeners: Sequence[Listener],
         *,
+        accepts: bool,
+        shares: bool,
         application: Callable[..., Any] | None,
         title: str,
         once: int,
@@ -101,11 +107,14 @@ class Estate:
                 stack.callback(end.close)
         self.dispatcher = _core.Dispatcher(
             self.board,
-            [listener.socket.fileno() for listener in listeners],
+            [listener.socket.fileno() for listener in listeners] if accepts else [],
             core_options(settings),
         )
         stack.callback(self.dispatcher.close)
         self.dispatcher.set_pages(given.pages)
+        self._called = application is not None
+        self._shares = shares
+        self._set_mounts(settings)
         self.dispatcher.accept(not follows)
         self.dispatcher.log(common.access_log)
         self.limits = Limits.of(settings)
@@ -197,6 +206,13 @@ class Estate:
 
         return Template(generation, run)
 
+    def _set_mounts(self, settings: Settings) -> None:
+        """Where several groups share listeners, the dispatcher looks whose a request is."""
+        if self._shares:
+            mounts = settings.all_mounts(self._called)
+            table = core_mounts(mounts, settings.group_name, settings.group_names)
+            self.dispatcher.set_mounts(table)
+
     def _next_job(self) -> Job:
         """Of a generation that a reload brings."""
         if self._read_again is None:
@@ -204,6 +220,7 @@ class Estate:
         fresh = self._read_again()
         given = fresh.settings
         self.dispatcher.set_pages(fresh.pages)
+        self._set_mounts(given)
         self.pool.set_times(given.startup_timeout, given.graceful_timeout)
         self.limits = Limits.of(given)
         return dataclasses.replace(
@@ -242,7 +259,14 @@ def wanted(group: Group, given: Heritage | None) -> int | None:
     return given.wanted if group.on_demand else given.workers(group.settings.processes)
 
 
-def reloaded(group: Group, given: Sequence[Group]) -> Settings:
+def sharing(groups: Sequence[Group]) -> list[Group]:
+    """Those that have the server's listeners in common; the first one accepts. None if there
+    is only one."""
+    found = [group for group in groups if not group.owns_bind]
+    return found if len(found) > 1 else []
+
+
+def reloaded(group: Group, given: Sequence[Group], *, shares: bool) -> Settings:
     """The settings of a group's next generation: those given, but for what must stay."""
     first = group.settings
     found = next((each.settings for each in given if each.name == group.name), first)
@@ -251,7 +275,7 @@ def reloaded(group: Group, given: Sequence[Group]) -> Settings:
     values = {name: getattr(first, name) for name in _KEPT}
     if found.group_names != first.group_names:
         flags.append("groups of processes")
-    if _routes(found) != _routes(first):
+    if shares and _routes(found) != _routes(first):
         flags.append("which group a mount is in")
         values["mount"] = first.mount
     if flags:
@@ -261,18 +285,9 @@ def reloaded(group: Group, given: Sequence[Group]) -> Settings:
 
 
 def _routes(settings: Settings) -> Set[tuple[str, str, str]]:
-    """What all groups that share listeners must agree about: where another one answers."""
-    return (
-        {
-            (mount.host, mount.path, mount.group)
-            for mount in settings.all_mounts()
-            if mount.has_application
-        }
-        if _is_shared(settings)
-        else set()
-    )
-
-
-def _is_shared(settings: Settings) -> bool:
-    mounts = settings.all_mounts()
-    return any(mount.group != settings.group_name for mount in mounts if mount.has_application)
+    """What all groups that share listeners must agree about: where which of them answers."""
+    return {
+        (mount.host, mount.path, mount.group)
+        for mount in settings.all_mounts()
+        if mount.has_application
+    }

@@ -28,7 +28,7 @@ from poolsrv.between.handover import Heritage, Inheritance, Ready, inherit
 from poolsrv.between.messages import END_EXPORTER
 from poolsrv.endpoints import Endpoints, cannot_be_followed
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
-from poolsrv.estate import Common, Estate, Fresh, heritages, owned, reloaded, wanted
+from poolsrv.estate import Common, Estate, Fresh, heritages, owned, reloaded, sharing, wanted
 from poolsrv.listeners import announce, close_unused, take_passed, url_of, use_passed
 from poolsrv.pages import maintenance_of, read_pages
 from poolsrv.settings.exposed import exposed
@@ -150,6 +150,7 @@ def _run(
     folder = started_in()
     groups = groups_of(settings, application is not None)
     several = len(groups) > 1
+    together = sharing(groups)
     if heir is None:
         binds = (settings.bind, *(group.settings.bind for group in groups))
         close_unused(frozenset(chain.from_iterable(binds)), passed)
@@ -184,7 +185,7 @@ def _run(
                 enter(folder)
             given = use_passed(read_again(), passed)
             found = groups_of(given, application is not None)
-            settled = reloaded(group, found)
+            settled = reloaded(group, found, shares=group in together)
             with privileges.acting_as(whom):
                 return Fresh(settled, read_pages(settled, folder))
 
@@ -199,6 +200,8 @@ def _run(
                 group,
                 Fresh(group.settings, pages),
                 endpoints.of(group),
+                accepts=group.owns_bind or not together or group is together[0],
+                shares=group in together,
                 application=application if group.name == DEFAULT_GROUP else None,
                 title=_title_of(group, application) if several else title,
                 once=make() if given is None else given.take("once"),
