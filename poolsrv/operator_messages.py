@@ -525,6 +525,13 @@ NO_UPGRADE = Message(
     "None.",
     "Send it again when the server serves; in a container start a new one.",
 )
+UPGRADE_WAITS = Message(
+    439,
+    "%s: the upgrade begins when the supervisor before has ended",
+    "An upgrade was asked for soon after another, whose old workers still finish requests.",
+    "The server serves. The old ones end after `--graceful-timeout` at the latest.",
+    _NOTHING,
+)
 UPGRADE_FAILED = Message(
     432,
     "the upgrade failed; this server goes on: %s",

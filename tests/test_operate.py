@@ -360,7 +360,7 @@ def test_events_are_no_more_than_a_socket_takes(path: Path) -> None:
         listener.setblocking(True)
         server = Server([Pool(1, 1, startup_timeout=1, graceful_timeout=1)])
         served = Served({}, -1, dict)
-        control = Control(listener, server, served, lambda _: None, lambda *_: -1, list)
+        control = Control(listener, server, served, lambda _: None, lambda *_: -1, lambda _: None)
         for number in range(200):  # as of workers that cannot load, again and again
             text = f"{number} " + "\u00e9" * 8_000
             control.events.emit(logging.makeLogRecord({"msg": text, "levelname": "ERROR"}))

@@ -256,14 +256,18 @@ def test_what_runs_is_finished_and_what_comes_meanwhile_is_served(
         probe.wait_until(lambda: probe.status()["queue"]["length"] == 1)
         pid = told(path, "upgrade")["pid"]
         assert clients[1].receive().status == 200
-        done = poolsrv("upgrade", "--control", path)
-        assert done.returncode == 1
-        assert "still ends" in done.stderr
-        probe.terminate()  # of the one that has left: it goes on finishing
-        probe.wait_for_log("SIGTERM")
-        gate.release(1)
-        assert clients[0].receive().status == 200
-        probe.follow(pid)
+        command = [sys.executable, "-m", "poolsrv", "upgrade", "--control", str(path)]
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as waits:
+            probe.wait_for_log("POOL439")
+            probe.terminate()  # of the one that has left: it goes on finishing
+            probe.wait_for_log("SIGTERM")
+            gate.release(1)
+            assert clients[0].receive().status == 200
+            probe.follow(pid)
+            said = waits.communicate(timeout=60)[0]
+        taken = re.search(r"the supervisor with pid (\d+) has taken over", said)
+        assert taken, probe.log()
+        probe.follow(int(taken[1]))
         assert clients[2].get("/x").status == 200
         # The client of the old one counts as well.
         probe.wait_until(lambda: probe.metric("poolsrv_requests_total") == 3)

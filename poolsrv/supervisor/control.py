@@ -54,7 +54,7 @@ class Served:
 
 class Control:
     """`do` carries out actions; `ask_stacks` has a worker of a group write its stacks: where;
-    `upgrade` says what is to be done for one."""
+    `upgrade` begins one, and is told why."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Control:
         served: Served,
         do: Callable[[Sequence[ServerAction]], None],
         ask_stacks: Callable[[int, int], int],
-        upgrade: Callable[[], list[ServerAction]],
+        upgrade: Callable[[str], None],
     ) -> None:
         self.listener = listener
         self.events = Events()
@@ -209,14 +209,12 @@ class Control:
     def upgrade(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
         """Answered when another supervisor has taken over, or will not."""
         self.upgrade_failure = ""
-        actions = self._upgrade()
-        _log.info(say.UPGRADES, "told to upgrade")
-        self._do(actions)
+        self._upgrade("told to upgrade")
 
         def outcome() -> Answer | None:
             if self._server.has_left:
                 return Answer({"pid": self.successor})
-            if self._server.is_upgrading:
+            if self._server.is_upgrading or self._server.upgrade_waits:
                 return None
             return Answer(error=self.upgrade_failure or _ENDS)
 

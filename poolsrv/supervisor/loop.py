@@ -312,20 +312,25 @@ class Supervisor:
 
     def _upgrade(self, why: str) -> None:
         try:
-            actions = self.upgrade()
+            self.upgrade(why)
         except Unfit as error:
             _log.warning(say.NO_UPGRADE, why, error)
-            return
-        _log.info(say.UPGRADES, why)
-        self._do(actions)
+            if self._control is not None:
+                self._control.upgrade_failure = str(error)
+            self._do([])  # whoever waits for it is told
 
-    def upgrade(self) -> list[ServerAction]:
-        """What the pool wants done for one. Raises Unfit."""
+    def upgrade(self, why: str) -> None:
+        """Begin one, or do so as soon as the supervisor before has ended. Raises Unfit."""
         if self._seat is None or self._seat.refusal:
             raise Unfit("nobody can take over here" if self._seat is None else self._seat.refusal)
-        if self._predecessor is not None:
-            raise Unfit("the server that this one has followed still ends; try again when it has")
-        return self._server.upgrade(self._now)
+        if self._predecessor is not None and self._server.state is ServerState.SERVING:
+            # It still says the totals of its counters, to nobody but us.
+            self._server.upgrade_waits = True
+            _log.info(say.UPGRADE_WAITS, why)
+            return
+        actions = self._server.upgrade(self._now)
+        _log.info(say.UPGRADES, why)
+        self._do(actions)
 
     def _reopen(self) -> None:
         self._reopen_logs()
@@ -503,6 +508,9 @@ class Supervisor:
         if not predecessor.has_left and self._server.state is not ServerState.DRAINING:
             _log.error(say.PREDECESSOR_ENDED)
             self._do(self._server.stop(self._now, at_once=True))
+        if self._server.upgrade_waits:
+            self._server.upgrade_waits = False
+            self._upgrade("the supervisor before has ended")
 
     # Ends of processes
 

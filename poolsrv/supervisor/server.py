@@ -61,6 +61,7 @@ class Server:
         self._finished = False
         self._waits = predecessor  # to take the place of another supervisor
         self._said_ready = False  # to that
+        self.upgrade_waits = False  # until that has ended
 
     def start(self, now: float) -> list[ServerAction]:
         """Nothing runs yet: begin."""
