@@ -23,6 +23,7 @@ MENU = {
     "Operate": ["docs/tuning", "docs/troubleshooting", "docs/alerts", "docs/PRIVILEGES"],
     "Applications": [
         "docs/applications",
+        "docs/groups",
         "docs/scripts",
         "docs/files",
         "docs/maintenance",
