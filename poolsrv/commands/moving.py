@@ -125,8 +125,8 @@ poolsrv check
 It executes nothing of what it reads. Each setting has the line that it comes from. What is not
 carried over stands at the end with the reason: what is computed when the file runs, what is set
 under a condition, and what poolsrv has not. Of uWSGI's formats it reads ini, and of Apache the
-lines about WSGI, names of hosts, limits and addresses. If a file of Apache has several
-`WSGIDaemonProcess`, each becomes a poolsrv of its own: `poolsrv migrate site.conf NAME`.
+lines about WSGI, names of hosts, limits and addresses. Each `WSGIDaemonProcess` becomes a
+[group](groups.md) of processes.
 
 You can also ask poolsrv itself. Give it an option of gunicorn, uWSGI, uvicorn, granian, waitress
 or mod_wsgi, and its message says what to write instead.
