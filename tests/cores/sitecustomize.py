@@ -26,7 +26,8 @@ OPTIONS = {
     "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:handle_segv=0",
     # A worker is forked where threads were never started, but an application may fork
     # beside its own.
-    "TSAN_OPTIONS": "die_after_fork=0:handle_segv=0:exitcode=0:report_signal_unsafe=0",
+    "TSAN_OPTIONS": "die_after_fork=0:handle_segv=0:exitcode=0:report_signal_unsafe=0"
+    f":suppressions={Path(__file__).parent}/raced.suppressions",
     "UBSAN_OPTIONS": "print_stacktrace=1",
     # Else objects come from CPython's own arenas, which no sanitizer sees into.
     "PYTHONMALLOC": "malloc",
