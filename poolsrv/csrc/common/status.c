@@ -9,6 +9,7 @@ status_phrase(int status)
     case number:          \
         return phrase;
         STATUS_PHRASES(X)
+        STATUS_PHRASES_OF_FILES(X)
 #undef X
     default:
         return "Unknown";

@@ -20,6 +20,12 @@
     X(504, "Gateway Timeout")                 \
     X(505, "HTTP Version Not Supported")
 
+/* Of answers to requests for files, which are no refusals. */
+#define STATUS_PHRASES_OF_FILES(X) \
+    X(405, "Method Not Allowed")   \
+    X(412, "Precondition Failed")  \
+    X(416, "Range Not Satisfiable")
+
 /* "Unknown" for a status that is not listed. */
 const char *status_phrase(int status);
 
