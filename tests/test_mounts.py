@@ -476,6 +476,9 @@ allow = []
 host = "a.org"
 path = "/api/keys"
 allow = ["10.9.0.0/16"]
+[[mount]]
+path = "/lan"
+allow = ["127.0.0.1", "fe80::/10"]
 """)
     made = server(f"{APPS}:root", config=file)
     inside, far = "X-Forwarded-For: 10.1.1.1", "X-Forwarded-For: 192.0.2.1"
@@ -491,6 +494,10 @@ allow = ["10.9.0.0/16"]
         ("/api/keys", "a.org", inside, None),
         ("/api/keys", "a.org", "X-Forwarded-For: 10.9.1.1", "api|/api|/keys"),
         ("/api/keys", "b.org", inside, "api|/api|/keys"),
+        # Whom a proxy does not name is not the proxy, which would be let in.
+        ("/lan", "any", "Accept: */*", "root||/lan"),
+        ("/lan", "any", "X-Forwarded-For: unknown", None),
+        ("/lan", "any", "X-Forwarded-For: fe80::1%eth0", None),
     ]
     with Client(made.address) as client:
         for target, host, line, answer in cases:

@@ -90,6 +90,7 @@ step(Forwarded *said, const char *node, size_t size, const Networks *trusted)
 {
     Address next;
     if (!address_text_parse(&next, node, size) || next.family == AF_UNSPEC) {
+        said->unnamed = true;
         return false;
     }
     said->client = next;
@@ -240,15 +241,19 @@ read_standard(Forwarded *said, uint32_t parts, const Http1Head *head,
     Http1Span text;
     Element element;
 
-    while (field_list_previous(&list, &text) &&
-           read_element(base, text, &element)) {
+    while (field_list_previous(&list, &text)) {
+        if (!read_element(base, text, &element)) {
+            said->unnamed = (parts & FORWARDED_BIT(FORWARDED_FOR)) != 0;
+            return;
+        }
         if (parts & FORWARDED_BIT(FORWARDED_PROTO)) {
             said->scheme = scheme_of(base, element.proto);
         }
         if (parts & FORWARDED_BIT(FORWARDED_HOST)) {
             said->host = host_of(base, element.host);
         }
-        if (!(parts & FORWARDED_BIT(FORWARDED_FOR)) ||
+        const bool says_whom = element.node.at != 0;
+        if (!(parts & FORWARDED_BIT(FORWARDED_FOR)) || !says_whom ||
             !step(said, base + element.node.at, element.node.len, trusted)) {
             return;
         }

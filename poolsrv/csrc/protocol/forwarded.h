@@ -34,6 +34,7 @@ uint64_t forwarded_fields(ForwardedFamily family, uint32_t parts);
 /* Spans count as the head's do; one without length was not said. */
 typedef struct {
     Address client;
+    bool unnamed;       /* behind it is one whom a proxy does not name */
     const char *scheme; /* "http" or "https"; NULL: not said */
     Http1Span host;     /* name[:port] that the client asked for */
     uint32_t name_len;  /* of the name in `host` */

@@ -100,8 +100,15 @@ route_find(const Worker *w, const Conn *c, Request *r)
         mounts_is_below(base + head->path.at, head->path.len, base + prefix.at,
                         prefix.len, &route->cut);
     }
+    /* One whom the proxy does not name is in no network: the proxy's own must
+     * not open what is for some only. */
+    static const Address nobody = {.family = AF_UNSPEC};
     const Address *client =
         route->forwarded ? &route->said.client : &c->item.client;
+    if (c->item.preface == PREFACE_UNNAMED ||
+        (route->forwarded && route->said.unnamed)) {
+        client = &nobody;
+    }
     if (w->o.mounts) {
         choose(w, client, route,
                route->forwarded && route->said.renamed ? route->said.host

@@ -197,7 +197,7 @@ says(ForwardedFamily family, const char *lines, const char *wanted)
         CHECK(inet_ntop(said.client.family, said.client.bytes, host,
                         sizeof(host)));
     }
-    text_print(&words, "%s", host);
+    text_print(&words, "%s%s", said.unnamed ? "behind " : "", host);
     if (said.client.port != 0) {
         text_print(&words, " port %u", said.client.port);
     }
@@ -245,12 +245,12 @@ test_client(void)
         {"\" open, 192.0.2.1", "192.0.2.1"},
         {", ,192.0.2.1, ,", "192.0.2.1"},
         /* Not known, or known so far. */
-        {"unknown", "10.9.9.9 port 9"},
-        {"192.0.2.66, Unknown, 10.0.0.1", "10.0.0.1"},
-        {"192.0.2.66, _secret", "10.9.9.9 port 9"},
-        {"192.0.2.66, garbage", "10.9.9.9 port 9"},
-        {"192.0.2.66, garbage, 10.0.0.1", "10.0.0.1"},
-        {"\"192.0.2.66\", 10.0.0.1", "10.0.0.1"},
+        {"unknown", "behind 10.9.9.9 port 9"},
+        {"192.0.2.66, Unknown, 10.0.0.1", "behind 10.0.0.1"},
+        {"192.0.2.66, _secret", "behind 10.9.9.9 port 9"},
+        {"192.0.2.66, garbage", "behind 10.9.9.9 port 9"},
+        {"192.0.2.66, garbage, 10.0.0.1", "behind 10.0.0.1"},
+        {"\"192.0.2.66\", 10.0.0.1", "behind 10.0.0.1"},
         {"", "10.9.9.9 port 9"},
         {",", "10.9.9.9 port 9"},
     };
@@ -384,6 +384,7 @@ static void
 test_forwarded(void)
 {
 #define PEER "10.9.9.9 port 9, "
+#define BEHIND "behind " PEER "-, -, 0, "
     static const struct {
         const char *value;
         const char *wanted;
@@ -394,17 +395,17 @@ test_forwarded(void)
         {"FOR=\"[::1]:50\";proto=https;by=203.0.113.43;host=a.example",
          "::1 port 50, https, a.example, 443, "},
         {"for=\"[::1]:_port\"", "::1, -, -, 0, "},
-        {"for = 192.0.2.1", NOTHING},
+        {"for = 192.0.2.1", BEHIND},
         {"proto=http;host=\"a.example:81\"", PEER "http, a.example:81, 81, "},
         {"for=192.0.2.1;host=\"a b\"", "192.0.2.1, -, -, 0, "},
         {"for=192.0.2.1;host=\"a\\b\"", "192.0.2.1, -, -, 0, "},
         {"for=192.0.2.1 ; proto=https", "192.0.2.1, https, -, 8000, "},
         {";for=192.0.2.1;;", "192.0.2.1, -, -, 0, "},
         {"for=192.0.2.1;more=\"a, b; \\\" for=c\"", "192.0.2.1, -, -, 0, "},
-        {"for=unknown;proto=https", PEER "https, -, 8000, "},
-        {"for=\"unknown:80\"", PEER "-, -, 0, "},
-        {"for=_secret", PEER "-, -, 0, "},
-        {"for=\"_secret:_port\"", PEER "-, -, 0, "},
+        {"for=unknown;proto=https", "behind " PEER "https, -, 8000, "},
+        {"for=\"unknown:80\"", BEHIND},
+        {"for=_secret", BEHIND},
+        {"for=\"_secret:_port\"", BEHIND},
         {"for=192.0.2.66, for=192.0.2.1", "192.0.2.1, -, -, 0, "},
         {"for=192.0.2.66;proto=https, for=192.0.2.1;proto=http, for=10.0.0.1",
          "192.0.2.1, http, -, 8000, "},
@@ -413,18 +414,19 @@ test_forwarded(void)
         {"for=\"192.0.2.66\\, for=\"[::1]\"", "::1, -, -, 0, "},
         {"x=\"\\\\\\\", for=\"[::1]\"", "::1, -, -, 0, "},
         {"garbage, for=192.0.2.1", "192.0.2.1, -, -, 0, "},
-        /* Malformed: as if it were not there. */
-        {"for=192.0.2.66, for=\"10.0.0.1", NOTHING},
-        {"for=192.0.2.66, for=10.0.0.2 for=10.0.0.1", NOTHING},
-        {"for=192.0.2.66, for=10.0.0.2;for=10.0.0.1", NOTHING},
-        {"for=192.0.2.66, for=10.0.0.1;x", NOTHING},
-        {"for=192.0.2.66, =10.0.0.1", NOTHING},
-        {"for=192.0.2.66, for=", NOTHING},
-        {"for=192.0.2.66, for=\"\"", NOTHING},
-        {"for=192.0.2.66, for=\"\\", NOTHING},
-        {"for=192.0.2.66, for=x;proto=https", PEER "https, -, 8000, "},
+        /* Malformed: of whom it speaks is not known. */
+        {"for=192.0.2.66, for=\"10.0.0.1", BEHIND},
+        {"for=192.0.2.66, for=10.0.0.2 for=10.0.0.1", BEHIND},
+        {"for=192.0.2.66, for=10.0.0.2;for=10.0.0.1", BEHIND},
+        {"for=192.0.2.66, for=10.0.0.1;x", BEHIND},
+        {"for=192.0.2.66, =10.0.0.1", BEHIND},
+        {"for=192.0.2.66, for=", BEHIND},
+        {"for=192.0.2.66, for=\"\"", BEHIND},
+        {"for=192.0.2.66, for=\"\\", BEHIND},
+        {"for=192.0.2.66, for=x;proto=https",
+         "behind " PEER "https, -, 8000, "},
         {"for=192.0.2.66, x, for=10.0.0.1;proto=https",
-         "10.0.0.1, https, -, 8000, "},
+         "behind 10.0.0.1, https, -, 8000, "},
         {"", NOTHING},
     };
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -439,6 +441,7 @@ test_forwarded(void)
          "Forwarded: for=10.0.0.1\r\n",
          "192.0.2.1, https, -, 8000, ");
 #undef PEER
+#undef BEHIND
 }
 
 static void
