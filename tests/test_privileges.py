@@ -116,6 +116,16 @@ def test_a_log_that_was_put_there_is_neither_followed_nor_given_away(tmp_path: P
     with privileges.acting_as(somebody), pytest.raises(PermissionError):
         precious.open("a").close()
     assert (os.geteuid(), os.getegid()) == (0, os.getgid())
+    groups = os.getgroups()
+    os.chown(precious, 0, 4711)
+    precious.chmod(0o660)
+    os.setgroups([4711])
+    try:
+        with privileges.acting_as(somebody), pytest.raises(PermissionError):
+            precious.open("a").close()
+        assert os.getgroups() == [4711]
+    finally:
+        os.setgroups(groups)
 
 
 def test_a_user_without_an_entry_needs_a_group(tmp_path: Path) -> None:

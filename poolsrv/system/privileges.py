@@ -112,13 +112,16 @@ def acting_as(whom: Identity | None) -> Iterator[None]:
     if whom is None or os.geteuid() != 0:
         yield
         return
-    os.setegid(whom.gid)
-    os.seteuid(whom.uid)
+    groups = os.getgroups()
     try:
+        os.setgroups(whom.groups)  # what is for a group of root's is not for that user
+        os.setegid(whom.gid)
+        os.seteuid(whom.uid)
         yield
     finally:
         os.seteuid(0)
         os.setegid(os.getgid())
+        os.setgroups(groups)
 
 
 def _check(whom: Identity) -> None:
