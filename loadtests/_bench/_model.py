@@ -257,9 +257,10 @@ class _Waiting:
     order: int
     rank: int = field(compare=False)
     request: Request = field(compare=False)
+    placed: bool = field(default=False, compare=False)  # the supervisor has sent it
 
 
-_SLOW_LANE = 2
+_PLACED_LANE, _SLOW_LANE = 0, 2
 
 
 class _Here:
@@ -268,7 +269,7 @@ class _Here:
     def __init__(self, threads: int) -> None:
         self.schedule = Schedule(threads)
         self.width = self.limit = threads
-        # What the supervisor sent, then what came on kept connections: fast, slow.
+        # What the supervisor sent, then what came on kept connections: fast, and what is slow.
         self.lanes: tuple[list[_Waiting], ...] = ([], [], [])
         self.began: dict[int, float] = {}  # requests that run, by their identity
         self.begun = 0  # in this tick
@@ -276,6 +277,9 @@ class _Here:
         self.pausing = False
         self.ticking = False
         self.ticked = 0.0
+        self.evened = 0.0  # when it last looked for workers with fewer connections
+        self.connections = 0  # that it has kept
+        self.placed = 0  # of those that wait, so many were sent by the supervisor
 
     @property
     def waiting(self) -> int:
@@ -295,6 +299,7 @@ class OneQueue:
         self._pool = pool
         self._patience = Patience(overtaking, _nanoseconds(_PATIENCE_SECONDS) if overtaking else 0)
         self._tick_seconds = self._rules.rules_tick() / 1e9
+        self._sweep_seconds = self._rules.rules_sweep() / 1e9
         self.lanes: tuple[list[_Waiting], list[_Waiting]] = ([], [])
         self.here = [_Here(pool.threads) for _ in pool.workers]
         self._views = (View * len(pool.workers))()
@@ -321,13 +326,23 @@ class OneQueue:
         request, here = self._pool.ended[-1], self.here[worker.index]
         del here.began[id(request)]
         if self._kept:
-            self._homes[self._connection.pop(id(request))] = worker.index
+            self._keep(self._connection.pop(id(request)), worker.index)
         assert request.ended >= request.started
         took = _nanoseconds(request.ended - request.started)
         here.schedule.ran(took)
         self._mean = self._rules.rules_mean(self._mean, took)
         self._take(worker)
         self._dispatch()
+
+    def _keep(self, connection: int, index: int) -> None:
+        self._leave(connection)
+        self._homes[connection] = index
+        self.here[index].connections += 1
+
+    def _leave(self, connection: int) -> None:
+        home = self._homes.pop(connection, None)
+        if home is not None:
+            self.here[home].connections -= 1
 
     # --- Those that wait
 
@@ -348,23 +363,42 @@ class OneQueue:
 
     def _view(self, index: int) -> View:
         worker, here = self._pool.workers[index], self.here[index]
-        load = self._pool.threads - worker.free + len(here.lanes[0])
-        first = min((lane[0].rank for lane in here.lanes[1:] if lane), default=0)
-        return View(load, here.limit, here.width, here.waiting, 0, first)
+        load = self._pool.threads - worker.free + here.placed
+        fast, slow = (
+            next((waiting.rank for waiting in lane if not waiting.placed), 0)
+            for lane in here.lanes[_PLACED_LANE + 1 :]
+        )
+        first = min(fast or slow, slow or fast)
+        return View(load, here.limit, here.width, here.waiting, here.connections, first, slow)
 
     def _dispatch(self) -> None:
         while any(self.lanes):
             for index in range(len(self.here)):
                 self._views[index] = self._view(index)
-            lane = min((lane for lane in self.lanes if lane), key=lambda lane: lane[0].rank)
-            best = self._rules.choice_worker(self._views, len(self.here), self._first, lane[0].rank)
-            if best == NONE:
+            for lane in sorted(
+                (lane for lane in self.lanes if lane), key=lambda lane: lane[0].rank
+            ):
+                is_slow = lane is self.lanes[1]
+                best = self._rules.choice_worker(
+                    self._views, len(self.here), self._first, is_slow, lane[0].rank
+                )
+                if best != NONE:
+                    break
+            else:
                 return
             self._first = (best + 1) % len(self.here)
-            waiting = lane.pop(0)
-            waiting.rank = waiting.since
-            self.here[best].lanes[0].append(waiting)
+            self._place(self.here[best], lane.pop(0), is_slow)
             self._take(self._pool.workers[best])
+
+    def _place(self, here: _Here, waiting: _Waiting, is_slow: bool) -> None:
+        waiting.placed = True
+        here.placed += 1
+        if is_slow:
+            here.lanes[_SLOW_LANE].insert(0, waiting)
+            here.lanes[_SLOW_LANE].sort(key=lambda waiting: waiting.rank)
+        else:
+            waiting.rank = waiting.since
+            here.lanes[_PLACED_LANE].append(waiting)
 
     # --- In a worker
 
@@ -385,7 +419,9 @@ class OneQueue:
                     self._take_later(worker, pause)
                     return
                 here.slow_at = self._pool.now
-            request = lane.pop(0).request
+            waiting = lane.pop(0)
+            here.placed -= waiting.placed
+            request = waiting.request
             here.begun += 1
             here.began[id(request)] = self._pool.now
             self._pool.start(worker, request)
@@ -421,14 +457,27 @@ class OneQueue:
         here.width, here.limit = here.schedule.width(stuck), here.schedule.limit(stuck)
         others = [self._view(i) for i in range(len(self.here)) if i != worker.index]
         room = sum(self._rules.choice_room(view) for view in others)
-        for _ in range(self._rules.choice_surplus(here.waiting, here.begun, room)):
-            lane = min((lane for lane in here.lanes if lane), key=lambda lane: lane[0].rank)
-            self._enqueue(lane.pop(0))
+        self._give_back(here, self._rules.choice_surplus(here.waiting, here.begun, room))
+        if self._pool.now >= here.evened + self._sweep_seconds:
+            here.evened = self._pool.now
+            waits = [view.connections for view in others if view.waiting]
+            fewest = min(waits, default=2**31 - 1)
+            self._give_back(here, self._rules.choice_excess(here.connections, fewest, here.waiting))
         here.begun, here.ticked = 0, self._pool.now
         here.ticking = bool(here.began)
         if here.ticking:
             self._tick_later(worker)
         self._dispatch()
+
+    def _give_back(self, here: _Here, count: int) -> None:
+        for _ in range(count):
+            lane = min((lane for lane in here.lanes if lane), key=lambda lane: lane[0].rank)
+            waiting = lane.pop(0)
+            here.placed -= waiting.placed
+            waiting.placed = False
+            if self._kept:
+                self._leave(self._connection[id(waiting.request)])
+            self._enqueue(waiting)
 
 
 class Sent:

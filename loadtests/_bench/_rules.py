@@ -32,6 +32,7 @@ class View(ctypes.Structure):
         ("waiting", ctypes.c_int32),
         ("connections", ctypes.c_int32),
         ("rank", ctypes.c_uint64),
+        ("slow_rank", ctypes.c_uint64),
     )
 
 
@@ -51,11 +52,13 @@ def library() -> ctypes.CDLL:
     for name, result, arguments in (
         ("choice_delay", u64, [u64, u64, Patience]),
         ("choice_room", i32, [ctypes.POINTER(View)]),
-        ("choice_worker", u32, [ctypes.POINTER(View), u32, u32, u64]),
+        ("choice_worker", u32, [ctypes.POINTER(View), u32, u32, u32, u64]),
         ("choice_pause", u64, [u64, u32, u64]),
         ("choice_surplus", u32, [u32, u32, u32]),
+        ("choice_excess", u32, [i32, i32, u32]),
         ("rules_mean", u64, [u64, u64]),
         ("rules_tick", u64, []),
+        ("rules_sweep", u64, []),
         ("schedule_init", None, [ctypes.c_void_p, i32, i32]),
         ("schedule_runs", ctypes.c_bool, [ctypes.c_void_p, ctypes.c_void_p]),
         (

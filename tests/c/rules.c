@@ -4,6 +4,7 @@
 
 uint64_t rules_mean(uint64_t mean, uint64_t took);
 uint64_t rules_tick(void);
+uint64_t rules_sweep(void);
 
 uint64_t
 rules_mean(uint64_t mean, uint64_t took)
@@ -15,4 +16,10 @@ uint64_t
 rules_tick(void)
 {
     return LADDER_TICK;
+}
+
+uint64_t
+rules_sweep(void)
+{
+    return LADDER_SWEEP;
 }

@@ -20,17 +20,20 @@ choice_room(const ChoiceWorker *worker)
     return is_free ? worker->limit - worker->load : 0;
 }
 
+/* Is it sent the request although it has reached its limit? */
 static bool
-takes(const ChoiceWorker *worker, uint64_t rank)
+takes_more(const ChoiceWorker *worker, Lane lane, uint64_t rank)
 {
-    return worker->load < worker->limit ||
-           (worker->load == worker->limit && worker->limit > 0 &&
-            worker->rank > rank + LADDER_TICK);
+    const bool among_slow = lane == LANE_SLOW && worker->slow_rank;
+    /* Slow ones that were sent wait longer, and must not shut fast ones out. */
+    const int32_t most = worker->width * (lane == LANE_SLOW ? 1 : 2);
+    return worker->limit > 0 && worker->load < worker->limit + most &&
+           (among_slow ? worker->slow_rank : worker->rank) > rank + LADDER_TICK;
 }
 
 uint32_t
 choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first,
-              uint64_t rank)
+              Lane lane, uint64_t rank)
 {
     uint32_t best = CHOICE_NONE;
     int32_t best_free = 0;
@@ -38,7 +41,7 @@ choice_worker(const ChoiceWorker *workers, uint32_t count, uint32_t first,
         const uint32_t at = first + i < count ? first + i : first + i - count;
         const ChoiceWorker *worker = &workers[at];
         const int32_t free = worker->width - worker->load - worker->waiting;
-        if (!takes(worker, rank)) {
+        if (worker->load >= worker->limit && !takes_more(worker, lane, rank)) {
             continue;
         }
         if (best == CHOICE_NONE || free > best_free ||

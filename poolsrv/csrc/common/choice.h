@@ -62,22 +62,25 @@ typedef struct {
     int32_t width;       /* requests that it serves at a time */
     int32_t waiting;     /* unread requests in it that wait for a thread */
     int32_t connections; /* in it, busy or not */
-    uint64_t rank; /* the lowest of those that wait on kept connections; 0: none
-                    * does */
+    /* The lowest rank of those that wait on kept connections, and the lowest of
+     * those that go in the slow lane; 0: none does. */
+    uint64_t rank, slow_rank;
 } ChoiceWorker;
 
 /* Requests that a worker with a free thread would begin within a tick. */
 int32_t choice_room(const ChoiceWorker *worker);
 
-/* The worker that the next request, of this rank, goes to: the one with the
- * most threads beyond what it has; of equals the one with the fewest
+/* The worker that the next request of a lane, of this rank, goes to: the one
+ * with the most threads beyond what it has; of equals the one with the fewest
  * connections, because those will ask again; of these the first at or behind
  * `first`. CHOICE_NONE: it must wait. A worker that has reached its limit is
- * sent one more if all that wait there rank more than a tick behind it: so it
- * goes before them as soon as a thread comes free. Within a tick it is not
- * worth the way. */
+ * sent more if all that wait there rank more than a tick behind: so it goes
+ * before them as soon as a thread comes free. Within a tick it is not worth the
+ * way. So many slow ones as the worker has threads, which may all come free
+ * together, and fast ones up to twice as many. A slow one is compared with the
+ * slow ones there, since fast ones go before it wherever it is. */
 uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
-                       uint32_t first, uint64_t rank);
+                       uint32_t first, Lane lane, uint64_t rank);
 
 /* For how long the last free thread of so many leaves a slow request waiting
  * that usually takes `usual`, if the slow one before it was begun `since` ago.

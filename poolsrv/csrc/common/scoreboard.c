@@ -177,6 +177,7 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
     word_set(&board->workers[slot].buffered[0], 0);
     word_set(&board->workers[slot].spooled[0], 0);
     word_set(&board->workers[slot].waiting_rank[0], 0);
+    word_set(&board->workers[slot].waiting_slow_rank[0], 0);
     atomic_store(&board->loads[slot].load, 0);
     atomic_store(&board->loads[slot].limit, 0);
     atomic_store(&board->loads[slot].width, 0);
@@ -195,5 +196,6 @@ scoreboard_view(const Scoreboard *board, uint32_t slot)
         .waiting = (int32_t)word_get(board->workers[slot].waiting),
         .connections = atomic_load(&line->connections),
         .rank = word_get(board->workers[slot].waiting_rank),
+        .slow_rank = word_get(board->workers[slot].waiting_slow_rank),
     };
 }

@@ -216,6 +216,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Monotonic time since which the first of those waits, 0 if none")        \
     F(waiting_rank, GAUGE, 1, "seconds", "", "",                               \
       "Lowest rank of those on kept connections (choice.h), 0 if none")        \
+    F(waiting_slow_rank, GAUGE, 1, "seconds", "", "",                          \
+      "The same of those that are slow")                                       \
     F(lines_lost, COUNTER, LOG_COUNT, "", "log_lines_lost",                    \
       "log" LOGS(SCOREBOARD_TEXT), LINES_LOST_HELP)                            \
     F(buffered, GAUGE, 1, "bytes", "worker_buffered_bytes", "",                \

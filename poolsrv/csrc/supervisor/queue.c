@@ -89,6 +89,12 @@ rank_of(const Dispatch *d, uint32_t index)
     return choice_rank(h->item.since, h->delay);
 }
 
+static Lane
+lane_of(const Dispatch *d, uint32_t index)
+{
+    return d->held.items[index].state == HELD_SLOW ? LANE_SLOW : LANE_FAST;
+}
+
 /* The first to be served; HELD_NONE: none waits. */
 static uint32_t
 first_of(const Dispatch *d)
@@ -139,7 +145,7 @@ has_descriptors(const Dispatch *d, uint32_t slot)
 }
 
 static uint32_t
-choose_slot(Dispatch *d, uint64_t rank)
+choose_slot(Dispatch *d, uint32_t index)
 {
     const uint32_t count = d->board->slot_count;
     uint32_t best;
@@ -151,7 +157,8 @@ choose_slot(Dispatch *d, uint64_t rank)
                 ? scoreboard_view(d->board, i)
                 : (ChoiceWorker){0}; /* its limit is reached, so to speak */
     }
-    best = choice_worker(d->workers, count, d->first_slot, rank);
+    best = choice_worker(d->workers, count, d->first_slot, lane_of(d, index),
+                         rank_of(d, index));
     if (best != CHOICE_NONE) {
         d->first_slot = best + 1 < count ? best + 1 : 0;
     }
@@ -216,7 +223,13 @@ queue_dispatch(Dispatch *d, uint64_t now)
         heir_send(d, now);
     }
     while ((index = first_of(d)) != HELD_NONE) {
-        const uint32_t slot = choose_slot(d, rank_of(d, index));
+        uint32_t slot = choose_slot(d, index);
+        if (slot == CHOICE_NONE && lane_of(d, index) == LANE_FAST &&
+            d->held.lists[HELD_SLOW].first != HELD_NONE) {
+            /* Where fast ones wait, it may be the first of the slow. */
+            index = d->held.lists[HELD_SLOW].first;
+            slot = choose_slot(d, index);
+        }
         if (slot != CHOICE_NONE) {
             send_to(d, slot, index, now);
             continue;
@@ -227,7 +240,7 @@ queue_dispatch(Dispatch *d, uint64_t now)
         /* Say that someone waits before the last look at the loads: a worker
          * takes its load off before it looks whether someone waits, so one of
          * us sees the other. */
-        atomic_store(turn, rank_of(d, index));
+        atomic_store(turn, rank_of(d, first_of(d)));
     }
     for (uint32_t i = 0; i < d->board->slot_count; i++) {
         if (d->slots[i].out) {

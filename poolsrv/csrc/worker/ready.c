@@ -19,15 +19,13 @@ ready_chain(Chain *chain, Conn *c)
 void
 ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now)
 {
-    uint64_t delay;
-    if (!conn_may_move(c) || c->counted) {
-        c->lane = READY_PLACED;
-        c->rank = conn_may_move(c) ? c->ready : now;
-        return;
-    }
-    delay = waits ? path_times_delay(w->o.board->path_times, c->fd) : 0;
-    c->lane = (uint8_t)choice_lane(delay);
-    c->rank = choice_rank(c->ready, delay);
+    const uint64_t delay = waits && conn_may_move(c)
+                               ? path_times_delay(w->o.board->path_times, c->fd)
+                               : 0;
+    c->lane = delay                             ? READY_SLOW
+              : !conn_may_move(c) || c->counted ? READY_PLACED
+                                                : READY_FAST;
+    c->rank = conn_may_move(c) ? choice_rank(c->ready, delay) : now;
 }
 
 void
@@ -36,7 +34,14 @@ ready_push(Worker *w, Chain chain)
     Conn *c, *next;
     for (c = chain.first; c; c = next) {
         next = c->next;
-        ready_chain(&w->ready.lanes[c->lane], c);
+        Chain *lane = &w->ready.lanes[c->lane];
+        if (c->lane == READY_SLOW && c->counted && lane->first &&
+            c->rank < lane->first->rank) {
+            c->next = lane->first; /* that is why it was sent */
+            lane->first = c;
+        } else {
+            ready_chain(lane, c);
+        }
         w->ready.count++;
         w->ready.waiting += conn_may_move(c);
     }
@@ -86,6 +91,7 @@ ready_take(Worker *w, uint64_t now)
     }
     Conn *c = remove_behind(w, &r->lanes[lane], NULL);
     r->begun += conn_may_move(c);
+    r->took_at = now;
     if (lane == READY_SLOW) {
         r->slow_at = now;
     }
@@ -129,15 +135,15 @@ came_earlier(const Conn *c, const Conn *than)
 }
 
 static Conn *
-take_best(Worker *w, Better *better, uint64_t before, size_t lanes)
+take_best(Worker *w, Better *better, uint64_t before, bool kept)
 {
     Chain *chain = NULL;
     Conn *best = NULL, *behind = NULL;
-    for (size_t i = 0; i < lanes; i++) {
+    for (size_t i = 0; i < READY_LANES; i++) {
         Conn *last = NULL;
         for (Conn *c = w->ready.lanes[i].first; c; c = c->next) {
             if (conn_may_move(c) && c->ready <= before &&
-                (!best || better(c, best))) {
+                !(kept && c->counted) && (!best || better(c, best))) {
                 chain = &w->ready.lanes[i];
                 best = c;
                 behind = last;
@@ -151,25 +157,37 @@ take_best(Worker *w, Better *better, uint64_t before, size_t lanes)
 Conn *
 ready_take_first(Worker *w)
 {
-    return take_best(w, ranks_before, UINT64_MAX, READY_LANES);
+    return take_best(w, ranks_before, UINT64_MAX, false);
 }
 
 Conn *
 ready_take_newest(Worker *w)
 {
-    return take_best(w, came_later, UINT64_MAX, READY_LANES);
+    return take_best(w, came_later, UINT64_MAX, false);
 }
 
 Conn *
 ready_take_older(Worker *w, uint64_t then)
 {
-    return take_best(w, came_earlier, then, READY_LANES);
+    return take_best(w, came_earlier, then, false);
 }
 
 Conn *
 ready_take_kept(Worker *w)
 {
-    return take_best(w, came_later, UINT64_MAX, READY_PLACED);
+    return take_best(w, came_later, UINT64_MAX, true);
+}
+
+/* The first of a lane that waits on a kept connection, or NULL. What was sent
+ * stands before it, if there is any: only a few are. */
+static const Conn *
+first_kept(const Ready *r, size_t lane)
+{
+    const Conn *c = r->lanes[lane].first;
+    while (c && c->counted) {
+        c = c->next;
+    }
+    return c;
 }
 
 uint64_t
@@ -177,7 +195,7 @@ ready_kept_since(const Worker *w)
 {
     uint64_t since = UINT64_MAX;
     for (size_t i = 0; i < READY_PLACED; i++) {
-        const Conn *c = w->ready.lanes[i].first;
+        const Conn *c = first_kept(&w->ready, i);
         if (c && c->ready < since) {
             since = c->ready;
         }
@@ -199,23 +217,23 @@ ready_tell(Worker *w)
 {
     WorkerRow *row = &w->o.board->workers[w->o.slot];
     Ready *r = &w->ready;
-    uint64_t since = 0, rank = 0;
+    const Conn *fast = first_kept(r, READY_FAST);
+    const Conn *slow = first_kept(r, READY_SLOW);
+    const uint64_t slow_rank = slow ? slow->rank : 0;
+    const uint64_t rank =
+        fast && (!slow || fast->rank < slow_rank) ? fast->rank : slow_rank;
+    uint64_t since = 0;
     for (size_t i = 0; i < READY_LANES; i++) {
         const Conn *c = r->lanes[i].first;
-        if (!c || !conn_may_move(c)) {
-            continue;
-        }
-        if (since == 0 || c->ready < since) {
+        if (c && conn_may_move(c) && (since == 0 || c->ready < since)) {
             since = c->ready;
-        }
-        if (i != READY_PLACED && (rank == 0 || c->rank < rank)) {
-            rank = c->rank;
         }
     }
     const bool last_has_left = r->told && r->waiting == 0;
     set_if_new(row->waiting, &r->told, r->waiting);
     set_if_new(row->waiting_since, &r->told_since, since);
     set_if_new(row->waiting_rank, &r->told_rank, rank);
+    set_if_new(row->waiting_slow_rank, &r->told_slow_rank, slow_rank);
     if (last_has_left) {
         /* Together with the fence in is_draining_done: either the supervisor
          * sees that nobody waits here, or we see that it waits for that. */

@@ -5,7 +5,8 @@
  * or the slow lane, and so belongs to the one queue that the supervisor holds
  * the rest of: it is counted in the worker's row, and goes back when another
  * worker has room. What the supervisor sent has its place already, and what has
- * been read in part cannot leave: both wait in a lane of their own. A
+ * been read in part cannot leave: both wait in a lane of their own, but for
+ * slow ones that were sent, which fast ones go before here as well. A
  * connection in the queue is owned by it. The worker's `lock` guards all of
  * this but ready_judge().
  */
@@ -22,7 +23,8 @@
 typedef enum {
     READY_FAST = LANE_FAST,
     READY_SLOW = LANE_SLOW,
-    READY_PLACED, /* it has a place in the load, or was read in part */
+    READY_PLACED, /* it has a place in the load, or was read in part, and is
+                   * not slow */
     READY_LANES
 } ReadyLane;
 
@@ -37,8 +39,9 @@ typedef struct {
     uint32_t waiting; /* of these, those with an unread request */
     uint32_t begun;   /* unread requests that threads took in this tick */
     uint64_t slow_at; /* when the last one of the slow lane was taken */
+    uint64_t took_at; /* when the last one of any lane was */
     uint64_t told;    /* of `waiting`, to those who look */
-    uint64_t told_since, told_rank;
+    uint64_t told_since, told_rank, told_slow_rank;
 } Ready;
 
 void ready_chain(Chain *chain, Conn *c);

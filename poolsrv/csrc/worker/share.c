@@ -164,13 +164,14 @@ void
 share_waiting(Worker *w, uint32_t room)
 {
     const uint64_t timeout = atomic_load(&w->o.board->notice->queue_timeout);
-    uint64_t since;
+    uint64_t since, took_at;
     uint32_t waiting, begun;
 
     pthread_mutex_lock(&w->lock);
     waiting = w->ready.waiting;
     begun = w->begun;
     since = ready_kept_since(w);
+    took_at = w->ready.took_at;
     pthread_mutex_unlock(&w->lock);
     if (waiting == 0) {
         return;
@@ -187,6 +188,10 @@ share_waiting(Worker *w, uint32_t room)
     }
     if (!is_sent_on(w)) {
         return;
+    }
+    /* All threads hang: nothing that waits here is about to be begun. */
+    if (took_at < w->main.now - LADDER_SWEEP) {
+        give_back(w, take_newest, 0, UINT32_MAX);
     }
     /* The supervisor does not run what may kill a worker, and what waits for so
      * long can afford the way. Where other groups are, what waits may be

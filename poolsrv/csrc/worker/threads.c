@@ -112,6 +112,18 @@ take_event(Worker *w, const struct epoll_event *e, uint64_t now)
     return c;
 }
 
+/* Requests that would find a thread at once, whatever they are: the last one
+ * may be kept for fast ones (pause_before_next). */
+static int32_t
+room_here(const Worker *w)
+{
+    const bool keeps = w->o.thread_count > 1 && schedule_wakes(&w->schedule);
+    return word_get(w->o.board->workers[w->o.slot].waiting)
+               ? 0
+               : atomic_load(&w->line->width) - atomic_load(&w->line->load) -
+                     keeps;
+}
+
 static void
 receive(Worker *w, Thread *t, Chain *chain)
 {
@@ -135,7 +147,7 @@ receive(Worker *w, Thread *t, Chain *chain)
     for (i = 0; i < m.header.count; i++) {
         Conn *c = conn_open(w, t, m.fds[i], &m.items[i]);
         if (c) {
-            ready_judge(w, c, false, t->now);
+            ready_judge(w, c, room_here(w) <= 0, t->now);
             ready_chain(chain, c);
         }
     }
@@ -143,18 +155,6 @@ receive(Worker *w, Thread *t, Chain *chain)
     if (atomic_load(&w->draining)) {
         worker_ring(w->alarm);
     }
-}
-
-/* Requests that would find a thread at once, whatever they are: the last one
- * may be kept for fast ones (pause_before_next). */
-static int32_t
-room_here(const Worker *w)
-{
-    const bool keeps = w->o.thread_count > 1 && schedule_wakes(&w->schedule);
-    return word_get(w->o.board->workers[w->o.slot].waiting)
-               ? 0
-               : atomic_load(&w->line->width) - atomic_load(&w->line->load) -
-                     keeps;
 }
 
 /* Wait for events; the connections that became ready, owned. */

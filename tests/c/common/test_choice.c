@@ -62,21 +62,31 @@ test_the_worker_with_the_most_room_is_next(void)
         ChoiceWorker workers[3];
         uint32_t first, chosen;
     } cases[] = {
-        {{{3, 4, 4, 0, 0, 0}, {1, 4, 4, 0, 0, 0}, {2, 4, 4, 0, 0, 0}}, 0, 1},
+        {{{3, 4, 4, 0, 0, 0, 0}, {1, 4, 4, 0, 0, 0, 0}, {2, 4, 4, 0, 0, 0, 0}},
+         0,
+         1},
         /* Who has reached its limit gets nothing, whatever its width. */
-        {{{4, 4, 4, 0, 0, 0}, {0, 0, 4, 0, 0, 0}, {5, 6, 4, 0, 0, 0}}, 0, 2},
-        {{{4, 4, 4, 0, 0, 0}, {4, 4, 4, 0, 0, 0}, {4, 4, 4, 0, 0, 0}},
+        {{{4, 4, 4, 0, 0, 0, 0}, {0, 0, 4, 0, 0, 0, 0}, {5, 6, 4, 0, 0, 0, 0}},
+         0,
+         2},
+        {{{4, 4, 4, 0, 0, 0, 0}, {4, 4, 4, 0, 0, 0, 0}, {4, 4, 4, 0, 0, 0, 0}},
          0,
          CHOICE_NONE},
         /* What waits there goes first. */
-        {{{1, 4, 4, 9, 0, 0}, {2, 4, 4, 0, 0, 0}, {3, 4, 4, 0, 0, 0}}, 0, 1},
+        {{{1, 4, 4, 9, 0, 0, 0}, {2, 4, 4, 0, 0, 0, 0}, {3, 4, 4, 0, 0, 0, 0}},
+         0,
+         1},
         /* Of equals the one with the fewest connections, then each in turn. */
-        {{{1, 4, 4, 0, 9, 0}, {1, 4, 4, 0, 7, 0}, {1, 4, 4, 0, 8, 0}}, 0, 1},
-        {{{1, 4, 4, 0, 9, 0}, {1, 4, 4, 0, 9, 0}, {1, 4, 4, 0, 9, 0}}, 2, 2},
+        {{{1, 4, 4, 0, 9, 0, 0}, {1, 4, 4, 0, 7, 0, 0}, {1, 4, 4, 0, 8, 0, 0}},
+         0,
+         1},
+        {{{1, 4, 4, 0, 9, 0, 0}, {1, 4, 4, 0, 9, 0, 0}, {1, 4, 4, 0, 9, 0, 0}},
+         2,
+         2},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        CHECK(choice_worker(cases[i].workers, 3, cases[i].first, 0) ==
-              cases[i].chosen);
+        CHECK(choice_worker(cases[i].workers, 3, cases[i].first, LANE_FAST,
+                            0) == cases[i].chosen);
     }
 }
 
@@ -89,12 +99,23 @@ test_who_has_waited_longer_goes_before_those_on_kept_connections(void)
                          .width = 4,
                          .waiting = 9,
                          .rank = 5 * LADDER_TICK};
-    CHECK(choice_worker(&full, 1, 0, 4 * LADDER_TICK) == CHOICE_NONE);
-    CHECK(choice_worker(&full, 1, 0, 4 * LADDER_TICK - 1) == 0);
-    full.load = 5; /* there is one already */
-    CHECK(choice_worker(&full, 1, 0, 1) == CHOICE_NONE);
+    CHECK(choice_worker(&full, 1, 0, LANE_FAST, 4 * LADDER_TICK) ==
+          CHOICE_NONE);
+    CHECK(choice_worker(&full, 1, 0, LANE_FAST, 4 * LADDER_TICK - 1) == 0);
+    /* Fast ones that wait there go before a slow one wherever it is. */
+    full.slow_rank = 9 * LADDER_TICK;
+    CHECK(choice_worker(&full, 1, 0, LANE_SLOW, 8 * LADDER_TICK - 1) == 0);
+    CHECK(choice_worker(&full, 1, 0, LANE_SLOW, 8 * LADDER_TICK) ==
+          CHOICE_NONE);
+    CHECK(choice_worker(&full, 1, 0, LANE_FAST, 8 * LADDER_TICK - 1) ==
+          CHOICE_NONE);
+    full.load = 8; /* one waits for each thread */
+    CHECK(choice_worker(&full, 1, 0, LANE_SLOW, 1) == CHOICE_NONE);
+    CHECK(choice_worker(&full, 1, 0, LANE_FAST, 1) == 0);
+    full.load = 12; /* two do */
+    CHECK(choice_worker(&full, 1, 0, LANE_FAST, 1) == CHOICE_NONE);
     full.load = full.limit = 0; /* it drains */
-    CHECK(choice_worker(&full, 1, 0, 1) == CHOICE_NONE);
+    CHECK(choice_worker(&full, 1, 0, LANE_FAST, 1) == CHOICE_NONE);
 }
 
 static void

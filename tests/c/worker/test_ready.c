@@ -143,9 +143,28 @@ test_what_was_sent_goes_by_its_age(void)
 {
     Setup *s = setup_open();
     Conn *kept = comes(s, FAST, 5, false);
-    Conn *sent = comes(s, SLOW, 3, true);
+    Conn *sent = comes(s, FAST, 3, true);
     CHECK(taken(s) == sent);
     CHECK(taken(s) == kept);
+    setup_close(s);
+}
+
+static void
+test_a_slow_one_that_was_sent_goes_before_slow_ones_that_came_later(void)
+{
+    Setup *s = setup_open();
+    Conn *kept = comes(s, SLOW, 5, false);
+    Conn *sent = comes(s, SLOW, 3, true);
+    Conn *fast = comes(s, FAST, 7, false);
+    CHECK(word_get(s->board.workers[0].waiting_slow_rank) == kept->rank);
+    CHECK(word_get(s->board.workers[0].waiting_rank) == fast->rank);
+    /* It does not go back because it has waited for long: it was sent. */
+    CHECK(ready_kept_since(s->worker) == 5);
+    CHECK(taken(s) == fast);
+    CHECK(taken(s) == sent);
+    CHECK(word_get(s->board.workers[0].waiting_rank) == kept->rank);
+    CHECK(taken(s) == kept);
+    CHECK(word_get(s->board.workers[0].waiting_slow_rank) == 0);
     setup_close(s);
 }
 
@@ -217,6 +236,7 @@ main(void)
     RUN(test_fast_requests_overtake_slow_ones_for_a_while);
     RUN(test_slow_requests_are_begun_apart_if_that_keeps_a_thread_for_fast_ones);
     RUN(test_what_was_sent_goes_by_its_age);
+    RUN(test_a_slow_one_that_was_sent_goes_before_slow_ones_that_came_later);
     RUN(test_what_was_read_in_part_waits_behind_those_that_are_here);
     RUN(test_others_see_how_many_wait_and_since_when);
     RUN(test_who_leaves_for_another_worker);
