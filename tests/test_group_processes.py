@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.client import Client, Response, head
+from tests.client import Client, Response, Truncated, head
 from tests.server import ROOT, Server, run_to_end, serving
 from tests.test_privileges import as_root
 
@@ -192,6 +192,58 @@ def test_a_group_that_dies_again_and_again_leaves_the_other_alone(tmp_path: Path
         restarts = "poolsrv_worker_restarts_total"
         assert server.metric(restarts, group="api") >= 6
         assert server.metric(restarts, group="default") == 0
+
+
+def test_workers_are_killed_while_connections_alternate(tmp_path: Path) -> None:
+    """Nothing is answered by the wrong group, and no more is lost than what was inside."""
+    kills, clients = 4, 6
+    with groups(tmp_path, TWO, allow_errors="POOL2") as server:
+        stopped = threading.Event()
+        wrong: list[object] = []
+        cut = [0] * clients
+        served = [0] * clients
+
+        def visit(number: int) -> None:
+            turn = number
+            while not stopped.is_set():
+                try:
+                    with Client(server.address) as client:
+                        while not stopped.is_set():
+                            turn += 1
+                            answer = client.get(("/x", "/api/x")[turn % 2])
+                            if answer.status == 502:
+                                cut[number] += 1
+                                break
+                            if facts(answer)["group"] != ("default", "api")[turn % 2]:
+                                wrong.append(answer)
+                            served[number] += 1
+                except (Truncated, OSError):
+                    cut[number] += 1
+                except AssertionError as error:
+                    wrong.append(error)
+                    return
+
+        def workers() -> set[int]:
+            return pids(server, "api") | pids(server, "default")
+
+        def serve_more() -> None:
+            before = sum(served)
+            server.wait_until(lambda: sum(served) > before + 100)
+
+        visitors = [threading.Thread(target=visit, args=(number,)) for number in range(clients)]
+        for visitor in visitors:
+            visitor.start()
+        for _ in range(kills):
+            serve_more()
+            before = workers()
+            os.kill(min(before), signal.SIGKILL)
+            server.wait_until(lambda before=before: workers() - before)
+        serve_more()
+        stopped.set()
+        for visitor in visitors:
+            visitor.join()
+        assert wrong == []
+        assert sum(cut) <= kills * clients
 
 
 def test_a_reload_of_one_group_leaves_the_processes_of_the_other(tmp_path: Path) -> None:

@@ -233,6 +233,28 @@ def test_each_group_counts_its_own_requests() -> None:
         wait_until(lambda: counted(server) == [2, 2])
 
 
+def test_a_client_that_waits_before_it_sends_a_body() -> None:
+    with grouped(TWO) as server, Client(server.address) as client:
+        for turn in range(4):
+            group, path = turn % 2, "/b" if turn % 2 else "/"
+            client.send(head("POST", path, "Content-Length: 5", "Expect: 100-continue"))
+            assert client.receive().status == 100
+            client.send(b"12345")
+            assert client.receive().body.startswith(f"{group} POST ".encode())
+
+
+def test_what_is_malformed_is_refused_wherever_it_comes() -> None:
+    with grouped(TWO) as server:
+        for wrong in (b"GET /b HTTP/1.1\r\n\r\n", b"GET /b\r\n", b"\x16\x03\x01\x02\r\n\r\n"):
+            for served in (False, True):
+                with Client(server.address) as client:
+                    if served:
+                        assert client.get("/").status == 200
+                    client.send(wrong)
+                    assert client.receive().status == 400
+                    assert client.read_to_end() == b""
+
+
 # Who is asked, by what proxies say
 
 PROXIED = Settings(
