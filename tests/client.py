@@ -54,7 +54,7 @@ class Client:
         self.socket = socket.create_connection(address, timeout)
         # What is sent in pieces shall arrive in pieces.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.received = b""
+        self.received = bytearray()  # bytes would be copied for each piece of a large answer
 
     def __enter__(self) -> Self:
         return self
@@ -116,7 +116,7 @@ class Client:
         else:
             if response.get("Connection") != "close":
                 raise Malformed("neither a length nor an announced end")
-            response.body, self.received = self.read_to_end(), b""
+            response.body, self.received = self.read_to_end(), bytearray()
 
     def _read_chunks(self, response: Response) -> None:
         while True:
@@ -145,7 +145,7 @@ class Client:
             if not self._more():
                 raise Truncated(response)
         data, _, self.received = self.received.partition(mark)
-        return data
+        return bytes(data)
 
     def _exactly(self, size: int, response: Response) -> bytes:
         while len(self.received) < size:
@@ -153,13 +153,13 @@ class Client:
                 response.body += self.received
                 raise Truncated(response)
         data, self.received = self.received[:size], self.received[size:]
-        return data
+        return bytes(data)
 
     def read_to_end(self) -> bytes:
         """Everything the server sends until it closes."""
         while self._more():
             pass
-        return self.received
+        return bytes(self.received)
 
     def expect_end(self) -> None:
         """Wait until the server closes; a byte more is Malformed."""

@@ -762,7 +762,7 @@ def test_connections_one_after_another_leave_nothing(server: Start) -> None:
 
 @pytest.mark.usefixtures("many_descriptors")
 def test_two_thousand_idle_connections(server: Start) -> None:
-    probe = server(PROBE, processes=2, threads=2)
+    probe = server(PROBE, processes=2, threads=2, header_timeout="1h", keep_alive_timeout="1h")
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(probe.address)) for _ in range(2000)]
         for client in clients:
