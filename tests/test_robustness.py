@@ -669,13 +669,20 @@ def test_what_waits_in_a_stuck_worker_is_served_before_the_end(server: Start, ga
         assert [client.receive().status for client in clients] == [200] * 9
 
 
+def is_lost(client: Client) -> bool:
+    """It is answered 502, unless the supervisor ends before it has heard of the request."""
+    try:
+        return client.receive().status == 502
+    except Truncated:
+        return True
+
+
 def test_an_end_that_takes_too_long_is_forced(server: Start, gate: Gate) -> None:
     probe = server(PROBE, graceful_timeout="0.2s", allow_errors=".")
     with ExitStack() as stack:
         (client,) = held_requests(stack, probe, gate, 1)
         probe.terminate()
-        with pytest.raises(Truncated):
-            client.receive()
+        assert is_lost(client)
     probe.wait()
     probe.wait_until(lambda: not probe.living())
 
@@ -692,8 +699,7 @@ def test_a_second_signal_ends_at_once(server: Start, gate: Gate, number: signal.
     with ExitStack() as stack:
         (client,) = held_requests(stack, probe, gate, 1)
         probe.wait_until(told_again)
-        with pytest.raises(Truncated):
-            client.receive()
+        assert is_lost(client)
     probe.wait_until(lambda: not probe.living())
 
 
