@@ -124,8 +124,12 @@ application = "single:app"
     )
     if check.returncode:
         pytest.skip("this Python has no extension of the old kind")
+    command = [sys.executable, "-m", "poolsrv", "check", "--config", str(options["config"])]
+    checked = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     if pinned:
+        assert checked.returncode == 0, checked.stderr
         return
+    assert "the extension module _testsinglephase works in the first" in checked.stderr
     code, said = run_to_end("", tmp_path, **options)
     assert code == 3, said
     assert "in interpreter 2: 'single:app' cannot be loaded" in said

@@ -167,11 +167,14 @@ def _application(settings: Settings) -> Iterator[PoolsrvError]:
 
 def _load(settings: Settings) -> bytes:
     """What to tell the parent: status, fault and remedy; status 0 if there is no fault."""
+    from poolsrv.worker import interpreters
     from poolsrv.worker.applications import load_all
 
     try:
         privileges.assume(settings)
+        environ = dict(os.environ)
         load_all(settings)
+        interpreters.check(settings, environ)
     except PoolsrvError as error:
         fault, remedy = error.args
         # As JSON each character may take six bytes.

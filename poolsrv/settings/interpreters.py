@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from poolsrv.errors import ConfigError
 from poolsrv.settings.mounts import Mount, applications
 
+# Before it, half of the standard library's extensions refuse a lock of one's own.
+OLDEST_PYTHON = (3, 13)
+
 MOST_INTERPRETERS = 64  # INTERPRETERS_MOST of csrc/worker/worker.h
 
 
@@ -28,7 +31,7 @@ def check_interpreters(
     _check_mounts(interpreters, mounts)
     if interpreters == 1:
         return
-    if sys.version_info < (3, 13):
+    if sys.version_info < OLDEST_PYTHON:
         version = ".".join(map(str, sys.version_info[:2]))
         raise ConfigError(
             f"interpreters: in Python {version} half of the standard library's extensions refuse "

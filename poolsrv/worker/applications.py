@@ -31,7 +31,7 @@ def load_all(
 
     `called` is the callable of a program that serves its own. `folder` and `pinned` are
     those of `prepare`, which is run unless nothing needs to be imported. The first of
-    --wrap is the outermost. What is only in another `interpreter` than this one is not loaded.
+    --wrap is the outermost. What is only in another `interpreter` is not loaded.
     """
     mounts = settings.own_mounts(called is not None)
     if must_load(settings, called):
@@ -85,8 +85,9 @@ class _Projects:
                 raise ApplicationError(
                     f"{self._first!r} and {spec!r} are two Django projects, and a process can "
                     "have the settings of one",
-                    "serve each with a poolsrv of its own; or, if they are one project, name its "
-                    "settings in the environment: DJANGO_SETTINGS_MODULE",
+                    "serve each with a poolsrv of its own, or in an interpreter of its own "
+                    "(interpreter = 2 in its [[mount]], Python 3.13); or, if they are one project, "
+                    "name its settings in the environment: DJANGO_SETTINGS_MODULE",
                 )
             self._first = spec
         self._known = handlers

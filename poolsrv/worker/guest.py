@@ -83,13 +83,26 @@ def begin(argument: bytes) -> _core.Applications | bytes:
     try:
         found = _applications(number, order)
     except PoolsrvError as error:
-        fault, remedy = error.args
-        refused = _refused(error, number)
-        said = type(error)(f"in interpreter {number}: {fault}", refused or remedy)
-        return pickle.dumps(said)
+        return _said(error, number)
     gc.collect()
     gc.freeze()
     return found
+
+
+def check(argument: bytes) -> bytes:
+    """Load the applications, and nothing else; empty, or the pickled PoolsrvError."""
+    number, settings, environ = pickle.loads(argument)
+    _restore(environ)
+    try:
+        load_all(settings, interpreter=number)
+    except PoolsrvError as error:
+        return _said(error, number)
+    return b""
+
+
+def _said(error: PoolsrvError, number: int) -> bytes:
+    fault, remedy = error.args
+    return pickle.dumps(type(error)(f"in interpreter {number}: {fault}", _refused(error) or remedy))
 
 
 def _applications(number: int, order: Order) -> _core.Applications:
@@ -157,7 +170,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _refused(error: BaseException, number: int) -> str:
+def _refused(error: BaseException) -> str:
     """The remedy if an extension module has refused to be loaded here."""
     for cause in _causes(error):
         if isinstance(cause, ModuleNotFoundError) or not isinstance(cause, ImportError):

@@ -5,11 +5,12 @@ guest.py is what runs in the others.
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from poolsrv import _core, shared
 from poolsrv.between import claims
 from poolsrv.errors import MachineError, PoolsrvError
+from poolsrv.settings.rows import Settings
 from poolsrv.worker.guest import ONCE, Order, refuse_what_ends_us
 
 _GUEST = "poolsrv.worker.guest"
@@ -24,10 +25,20 @@ def begin(number: int, order: Order) -> tuple[_core.Interpreter, ...]:
     return tuple(_begun(order, at) for at in range(2, number + 1))
 
 
+def check(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Load what is in the interpreters beside the first. Raises PoolsrvError."""
+    for number in range(2, settings.interpreters + 1):
+        _made(number, "check", (number, settings, environ))
+
+
 def _begun(order: Order, number: int) -> _core.Interpreter:
+    return _made(number, "begin", (number, order))
+
+
+def _made(number: int, function: str, argument: object) -> _core.Interpreter:
     try:
         made = _core.Interpreter()
-        failed = made.call(_GUEST, "begin", pickle.dumps((number, order)))
+        failed = made.call(_GUEST, function, pickle.dumps(argument))
     except (RuntimeError, MemoryError) as error:
         raise MachineError(
             f"interpreter {number} cannot begin: {error}", "give fewer interpreters"
