@@ -88,6 +88,7 @@ class Whole:
         predecessor: bool = False,
         first: int = 1,
         at_once: int = 0,
+        on_demand: bool = False,
     ) -> None:
         self.pool = Pool(
             processes,
@@ -97,6 +98,7 @@ class Whole:
             first=first,
             at_once=at_once,
             others_serve=predecessor,
+            on_demand=on_demand,
         )
         self.server = Server([self.pool], exporter=exporter, predecessor=predecessor)
 
@@ -678,6 +680,103 @@ def test_who_comes_loads_a_few_at_a_time_while_others_serve() -> None:
     assert TookOver(2) in pool.ready(5, 3.0)
 
 
+# On demand
+
+
+def test_a_group_on_demand_starts_with_a_request_and_ends_without() -> None:
+    pool = Whole(2, 4, on_demand=True, exporter=False)
+    assert pool.start(0.0) == [Announce()]
+    assert pool.wake(1.0) == [StartTemplate(1)]
+    assert pool.wake(1.0) == []
+    assert pool.loaded(1, 1.0) == [Spawn(0, 1)]
+    assert pool.press(1.0) == []  # the first one is not even ready
+    pool.spawned(0, 1, 1.0)
+    assert pool.ready(0, 2.0) == [Enable(0)]
+    assert pool.press(3.0) == [Spawn(1, 1)]
+    pool.spawned(1, 1, 3.0)
+    assert pool.ready(1, 4.0) == [Enable(1)]
+    assert pool.press(5.0) == []  # there may be no more
+    assert pool.rest(9.0) == [Disable(0), Drain(0), Disable(1), Drain(1), QuitTemplate(1)]
+    # It need not have ended when the next request comes.
+    assert pool.wake(9.1) == [StartTemplate(2)]
+    assert pool.loaded(2, 9.2) == [Spawn(2, 2)]
+
+
+def test_a_group_that_sleeps_loads_new_code_when_it_wakes() -> None:
+    pool = Whole(1, 2, on_demand=True, exporter=False)
+    pool.start(0.0)
+    assert pool.reload(1.0) == [TookOver(2)]
+    assert pool.generations.serving.is_new
+    assert pool.wake(2.0) == [StartTemplate(2)]
+
+
+# Several groups
+
+
+def two_groups() -> tuple[Server, Pool, Pool]:
+    one, two = (Pool(1, 2, startup_timeout=STARTUP, graceful_timeout=GRACE) for _ in range(2))
+    server = Server([one, two], ["one", "two"], exporter=False)
+    assert flat(server.start(0.0)) == [StartTemplate(1), StartTemplate(1)]
+    for pool in (one, two):
+        pool.loaded(1, 0.0)
+        pool.spawned(0, 1, 0.0)
+    return server, one, two
+
+
+def serving_groups() -> tuple[Server, Pool, Pool]:
+    server, one, two = two_groups()
+    one.ready(0, 1.0)
+    assert server.settle(1.0) == []
+    two.ready(0, 2.0)
+    assert server.settle(2.0) == [Announce()]
+    return server, one, two
+
+
+def test_a_server_serves_when_all_groups_do() -> None:
+    server, one, two = serving_groups()
+    assert [each.state for each in (server, one, two)] == [ServerState.SERVING] * 3
+
+
+def test_a_group_that_cannot_start_ends_the_server_and_is_named() -> None:
+    server, one, two = two_groups()
+    two.worker_failed(0, "no such module", 1.0)
+    actions = server.settle(1.0)
+    assert StopAccepting() in actions
+    assert ForGroup(0, (Disable(0), Kill(0, ""), QuitTemplate(1))) in actions
+    for pool in (two, one):
+        assert server.settle(2.0) == []
+        pool.exited(0, Reason.SIGNAL, 2.0)
+    assert server.settle(2.0) == [Finish(3, "group two: no such module")]
+
+
+def test_later_a_group_fails_alone() -> None:
+    server, one, two = serving_groups()
+    two.exited(0, Reason.EXIT, 3.0)
+    two.spawned(0, 1, 3.0)
+    two.worker_failed(0, "no such module", 3.0)
+    two.exited(0, Reason.EXIT, 3.0)
+    assert server.settle(3.0) == []
+    assert (server.state, one.slots[0].state) == (ServerState.SERVING, State.READY)
+
+
+def test_a_reload_is_of_one_group_or_of_all() -> None:
+    server, _, _ = serving_groups()
+    assert server.reload(3.0, [1]) == [ForGroup(1, (StartTemplate(2),))]
+    assert server.reload(3.0) == [ForGroup(0, (StartTemplate(2),))]  # once more for the other
+    with pytest.raises(Unfit):
+        server.upgrade(3.0)
+
+
+def test_a_server_ends_when_its_last_group_has() -> None:
+    server, one, two = serving_groups()
+    server.stop(3.0)
+    server.queue_empty(3.0)
+    one.exited(0, Reason.EXIT, 4.0)
+    assert server.settle(4.0) == []
+    two.exited(0, Reason.EXIT, 5.0)
+    assert server.settle(5.0) == [Finish(0)]
+
+
 # Another supervisor takes the place
 
 
@@ -740,6 +839,14 @@ def test_a_successor_that_is_late_is_ended_and_then_killed() -> None:
     assert pool.tick(1.0 + STARTUP + LAST_WORDS + KILL_AGAIN) == [KillSuccessor()]
     assert pool.successor_exited("it is gone", 99.0) == []
     assert pool.deadline() is None
+
+
+def test_a_successor_that_was_told_to_end_takes_no_place() -> None:
+    pool = upgrading_pool()
+    pool.exporter_exited(1.5)
+    pool.successor_failed("no", 2.0)
+    assert pool.successor_ready(2.1) == []  # the word was on its way
+    assert pool.state is ServerState.SERVING
 
 
 def test_a_stop_ends_the_successor_first() -> None:
@@ -973,7 +1080,8 @@ class World:
             case TookOver(generation):
                 assert self.accepting
                 assert generation > self.serving
-                assert {self.processes[slot].generation for slot in self.enabled} == {generation}
+                serve = {self.processes[slot].generation for slot in self.enabled}
+                assert serve == ({generation} if self.pool.wanted else set())
                 self.serving = generation
             case ReloadFailed(generation):
                 assert generation > self.serving
@@ -1010,13 +1118,17 @@ class AnyHistory(RuleBasedStateMachine):
         spare=st.integers(0, 2),
         follows=st.booleans(),
         at_once=st.integers(0, 2),
+        on_demand=st.booleans(),
     )
-    def begin(self, processes: int, spare: int, follows: bool, at_once: int) -> None:
+    def begin(
+        self, processes: int, spare: int, follows: bool, at_once: int, on_demand: bool
+    ) -> None:
         self.pool = Whole(
             processes,
             2 * (processes + spare),
             predecessor=follows,
             at_once=at_once,
+            on_demand=on_demand,
         )
         self.world = World(self.pool, follows=follows)
         self.do(self.pool.start(self.now))
@@ -1213,8 +1325,21 @@ class AnyHistory(RuleBasedStateMachine):
 
     @rule(processes=st.integers(1, 6))
     def told_to_scale(self, processes: int) -> None:
-        if processes <= len(self.pool.slots) // 2:
+        if self.pool.on_demand:
+            with pytest.raises(Unfit):
+                self.pool.scale(processes, self.now)
+        elif processes <= len(self.pool.slots) // 2:
             self.do(self.pool.scale(processes, self.now))
+
+    @rule(what=st.sampled_from(["wake", "press", "rest"]))
+    def demand_changes(self, what: str) -> None:
+        """Also where there is none: then nothing follows."""
+        asleep = self.pool.is_asleep
+        self.do(getattr(self.pool, what)(self.now))
+        if not self.pool.on_demand or (what == "wake" and self.pool.state is ServerState.SERVING):
+            assert not self.pool.is_asleep
+        elif what != "rest":
+            assert self.pool.is_asleep == asleep
 
     @precondition(lambda self: self.world.announced)
     @rule(at_once=st.booleans())
@@ -1257,11 +1382,12 @@ class AnyHistory(RuleBasedStateMachine):
 
     def settled(self) -> bool:
         """As many as are wanted serve, of one generation, and nothing is under way."""
-        serving = [p for p in self.world.processes.values() if p.generation == self.world.serving]
+        number = self.pool.generations.serving.number
+        serving = [p for p in self.world.processes.values() if p.generation == number]
         return (
             len(self.world.enabled) == self.pool.wanted == len(serving)
             and len(self.world.processes) == self.pool.wanted
-            and list(self.world.templates) == [self.world.serving]
+            and list(self.world.templates) == ([number] if self.pool.wanted else [])
             and self.pool.deadline() is None
         )
 

@@ -160,6 +160,8 @@ class Server:
         """All its workers are ready. Before it serves our exporter must have ended: who asks
         that one afterwards would not see what the new workers do."""
         self.successor.move(Event.STAND_BY)
+        if self.successor.state is not State.STANDBY:
+            return []  # it was told to end while its word was on its way
         if self.exporter is None or not self.exporter.alive:
             return self._leave(now)
         self.successor.deadline = now + LAST_WORDS
