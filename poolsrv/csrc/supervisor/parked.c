@@ -27,7 +27,8 @@ has_byte(int fd)
     return recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK) > 0;
 }
 
-/* Where bytes wait that are not enough, only more of them are an event. */
+/* By its state: where bytes wait that are not enough, only more of them are an
+ * event. */
 static int
 watch(Dispatch *d, uint32_t index, int operation)
 {
@@ -58,14 +59,17 @@ parked_refuse(Dispatch *d, uint32_t index, Closed why)
         return;
     }
     word_add(&d->board->supervisor->closed[why], 1);
-    if (!busy_answer(d, h, why) || shutdown(h->fd, SHUT_WR) < 0 ||
-        parked_watch(d, index) < 0) {
+    if (!busy_answer(d, h, why) || shutdown(h->fd, SHUT_WR) < 0) {
         close(h->fd);
         held_remove(&d->held, index);
         return;
     }
     h->wasted = 0;
     held_move(&d->held, index, HELD_LINGER, clock_now());
+    if (parked_watch(d, index) < 0) {
+        close(h->fd);
+        held_remove(&d->held, index);
+    }
 }
 
 void
