@@ -363,15 +363,104 @@ THREAD_LOST = Message(
     "The client gets 504 or the cut. Other requests of the worker finish first.",
     "Give the call that waits a time limit of its own.",
 )
-WORKER_NOTE = Message(
-    305,
-    "%s",
-    "The core of a worker has met what the application or a client should not do; the text says "
-    "what.",
-    "The text says so.",
-    "The text says so.",
-    "a note of a worker",
-)
+
+
+def _note(number: int, heading: str, cause: str, effect: str, remedy: str) -> Message:
+    """Of the core of a worker, which makes the text (csrc/worker/notes.h)."""
+    return Message(number, "%s", cause, effect, remedy, heading)
+
+
+# By number.
+NOTES = {
+    int(message.code.removeprefix("POOL")): message
+    for message in (
+        REFUSED,
+        _note(
+            305,
+            "… more messages like these were dropped",
+            "A worker has more than ten lines of this kind in a second, as clients may cause.",
+            "The lines are lost; metrics count what they would have said.",
+            "The lines before this one say what there is to do.",
+        ),
+        _note(
+            311,
+            "the access log cannot be written: …",
+            "The disk is full, or whoever reads the pipe is too slow.",
+            "Lines are lost (`poolsrv_log_lines_lost_total`); no request waits for them.",
+            "Make room, or look at the reader.",
+        ),
+        _note(
+            312,
+            "the file … while it was sent; the connection is cut",
+            "It was cut short or written in its place while clients got it.",
+            "The client sees that its answer is incomplete.",
+            "Write a new file beside it and rename that.",
+        ),
+        _note(
+            313,
+            "a file cannot be opened: …",
+            "The system has no descriptor left, or the disk fails; the text says which.",
+            "The client gets 503 or 500.",
+            "The text says what was missing.",
+        ),
+        _note(
+            314,
+            "this kernel, or its seccomp filter, has no openat2: …",
+            "Linux before 5.6, or a container whose filter refuses it.",
+            "Symbolic links below folders of mounts are answered 404.",
+            "Allow openat2 in the filter, or link nothing below these folders.",
+        ),
+        _note(
+            315,
+            "X-Sendfile names …",
+            "The application named a file that is not below `--sendfile-root`, or not there.",
+            "The client gets 404.",
+            "Name the folder with `--sendfile-root`, or correct the path.",
+        ),
+        _note(
+            316,
+            "cannot keep a request body in a temporary file: …",
+            "The folder of TMPDIR is full, or cannot be written.",
+            "The client gets 500.",
+            "Make room in TMPDIR, or raise `--body-buffer`.",
+        ),
+        _note(
+            317,
+            "… connections were lost for want of descriptors",
+            "The worker has as many files open as it may.",
+            "Their clients see the connection end.",
+            "Raise the limit of open files: `ulimit -n`, `LimitNOFILE=` of systemd.",
+        ),
+        _note(
+            318,
+            "the application sent … its Content-Length",
+            "The length that it announced is not that of its answer.",
+            "More than announced is cut; less ends the connection.",
+            "Mend the application, or leave Content-Length to the server.",
+        ),
+        _note(
+            319,
+            "closed a connection: … (PROXY header)",
+            "`--proxy-protocol` is on, and a peer that is not trusted, or no proxy, has connected.",
+            "It is closed without an answer.",
+            "Name the proxy with `--trust-proxy`.",
+        ),
+        _note(
+            320,
+            "its client is gone",
+            "The client has left while the application wrote its answer.",
+            "The rest of the answer is thrown away.",
+            _NOTHING,
+        ),
+        _note(
+            321,
+            "its body could not be read, …",
+            "The client has sent a body that is not HTTP, too large, too slow or cut off.",
+            "The application got an exception; the client gets the status that the text names.",
+            _NOTHING,
+        ),
+    )
+}
 
 FILES_MISSING = Message(
     306,
@@ -709,8 +798,9 @@ NO_THREAD_IS_LEFT = Message(
 
 def messages() -> list[Message]:
     """All of them, by code."""
-    found = [value for value in globals().values() if isinstance(value, Message)]
-    return sorted(found, key=lambda message: message.code)
+    found = {value.code: value for value in globals().values() if isinstance(value, Message)}
+    found |= {message.code: message for message in NOTES.values()}
+    return sorted(found.values(), key=lambda message: message.code)
 
 
 def reference() -> str:

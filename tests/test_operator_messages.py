@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from poolsrv import log, operator_messages
-from poolsrv.operator_messages import Message, messages, reference
+from poolsrv.operator_messages import NOTES, Message, messages, reference
 
 pytestmark = pytest.mark.once
 
@@ -36,8 +36,19 @@ def test_a_code_stands_once() -> None:
 def test_each_message_is_explained_and_used(message: Message) -> None:
     for words in (message.cause, message.effect, message.remedy):
         assert words.endswith(".") or words.endswith("`")
+    if message in NOTES.values():
+        return
     (name,) = [name for name, value in vars(operator_messages).items() if value is message]
     assert any(f"say.{name}" in path.read_text() for path in (ROOT / "poolsrv").rglob("*.py"))
+
+
+def test_the_notes_of_the_core_are_those_of_the_table() -> None:
+    """And each is said somewhere."""
+    core = ROOT / "poolsrv" / "csrc"
+    rows = re.findall(r"X\((NOTE_\w+), (\d+), NOTE_\w+\)", (core / "worker/notes.h").read_text())
+    assert {int(number) for _, number in rows} == set(NOTES)
+    text = "".join(path.read_text() for path in core.rglob("*.c"))
+    assert [name for name, _ in rows if name not in text] == []
 
 
 def calls() -> Iterator[tuple[str, ast.expr]]:

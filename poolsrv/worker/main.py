@@ -289,8 +289,8 @@ def attend(worker: _core.Worker, deadlines: Deadlines) -> bool:
     drained, notes, overdue = worker.watch()
     for index, sequence, lost in overdue:
         deadlines.act(index, sequence, lost)
-    for level, text in notes:
-        _log.log(level, say.WORKER_NOTE, text)
+    for level, number, text in notes:
+        _log.log(level, say.NOTES[number], text)
     return drained
 
 

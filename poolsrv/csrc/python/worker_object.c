@@ -77,7 +77,7 @@ notes_list(Worker *worker)
     Note note;
     while (list && notes_pop(worker, &note)) {
         PyObject *item = Py_BuildValue(
-            "(iN)", (int)note.level,
+            "(iiN)", (int)note.level, (int)note.about,
             PyUnicode_DecodeUTF8(note.text, (Py_ssize_t)strlen(note.text),
                                  "backslashreplace"));
         if (item == NULL || PyList_Append(list, item) < 0) {
@@ -410,7 +410,8 @@ static PyMethodDef worker_object_methods[] = {
      "serve(index): be request thread `index` until the worker is done."},
     {"watch", (PyCFunction)worker_object_watch, METH_NOARGS,
      "The main thread's wait: (drained, notes, overdue).\n\n"
-     "Returns at a signal, when there are notes to log (level, text), when a "
+     "Returns at a signal, when there are notes to log (level, number"
+     " of the message, text), when a "
      "thread is overdue (thread, sequence of its request, lost), or, with "
      "drained true, when nothing is left and the threads are ending. "
      "Raises OSError when the worker cannot go on."},

@@ -38,7 +38,7 @@ write_line(Thread *t, const char *line, size_t size)
     }
     /* Said once, until it works again: a full disk must not fill the log. */
     if (lost && !record->line_lost) {
-        notes_add(w, NOTE_WARNING,
+        notes_add(w, NOTE_ACCESS_LOG,
                   "the access log cannot be written: %s; lines are lost until "
                   "it can",
                   strerror(errno));

@@ -126,7 +126,7 @@ add(Worker *w, Request *r, const char *data, size_t size, const char **words)
     r->body_size = total;
     return 0;
 failed:
-    notes_add(w, NOTE_WARNING,
+    notes_add(w, NOTE_SPOOL,
               "cannot keep a request body in a temporary file: %s; make room "
               "in TMPDIR or raise body-buffer",
               strerror(errno));

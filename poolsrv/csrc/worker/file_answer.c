@@ -34,7 +34,7 @@
 static void
 cut_short(Thread *t, Conn *c, const char *why)
 {
-    notes_add(t->worker, NOTE_WARNING,
+    notes_add(t->worker, NOTE_FILE_CUT,
               "request %s: the file %s while it was sent; the connection is "
               "cut",
               t->record.id, why);

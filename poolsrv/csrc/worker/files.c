@@ -20,7 +20,7 @@ files_tell(const Files *files, Worker *w)
         const Folder *folder = &files->folders[i];
         if (!folder->is_file && folder->links == LINKS_INSIDE &&
             !folder->has_beneath) {
-            notes_add(w, NOTE_WARNING,
+            notes_add(w, NOTE_NO_OPENAT2,
                       "this kernel, or its seccomp filter, has no openat2: "
                       "symbolic links below folders are not followed");
             return;
@@ -75,7 +75,7 @@ redirect(const Folder *folder, Thread *t, Conn *c, Request *r)
 static void
 fail(const Folder *folder, Thread *t, Conn *c, Request *r, int error)
 {
-    notes_add(t->worker, NOTE_WARNING,
+    notes_add(t->worker, NOTE_FILE_CLOSED,
               "request %s: a file cannot be opened: %s", t->record.id,
               strerror(error));
     if (error == EMFILE || error == ENFILE || error == ENOMEM) {

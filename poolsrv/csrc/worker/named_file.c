@@ -74,7 +74,7 @@ named_file_send(Thread *t, Conn *c, Request *r, const Http1Answer *a,
     const char *fault = open_named(&found, path, files, t->now);
 
     if (fault) {
-        notes_add(t->worker, NOTE_WARNING,
+        notes_add(t->worker, NOTE_SENDFILE,
                   "request %s: X-Sendfile names %.100s, %s", t->record.id, path,
                   fault);
         file_answer_refuse(t, c, r, "404 Not Found", "", NULL,

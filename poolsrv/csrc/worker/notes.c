@@ -8,6 +8,19 @@
 #include "worker/watch.h"
 #include "worker/worker_internal.h"
 
+static NoteLevel
+level_of(NoteAbout about)
+{
+    switch (about) {
+#define X(name, number, level) \
+    case name:                 \
+        return level;
+        NOTE_ABOUTS(X)
+#undef X
+    }
+    return NOTE_WARNING;
+}
+
 /* Do the lines that were dropped wait to be told of? Not more than once a
  * second; `side` is held. */
 static bool
@@ -36,8 +49,9 @@ is_allowed(Worker *w, NoteLevel level)
 }
 
 void
-notes_add(Worker *w, NoteLevel level, const char *format, ...)
+notes_add(Worker *w, NoteAbout about, const char *format, ...)
 {
+    const NoteLevel level = level_of(about);
     va_list arguments;
     bool first;
     pthread_mutex_lock(&w->side);
@@ -45,6 +59,7 @@ notes_add(Worker *w, NoteLevel level, const char *format, ...)
     if (is_allowed(w, level)) {
         Note *note = &w->notes[(w->note_first + w->note_count++) % NOTES_MOST];
         note->level = level;
+        note->about = about;
         va_start(arguments, format);
         vsnprintf(note->text, sizeof note->text, format, arguments);
         va_end(arguments);
@@ -83,7 +98,7 @@ notes_tick(Worker *w, uint64_t now)
     }
     pthread_mutex_unlock(&w->side);
     if (said) {
-        notes_add(w, NOTE_WARNING, "%s", text);
+        notes_add(w, NOTE_REFUSED, "%s", text);
     } else {
         watch_attend(w);
     }
@@ -101,6 +116,7 @@ notes_pop(Worker *w, Note *note)
         found = true;
     } else if (is_loss_due(w)) {
         note->level = w->note_lost_level;
+        note->about = NOTE_DROPPED;
         snprintf(note->text, sizeof note->text,
                  "%u more messages like these were dropped", w->note_lost);
         w->note_lost = 0;

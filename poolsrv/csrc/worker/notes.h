@@ -13,12 +13,34 @@
 
 typedef enum { NOTE_DEBUG = 10, NOTE_INFO = 20, NOTE_WARNING = 30 } NoteLevel;
 
+/* What a note is about: the number of its message in operator_messages.py, and
+ * its level. X(name, number, level) */
+#define NOTE_ABOUTS(X)                     \
+    X(NOTE_REFUSED, 301, NOTE_WARNING)     \
+    X(NOTE_DROPPED, 305, NOTE_WARNING)     \
+    X(NOTE_ACCESS_LOG, 311, NOTE_WARNING)  \
+    X(NOTE_FILE_CUT, 312, NOTE_WARNING)    \
+    X(NOTE_FILE_CLOSED, 313, NOTE_WARNING) \
+    X(NOTE_NO_OPENAT2, 314, NOTE_WARNING)  \
+    X(NOTE_SENDFILE, 315, NOTE_WARNING)    \
+    X(NOTE_SPOOL, 316, NOTE_WARNING)       \
+    X(NOTE_DESCRIPTORS, 317, NOTE_WARNING) \
+    X(NOTE_LENGTH, 318, NOTE_WARNING)      \
+    X(NOTE_UNPROXIED, 319, NOTE_DEBUG)     \
+    X(NOTE_CLIENT_GONE, 320, NOTE_DEBUG)   \
+    X(NOTE_BODY_UNREAD, 321, NOTE_DEBUG)
+
+#define NOTE_ENUM(name, number, level) name = number,
+typedef enum { NOTE_ABOUTS(NOTE_ENUM) } NoteAbout;
+#undef NOTE_ENUM
+
 typedef struct {
     NoteLevel level;
+    NoteAbout about;
     char text[248];
 } Note;
 
-void notes_add(Worker *w, NoteLevel level, const char *format, ...)
+void notes_add(Worker *w, NoteAbout about, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 bool notes_pop(Worker *w, Note *note);
 /* Is there one to pop? */

@@ -239,7 +239,7 @@ send_segment(Thread *t, Conn *c, Segment *segment, StreamFollow follow)
     }
     if (n == 0) {
         notes_add(
-            t->worker, NOTE_WARNING,
+            t->worker, NOTE_FILE_CUT,
             "a file got shorter while it was sent; the connection is cut");
     }
     return n == STREAM_AGAIN ? 0 : lose_client(c);

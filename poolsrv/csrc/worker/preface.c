@@ -10,7 +10,7 @@ static Step
 close_unproxied(Worker *w, Thread *t, Conn *c, Unproxied why)
 {
     word_add(&t->row->unproxied[why], 1);
-    notes_add(w, NOTE_DEBUG, "closed a connection: %s",
+    notes_add(w, NOTE_UNPROXIED, "closed a connection: %s",
               why == UNPROXIED_UNTRUSTED
                   ? "its peer is none that trust-proxy names"
                   : "it does not begin with a PROXY header");

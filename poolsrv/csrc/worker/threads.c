@@ -137,7 +137,7 @@ receive(Worker *w, Thread *t, Chain *chain)
         return;
     }
     if (m.lost) {
-        notes_add(w, NOTE_WARNING,
+        notes_add(w, NOTE_DESCRIPTORS,
                   "%u connections were lost for want of descriptors; raise "
                   "the limit of open files",
                   m.lost);

@@ -52,13 +52,13 @@ report(Context *x)
 
     /* What the client does is no error of the application. */
     if (x->conn->gone && PyErr_ExceptionMatches(PyExc_ConnectionError)) {
-        notes_add(x->thread->worker, NOTE_DEBUG,
+        notes_add(x->thread->worker, NOTE_CLIENT_GONE,
                   "request %s: its client is gone", x->thread->record.id);
         PyErr_Clear();
         return;
     }
     if (x->request->refusal) {
-        notes_add(x->thread->worker, NOTE_DEBUG,
+        notes_add(x->thread->worker, NOTE_BODY_UNREAD,
                   "request %s: its body could not be read, %d %s",
                   x->thread->record.id, x->request->refusal,
                   status_phrase(x->request->refusal));

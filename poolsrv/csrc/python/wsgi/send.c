@@ -103,7 +103,7 @@ allowed(Context *x, StartResponse *sr, size_t size)
 {
     const size_t rest = http1_answer_allows(&sr->answer, size);
     if (rest < size && sr->answer.framing == FRAMING_LENGTH) {
-        notes_add(x->thread->worker, NOTE_WARNING,
+        notes_add(x->thread->worker, NOTE_LENGTH,
                   "request %s: the application sent more than its "
                   "Content-Length of %lld bytes; the rest is cut",
                   x->thread->record.id, (long long)sr->answer.content_length);
@@ -179,7 +179,7 @@ send_end(Context *x, StartResponse *sr)
         return -1;
     }
     if (http1_answer_is_short(&sr->answer)) {
-        notes_add(x->thread->worker, NOTE_WARNING,
+        notes_add(x->thread->worker, NOTE_LENGTH,
                   "request %s: the application sent %lld bytes of its "
                   "Content-Length of %lld; the connection is closed",
                   x->thread->record.id, (long long)sr->answer.sent,
