@@ -8,6 +8,7 @@ mounts lead to them.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 
 from poolsrv.errors import ConfigError
 from poolsrv.settings.mounts import DEFAULT_GROUP, Mount, table, twice, with_parts
@@ -58,14 +59,18 @@ def groups_of(settings: Settings, called: bool = False) -> tuple[Group, ...]:
             )
     names = [name for name in given if name in used] or [DEFAULT_GROUP]
     names.sort(key=lambda name: name != DEFAULT_GROUP)
-    shared = {name for name in names if not given[name].owns_bind} | {DEFAULT_GROUP}
+    shared = frozenset(name for name in names if not given[name].owns_bind) | {DEFAULT_GROUP}
 
-    def mounts_for(group: str) -> tuple[Mount, ...]:
-        together = {group} if given[group].owns_bind else shared
+    # Made once for all that share it: a server may have hundreds of groups.
+    @cache
+    def mounts_of(together: frozenset[str]) -> tuple[Mount, ...]:
         found = [mount for mount in mounts if mount.group in together]
         if DEFAULT_GROUP not in together:
             return _whole(found)
         return _whole(table(settings.application, found, called))
+
+    def mounts_for(group: str) -> tuple[Mount, ...]:
+        return mounts_of(frozenset({group}) if given[group].owns_bind else shared)
 
     return tuple(
         Group(

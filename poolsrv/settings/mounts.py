@@ -239,11 +239,13 @@ def with_parts(mounts: Sequence[Mount]) -> tuple[Mount, ...]:
 
 def twice(mounts: Sequence[Mount]) -> Mount | None:
     """One that has the host and the path of another."""
-    places = [(mount.host, mount.path) for mount in mounts]
-    return next(
-        (mount for i, mount in enumerate(mounts) if places[i] in places[:i]),
-        None,
-    )
+    seen: set[tuple[str, str]] = set()
+    for mount in mounts:
+        place = mount.host, mount.path
+        if place in seen:
+            return mount
+        seen.add(place)
+    return None
 
 
 def applications(mounts: Sequence[Mount]) -> list[str]:
