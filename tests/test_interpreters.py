@@ -413,6 +413,18 @@ def test_ten_thousand_requests_and_clients_that_leave(server: Start, tmp_path: P
 
 
 @needed
+def test_daemons_of_the_application_end_with_the_worker(server: Start, tmp_path: Path) -> None:
+    (tmp_path / "daemon.py").write_text(
+        "import threading\nfrom tests.apps.many import app\n"
+        "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    started = server("daemon:app", chdir=tmp_path, pythonpath=ROOT, interpreters=2)
+    assert status_of(started, "/") == 200
+    started.stop()
+    assert len(notes(tmp_path, "ended")) == 2
+
+
+@needed
 def test_threads_of_the_application_may_outlive_the_worker(server: Start, tmp_path: Path) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nfrom tests.apps.many import app\n"

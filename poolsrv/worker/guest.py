@@ -188,8 +188,7 @@ def _refused(error: BaseException) -> str:
 
 def end(argument: bytes) -> bytes:
     """The worker ends. Threads of the application that have not ended when the patience is
-    over are named; then what was registered for the end is done here, else by whoever ends
-    the interpreter."""
+    over are named."""
     _stop_hook()
     patience = time.monotonic() + float(argument)
     left = []
@@ -203,15 +202,13 @@ def end(argument: bytes) -> bytes:
         return b""
     names = ", ".join(one.name for one in left)
     _log.warning(say.THREADS_LEFT, extra={"fields": {"threads": names}})
-    _last_words()
     return names.encode(errors="backslashreplace")
 
 
 def give_up(_argument: bytes) -> bytes:
     """The worker ends, and not all of its threads come back."""
     _stop_hook()
-    _last_words()
-    return b""
+    return last_words(b"")
 
 
 def _stop_hook() -> None:
@@ -221,6 +218,8 @@ def _stop_hook() -> None:
         _log.error(say.STOP_HOOK_FAILED, error)
 
 
-def _last_words() -> None:
+def last_words(_argument: bytes) -> bytes:
+    """What was registered for the end is done, for an interpreter that does not end itself."""
     atexit._run_exitfuncs()
     outlets.flush_standard()
+    return b""

@@ -56,10 +56,9 @@ def end(interpreters: Sequence[_core.Interpreter], patience: float) -> bool:
     ended = True
     for interpreter in interpreters:
         left = interpreter.call(_GUEST, "end", str(patience).encode())
-        if left:
+        if left or not interpreter.end():  # daemons may be left
+            interpreter.call(_GUEST, "last_words", b"")
             ended = False
-        else:
-            interpreter.end()
     return ended
 
 

@@ -64,7 +64,7 @@ interpreter_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         .allow_fork = 0,
         .allow_exec = 0,
         .allow_threads = 1,
-        .allow_daemon_threads = 0,
+        .allow_daemon_threads = 1, /* interpreter_end() looks for them */
         .check_multi_interp_extensions = 1,
         .gil = PyInterpreterConfig_OWN_GIL,
     };
@@ -205,23 +205,34 @@ interpreter_call(Interpreter *self, PyObject *args)
     return result;
 }
 
-/* No thread but this one has a state there, or the process ends by it. */
+/* With a thread left there, CPython would end the process. */
+static bool
+is_last_thread(const Interpreter *self)
+{
+    PyInterpreterState *there = PyThreadState_GetInterpreter(self->tstate);
+    return PyThreadState_Next(PyInterpreterState_ThreadHead(there)) == NULL;
+}
+
 static PyObject *
 interpreter_end(Interpreter *self, PyObject *Py_UNUSED(none))
 {
     if (self->tstate == NULL) {
-        Py_RETURN_NONE;
+        Py_RETURN_TRUE;
     }
     if (self->app && self->app->common) {
         PyErr_SetString(PyExc_RuntimeError, "a worker serves there");
         return NULL;
     }
     PyThreadState *own = interpreter_enter(self);
+    if (!is_last_thread(self)) {
+        interpreter_leave(self, own);
+        Py_RETURN_FALSE;
+    }
     Py_CLEAR(self->app);
     Py_EndInterpreter(self->tstate);
     self->tstate = NULL;
     PyEval_RestoreThread(own);
-    Py_RETURN_NONE;
+    Py_RETURN_TRUE;
 }
 
 /* Its state cannot be dropped: it stays until the process ends. */
@@ -240,7 +251,8 @@ static PyMethodDef interpreter_methods[] = {
      "is served there, and the result is empty. RuntimeError, with its repr, "
      "for an exception."},
     {"end", (PyCFunction)interpreter_end, METH_NOARGS,
-     "End it, once no thread is left there: its atexit functions run."},
+     "End it, and run its atexit functions. False: threads are left there, and "
+     "it goes on."},
     {NULL, NULL, 0, NULL},
 };
 
