@@ -87,6 +87,19 @@ folder = "/srv"
     assert line.startswith("mount /files of .: the application's own code is in it, in ")
 
 
+def test_what_cannot_be_looked_at_stops_nobody(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (site / "loop").symlink_to("loop")
+    options = {"application": f"{site}/shop/shop.wsgi", "chdir": str(site), "config": None}
+    assert not list(exposed(from_options(sendfile_root="loop", **options), "/"))
+
+    def refuse(_path: Path) -> bool:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert not list(exposed(from_options(sendfile_root=f"{site}/private", **options), "/"))
+
+
 def test_a_history(site: Path) -> None:
     """A mount gives nobody a name with a dot, but an application may."""
     (site / "private" / ".git").mkdir()

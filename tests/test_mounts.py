@@ -292,6 +292,45 @@ def test_a_mount_for_few(closed: Server) -> None:
     assert '"client": "11.1.2.3"' in closed.log()
 
 
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        (b"PROXY TCP4 10.1.2.3 192.0.2.1 5 80", 200),
+        (b"PROXY TCP4 11.1.2.3 192.0.2.1 5 80", 403),
+        (b"PROXY TCP6 2001:db8::5 ::1 5 80", 200),
+        (b"PROXY TCP6 2001:db9::5 ::1 5 80", 403),
+        (b"PROXY TCP6 ::ffff:10.1.2.3 ::1 5 80", 200),  # IPv4, as a listener of both sees it
+        (b"PROXY TCP6 ::ffff:11.1.2.3 ::1 5 80", 403),
+        (b"PROXY UNKNOWN", 403),  # the proxy for itself, which is in none of the networks
+    ],
+    ids=lambda value: value.decode() if isinstance(value, bytes) else "",
+)
+def test_a_mount_for_few_behind_the_proxy_protocol(few: Server, said: bytes, status: int) -> None:
+    with Client(few.address) as client:
+        client.send(said + b"\r\n")
+        for _ in range(2):  # it holds for the connection
+            assert ask(client, "/few", "a.org").status == status
+            # What a client says of itself is not believed: only the proxy could, and it does not.
+            spoofed = ask(client, "/few", "a.org", "X-Forwarded-For: 10.9.9.9")
+            assert spoofed.status == status
+            assert ask(client, "/", "a.org").status == 200
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory = tmp_path_factory.mktemp("few")
+    file = directory / "poolsrv.toml"
+    file.write_text(f"""
+[[mount]]
+path = "/few"
+application = "{APPS}:api"
+allow = ["10.0.0.0/8", "2001:db8::/32"]
+""")
+    options = {"trust_proxy": "127.0.0.1", "proxy_protocol": "on"}
+    with serving(f"{APPS}:root", directory, config=file, **options) as made:
+        yield made
+
+
 # What the settings may say
 
 

@@ -5,6 +5,7 @@ application names, perhaps by a name that a client has sent. What lies there is 
 the start; nothing is refused.
 """
 
+import os
 import pwd
 from collections.abc import Iterator
 from contextlib import suppress
@@ -55,14 +56,29 @@ def _base(group: Settings, folder: str) -> Path:
     return Path(folder, group.chdir or "")
 
 
+# What cannot be looked at, or leads in a circle, is the worker's to say: here it is nothing.
+
+
 def _real(base: Path, path: str) -> Path:
-    return Path(base, path).resolve()
+    return Path(os.path.realpath(Path(base, path)))
+
+
+def _is_file(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_file()
+    return False
+
+
+def _exists(path: Path) -> bool:
+    with suppress(OSError):
+        return path.exists()
+    return False
 
 
 def _code(group: Settings, base: Path) -> list[Path]:
     """Where the code of the applications is looked for."""
     specs = [spec.partition(":")[0] for spec in applications(group.own_mounts())]
-    scripts = [_real(base, spec).parent for spec in specs if spec and Path(base, spec).is_file()]
+    scripts = [_real(base, spec).parent for spec in specs if spec and _is_file(Path(base, spec))]
     modules = [_real(base, "")] if len(specs) > len(scripts) else []
     return [*scripts, *modules, *(_real(base, path) for path in group.pythonpath)]
 
@@ -86,10 +102,10 @@ def _homes(groups: list[Settings]) -> list[Path]:
     for user in {group.user.uid for group in groups if group.user is not None}:
         with suppress(KeyError):
             found.append(Path(pwd.getpwuid(user).pw_dir))
-    return [home.resolve() for home in found]
+    return [_real(home, "") for home in found]
 
 
 def _history(place: Path) -> str | None:
     """The core gives nobody a name with a dot from a mount, but what the application names."""
-    name = next((name for name in _HISTORIES if (place / name).exists()), None)
+    name = next((name for name in _HISTORIES if _exists(place / name)), None)
     return None if name is None else f"the history of its changes is in it, in {name}"
