@@ -6,6 +6,7 @@ is made here before the first fork; every child closes what is not its own.
 
 import contextlib
 import dataclasses
+import gc
 import logging
 import os
 import platform
@@ -362,6 +363,10 @@ def _run(
                 f"the limit of open files is {most}, and the server itself needs as many",
                 "raise it (ulimit -n, LimitNOFILE= of systemd), or lower --processes",
             )
+        # Else a collection writes to what all processes share from now on.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         finish = supervisor.run()
     if finish.text:
         raise ApplicationError(finish.text)

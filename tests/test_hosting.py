@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import Client, head
-from tests.server import Server, serving
+from tests.server import Server
 
 pytestmark = pytest.mark.once
 
@@ -39,8 +39,14 @@ application = "{directory}/site{i}.wsgi"
 """)
     file = directory / "poolsrv.toml"
     file.write_text(f"threads = 2\n{more}\n{''.join(sections)}")
-    with serving("", directory, config=file) as made:
+    made = Server("", directory, {}, {"config": file})
+    try:
+        made.wait_until_serving()
         yield made
+        assert made.stop(60) == 0, made.log()
+        made.wait_until(lambda: not made.living(), 20)
+    finally:
+        made.end()
 
 
 def visit(server: Server, number: int) -> None:
@@ -70,15 +76,16 @@ def used(directory: Path, count: int) -> tuple[int, int, int]:
 
 
 def test_sites_that_nobody_visits_take_next_to_nothing(tmp_path: Path) -> None:
-    """200 of them, 20 visited, take the memory of 20."""
+    """Each of them less than a tenth of one that is visited."""
     few = used(tmp_path / "few", VISITED)
     many = used(tmp_path / "many", 10 * VISITED)
     print(f"20 sites, all visited: {few}; 200 sites, 20 visited: {many}")
     assert many[0] == few[0]
-    # A site that sleeps has its settings, its place in the tables and six descriptors.
+    # One that sleeps has its settings in the supervisor and its figures in the exporter: some
+    # 120 KiB. And what the supervisor writes to between two forks the processes of each site
+    # that is awake keep as it was, together: that is most of it.
     asleep = (many[1] - few[1]) / (9 * VISITED)
-    assert asleep < 150, (few, many)
-    assert many[1] < 1.15 * few[1]
+    assert asleep < few[1] / VISITED / 10, (few, many)
 
 
 def test_a_site_sleeps_again_and_wakes_again(tmp_path: Path) -> None:
