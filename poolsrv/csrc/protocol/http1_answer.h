@@ -13,6 +13,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 #include "common/buffer.h"
@@ -99,17 +100,43 @@ void http1_date_write(Http1Date *date, time_t now);
 /* The words of a result. */
 const char *http1_answer_words(Http1AnswerResult result);
 
-/* Does the text hold a control character, which could end a line or a text? */
+/* Does one of the eight bytes end a line or a text? That is what control
+ * characters do, but for the tab. Bit 7 of each byte of a term answers for that
+ * byte, and no sum carries into the next. */
+static inline bool
+http1_holds_control(uint64_t bytes)
+{
+    const uint64_t each = UINT64_C(0x0101010101010101);
+    const uint64_t low = bytes & (0x7f * each);
+    const uint64_t tab = bytes ^ ('\t' * each);
+    const uint64_t printed = (low + 0x60 * each) | bytes;
+    const uint64_t no_tab = ((tab & (0x7f * each)) + 0x7f * each) | tab;
+    const uint64_t no_delete = (low ^ (0x7f * each)) + 0x7f * each;
+    return ((~printed & no_tab) | ~(no_delete | bytes)) & (0x80 * each);
+}
+
+/* Does the text hold a control character, which could end a line or a text?
+ * Eight bytes at a time, the last of them twice: most texts are so short that a
+ * loop over bytes, or the compiler's preparations for sixteen, took 1 % of a
+ * hello. */
 static inline bool
 http1_has_control(const char *text, size_t size)
 {
-    const unsigned char *bytes = (const unsigned char *)text;
-    unsigned found = 0;
-    /* Without a branch a byte: the compiler does sixteen at once. */
-    for (size_t i = 0; i < size; i++) {
-        found |= (bytes[i] < 32 && bytes[i] != '\t') || bytes[i] == 127;
+    uint64_t bytes = UINT64_C(0x2020202020202020);
+    if (size < sizeof bytes) {
+        for (size_t i = 0; i < size; i++) {
+            bytes = bytes << 8 | (unsigned char)text[i];
+        }
+        return http1_holds_control(bytes);
     }
-    return found != 0;
+    for (size_t i = 0; i + sizeof bytes < size; i += sizeof bytes) {
+        memcpy(&bytes, text + i, sizeof bytes);
+        if (http1_holds_control(bytes)) {
+            return true;
+        }
+    }
+    memcpy(&bytes, text + size - sizeof bytes, sizeof bytes);
+    return http1_holds_control(bytes);
 }
 
 /* Begin anew: `status` reads like "200 OK". */

@@ -352,9 +352,30 @@ test_dates(void)
     CHECK(strcmp(date.text, "Date: Thu, 29 Feb 2024 00:00:00 GMT\r\n") == 0);
 }
 
+static void
+test_a_control_character_is_found_wherever_it_stands(void)
+{
+    static const unsigned char beside[] = {'a', '\t', 0x80, 0xff};
+    for (size_t size = 0; size < 20; size++) {
+        for (size_t fill = 0; fill < sizeof beside; fill++) {
+            char text[20];
+            memset(text, beside[fill], sizeof text);
+            CHECK(!http1_has_control(text, size));
+            for (size_t i = 0; i < size * 256; i++) {
+                const unsigned char byte = (unsigned char)(i % 256);
+                text[i / 256] = (char)byte;
+                CHECK(http1_has_control(text, size) ==
+                      ((byte < 32 && byte != '\t') || byte == 127));
+                text[i / 256] = (char)beside[fill];
+            }
+        }
+    }
+}
+
 int
 main(void)
 {
+    test_a_control_character_is_found_wherever_it_stands();
     test_heads();
     test_bodies();
     test_own_answers();
