@@ -421,7 +421,7 @@ def test_two_django_projects_are_refused_in_words(tmp_path: Path) -> None:
     done = check(tmp_path, "one.wsgi", "--mount", "/two=two.wrapped")
     assert done.returncode == 3
     assert "'one.wsgi' and 'two.wrapped' are two Django projects" in done.stderr
-    assert "serve each with a poolsrv of its own" in done.stderr
+    assert "give each a group of processes" in done.stderr
     one_project = ["one.wsgi", "--mount", "/again=one.wrapped", "--mount", "a.org/=one.wsgi"]
     assert check(tmp_path, *one_project).returncode == 0
     named = check(

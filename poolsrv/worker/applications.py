@@ -85,8 +85,8 @@ class _Projects:
                 raise ApplicationError(
                     f"{self._first!r} and {spec!r} are two Django projects, and a process can "
                     "have the settings of one",
-                    "serve each with a poolsrv of its own, or in an interpreter of its own "
-                    "(interpreter = 2 in its [[mount]], Python 3.13); or, if they are one project, "
+                    "give each a group of processes (group = in its [[mount]]), or an interpreter "
+                    "(interpreter = 2 there, Python 3.13); or, if they are one project, "
                     "name its settings in the environment: DJANGO_SETTINGS_MODULE",
                 )
             self._first = spec
