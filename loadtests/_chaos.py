@@ -146,7 +146,8 @@ class Target:
             self.group.mkdir()
             (self.group / "cgroup.procs").write_text(str(self.process.pid))
         until(lambda: bool(self._printed("status")))
-        host, port = self._printed("application").removeprefix("http://").split(":")
+        self.url = self._printed("application")
+        host, port = self.url.removeprefix("http://").split(":")
         self.address = (host, int(port))
 
     def _printed(self, what: str) -> str:
@@ -371,6 +372,10 @@ def is_at_peace(target: Target) -> bool:
         now = target.status()
     except OSError:
         return False
+    # The application waits for its children as it is called, and nobody calls it any more.
+    for _ in range(2 * _WORKERS):
+        with suppress(OSError), urllib.request.urlopen(target.url, timeout=10) as answer:
+            answer.read()
     ready = [worker["generation"] for worker in now["workers"] if worker["state"] == "ready"]
     whole = len(now["workers"]) == len(ready) == _WORKERS and len(set(ready)) == 1
     # Workers and their keepers, one template, one exporter.
