@@ -38,6 +38,7 @@ def main(board: int, ours: int, theirs: int, bell: int, lifeline: int) -> None:
         pages=(),
         release=None,
         environ=None,
+        group="",
     )
     run(job, slot=0)
 
