@@ -228,7 +228,7 @@ def _run(
             """In a child: an open copy of a listener would keep its port."""
             supervisor.close_in_child()
             for each in estates:
-                each.dispatcher.close()
+                each.dispatcher.close_in_child()
             for listener in listeners:
                 listener.socket.close()
 

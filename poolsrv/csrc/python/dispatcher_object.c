@@ -289,6 +289,16 @@ dispatcher_close(DispatcherObject *self, PyObject *Py_UNUSED(none))
 }
 
 static PyObject *
+dispatcher_close_in_child(DispatcherObject *self, PyObject *Py_UNUSED(none))
+{
+    if (self->dispatch) {
+        dispatch_close_in_child(self->dispatch);
+    }
+    self->dispatch = NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
 dispatcher_last_call(DispatcherObject *self, PyObject *Py_UNUSED(none))
 {
     if (check_open(self) < 0) {
@@ -511,8 +521,11 @@ static PyMethodDef dispatcher_methods[] = {
      "inherit_rest(): that has ended. Take what is still there, and forget the "
      "descriptor."},
     {"close", (PyCFunction)dispatcher_close, METH_NOARGS,
-     "Close all it holds: at the end, and in a forked child, whose copies do "
-     "not matter to the parent. No other method may follow."},
+     "Close all it holds. No other method may follow."},
+    {"close_in_child", (PyCFunction)dispatcher_close_in_child, METH_NOARGS,
+     "In a child just forked: close its copies of all descriptors, and leave "
+     "the memory to the parent, with which it is shared until it is written "
+     "to. No other method may follow."},
     {"wait", (PyCFunction)dispatcher_wait, METH_O,
      "wait(deadline): run until something needs policy, or until the monotonic "
      "time `deadline` in seconds (None: no limit).\n\n"

@@ -315,23 +315,29 @@ failed:
 }
 
 void
-dispatch_free(Dispatch *d)
+dispatch_close_in_child(const Dispatch *d)
 {
-    uint32_t i;
-    joined_leave(d);
-    for (i = 0; i < d->held.room; i++) {
+    for (uint32_t i = 0; i < d->held.room; i++) {
         if (d->held.items[i].fd >= 0) {
             close(d->held.items[i].fd);
         }
-    }
-    for (i = 0; d->slots && i < d->board->slot_count; i++) {
-        free(d->slots[i].out);
     }
     if (d->epoll >= 0) {
         close(d->epoll);
     }
     if (d->bell >= 0) {
         close(d->bell);
+    }
+}
+
+void
+dispatch_free(Dispatch *d)
+{
+    uint32_t i;
+    joined_leave(d);
+    dispatch_close_in_child(d);
+    for (i = 0; d->slots && i < d->board->slot_count; i++) {
+        free(d->slots[i].out);
     }
     free(d->groups);
     free(d->slots);

@@ -52,6 +52,10 @@ Dispatch *dispatch_new(Scoreboard *board, const DispatchLimits *limits,
  * stand alone again. */
 void dispatch_free(Dispatch *d);
 
+/* In a child just forked: close its copies of all that `d` has open. Its memory
+ * stays: to free it would be to write to it, and so to have it twice. */
+void dispatch_close_in_child(const Dispatch *d);
+
 /* `other`, of another group, is waited for together with `first`: whoever waits
  * for the first does so for all. The group of the first is number 0, and so is
  * that of one which stands alone. 0, or -1 and errno: EINVAL if there is such a
