@@ -14,6 +14,7 @@ from loadtests._bench import (
     _curves,
     _deploys,
     _files,
+    _groups,
     _instructions,
     _newcomer,
     _prediction,
@@ -97,6 +98,10 @@ def _instructions_command(arguments: argparse.Namespace) -> None:
 
 def _files_command(arguments: argparse.Namespace) -> None:
     print(_files.markdown(_files.measure(arguments.rounds, _tell)))
+
+
+def _groups_command(arguments: argparse.Namespace) -> None:
+    print(_groups.markdown(*_groups.measure(arguments.rounds, _tell)))
 
 
 def _deploys_command(arguments: argparse.Namespace) -> None:
@@ -222,6 +227,16 @@ def _parser() -> argparse.ArgumentParser:
         default=5,
         metavar="N",
         help="of a second for each server and size (default: %(default)s)",
+    )
+
+    groups = commands.add_parser("groups", help="what groups cost, and do to one another")
+    groups.set_defaults(command=_groups_command)
+    groups.add_argument(
+        "--rounds",
+        type=_whole(1),
+        default=5,
+        metavar="N",
+        help="of a second for each load (default: %(default)s)",
     )
 
     newcomer = commands.add_parser("newcomer", help="how long the first answer takes somebody new")
