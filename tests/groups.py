@@ -74,6 +74,9 @@ class Groups:
                     while self.orders:
                         self.orders.pop(0)()
 
+    def accepted(self) -> int:
+        return sum(group.of_supervisor("accepted") for group in self.groups)
+
     def switches(self) -> int:
         return sum(group.of_supervisor("switched") for group in self.groups)
 
