@@ -7,10 +7,8 @@ tcp_nopush, no access log. Each has one worker.
 
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -25,7 +23,6 @@ from loadtests._bench._servers import Failed, Missing
 SIZES = {"4 KiB": 4096, "16 KiB": 16384, "64 KiB": 65536, "1 MiB": 1 << 20}
 
 _CONNECTIONS = 16
-_STARTUP = 10.0
 
 _NGINX = """
 daemon off; master_process off; pid {folder}/pid; error_log stderr;
@@ -118,19 +115,8 @@ def _nginx(folder: Path, files: Path, port: int) -> list[str]:
 def _running(argv: list[str], log: Path, port: int) -> Iterator[tuple[int, str]]:
     """(pid, address of the files) of a server that serves them."""
     url = f"http://{HOST}:{port}/static/"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        deadline = time.monotonic() + _STARTUP
-        while not _serves(url):
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise Failed(f"{argv[0]} does not serve: {log.read_text()[-500:]}")
-            time.sleep(0.05)
-        yield process.pid, url
-    finally:
-        _processes.end(process)
+    with _processes.serving(argv, log, lambda: _serves(url)) as pid:
+        yield pid, url
 
 
 def _serves(url: str) -> bool:

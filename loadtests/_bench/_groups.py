@@ -5,11 +5,9 @@ times of one group's requests while the other is full, or dies with each request
 take turns of a second, so whatever else the machine does hits all alike.
 """
 
-import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,7 +20,7 @@ from loadtests._bench._cell import HOST, free_port
 from loadtests._bench._servers import Failed
 
 _CONNECTIONS = 32
-_STARTUP = 10.0
+_PATIENCE = 10.0
 
 # The share of requests for the other group: each N-th.
 _CHANGES = {"one group": 0, "two groups, one asked": 0, "each tenth for b": 10, "half for b": 2}
@@ -133,7 +131,7 @@ def _asking(port: int, clients: int) -> Iterator[None]:
 
     def ask() -> None:
         while not over.is_set():
-            connection = HTTPConnection(HOST, port, timeout=_STARTUP)
+            connection = HTTPConnection(HOST, port, timeout=_PATIENCE)
             try:
                 connection.request("GET", "/a")
                 connection.getresponse().read()
@@ -163,25 +161,9 @@ def _running(a: str, b: str) -> Iterator[tuple[int, int]]:
         more = "" if b == "a" else f"[group.{b}]"
         text = _FILE.format(host=HOST, port=port, a=a, b=b, more=more)
         (folder / "poolsrv.toml").write_text(text)
-        log = folder / "log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "poolsrv", "serve"],
-                cwd=folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            deadline = time.monotonic() + _STARTUP
-            while not _serves(port):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise Failed(f"poolsrv does not serve: {log.read_text()[-500:]}")
-                time.sleep(0.05)
-            yield process.pid, port
-        finally:
-            _processes.end(process)
+        argv = [sys.executable, "-m", "poolsrv", "serve"]
+        with _processes.serving(argv, folder / "log", lambda: _serves(port), folder) as pid:
+            yield pid, port
 
 
 def _serves(port: int) -> bool:

@@ -8,11 +8,18 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtests._bench._servers import Failed
+
 # Seconds: how finely the kernel tells CPU time.
 TICK = 1 / os.sysconf("SC_CLK_TCK")
+
+# What a server gets to start.
+_STARTUP = 10.0
 
 # What a server gets to stop by itself; none is measured for that.
 _PATIENCE = 5.0
@@ -52,6 +59,31 @@ def tree(root: int) -> dict[int, Process]:
         inside |= {pid: everyone[pid] for pid in new}
         new = {pid for pid, process in everyone.items() if process.parent in new} - inside.keys()
     return inside
+
+
+@contextmanager
+def serving(
+    argv: list[str], log: Path, serves: Callable[[], bool], folder: Path | None = None
+) -> Iterator[int]:
+    """The pid of a server that is started with these words, once it `serves`. Raises Failed."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            argv,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        deadline = time.monotonic() + _STARTUP
+        while not serves():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Failed(f"{argv[0]} does not serve: {log.read_text()[-500:]}")
+            time.sleep(0.05)
+        yield process.pid
+    finally:
+        end(process)
 
 
 def is_running(pid: int) -> bool:
