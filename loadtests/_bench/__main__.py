@@ -17,6 +17,7 @@ from loadtests._bench import (
     _groups,
     _instructions,
     _newcomer,
+    _pinned,
     _prediction,
     _report,
     _run,
@@ -102,6 +103,10 @@ def _files_command(arguments: argparse.Namespace) -> None:
 
 def _groups_command(arguments: argparse.Namespace) -> None:
     print(_groups.markdown(*_groups.measure(arguments.rounds, _tell)))
+
+
+def _pinned_command(arguments: argparse.Namespace) -> None:
+    print(_pinned.markdown(_pinned.measure(arguments.rounds, arguments.seed, _tell)))
 
 
 def _deploys_command(arguments: argparse.Namespace) -> None:
@@ -239,6 +244,18 @@ def _parser() -> argparse.ArgumentParser:
         help="of a second for each load (default: %(default)s)",
     )
 
+    pinned = commands.add_parser(
+        "pinned", help="what waits behind a pinned worker, beside a free one"
+    )
+    pinned.set_defaults(command=_pinned_command)
+    pinned.add_argument(
+        "--rounds",
+        type=_whole(1),
+        default=20,
+        metavar="N",
+        help="for each number of connections (default: %(default)s)",
+    )
+
     newcomer = commands.add_parser("newcomer", help="how long the first answer takes somebody new")
     newcomer.set_defaults(command=_newcomer_command)
     newcomer.add_argument(
@@ -278,7 +295,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="PATH",
             help="of the results, without suffix (default: %(default)s)",
         )
-    for command in (simulate, predict, deploys, chaos):
+    for command in (simulate, predict, pinned, deploys, chaos):
         command.add_argument("--seed", type=int, default=1, metavar="N", help="default: 1")
     return parser
 

@@ -7,7 +7,7 @@ calling one in process gives the answer that every server must give.
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -81,3 +81,20 @@ def timed(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[b
     """Waits as long as the query says, in seconds."""
     time.sleep(float(environ.get("QUERY_STRING") or 0))
     return hello(environ, start_response)
+
+
+def held(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Says in which process it is, then sleeps or computes for as long as the query says."""
+    start_response("200 OK", [("Content-Length", "2"), ("X-Worker", str(os.getpid()))])
+    return _held(environ["PATH_INFO"], float(environ.get("QUERY_STRING") or 0))
+
+
+def _held(path: str, seconds: float) -> Iterator[bytes]:
+    yield b"o"
+    if path == "/sleep":
+        time.sleep(seconds)
+    elif path == "/compute":
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            pass
+    yield b"k"
