@@ -58,7 +58,6 @@ from poolsrv.supervisor.generations import (
     LAST_WORDS,
     LONGEST_PAUSE,
     PAUSE,
-    SETTLED,
 )
 from poolsrv.supervisor.pool import (
     FORK_TIMEOUT,
@@ -101,6 +100,12 @@ class Whole:
             on_demand=on_demand,
         )
         self.server = Server([self.pool], exporter=exporter, predecessor=predecessor)
+
+    def exited(
+        self, slot: int, reason: Reason, now: float, *, answered: bool = False
+    ) -> list[Action]:
+        actions = flat(self.pool.exited(slot, reason, now, answered=answered))
+        return [*actions, *flat(self.server.settle(now))]
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.server, name, None)
@@ -303,7 +308,8 @@ def test_a_later_start_that_takes_too_long_is_killed() -> None:
     assert pool.tick(100.0 + STARTUP - 1) == []
     assert pool.tick(100.0 + STARTUP) == [Disable(1), Kill(1, "was not ready within 60 s")]
     assert pool.ready(1, 161.0) == []  # the word was on its way
-    assert Spawn(1, 1) in pool.exited(1, Reason.SIGNAL, 162.0)
+    pool.exited(1, Reason.SIGNAL, 162.0)
+    assert pool.tick(162.0 + FIRST_PAUSE) == [Spawn(1, 1)]
 
 
 # Forks that fail
@@ -388,19 +394,23 @@ def test_the_exporter_is_started_again_after_a_pause() -> None:
 @pytest.mark.parametrize("reason", [Reason.EXIT, Reason.SIGNAL, Reason.OOM])
 def test_a_worker_that_dies_is_replaced_at_once(reason: Reason) -> None:
     pool = serving_pool()
-    assert pool.exited(1, reason, SETTLED) == [Disable(1), Bury(1, reason), Spawn(1, 1)]
+    assert pool.exited(1, reason, 1.0) == [Disable(1), Bury(1, reason), Spawn(1, 1)]
 
 
-def die_young(pool: Whole, now: float, times: int) -> Iterable[float]:
-    """The pauses before each of the next workers in slot 0, of which each dies when ready."""
+def die(
+    pool: Whole, now: float, times: int, *, after: float = 0.0, answered: bool = False
+) -> Iterable[float]:
+    """The pauses before each of the next workers in slot 0, of which each dies so long after
+    it was ready."""
     for _ in range(times):
-        actions = pool.exited(0, Reason.SIGNAL, now)
+        now += after
+        actions = pool.exited(0, Reason.SIGNAL, now, answered=answered)
         if Spawn(0, 1) in actions:
             yield 0.0
         else:
             again = pool.deadline()
             assert again is not None
-            assert pool.tick(again - FIRST_PAUSE / 2) == []
+            assert pool.tick((now + again) / 2) == []
             assert pool.tick(again) == [Spawn(0, 1)]
             yield again - now
             now = again
@@ -410,24 +420,69 @@ def die_young(pool: Whole, now: float, times: int) -> Iterable[float]:
 
 def test_pauses_double_up_to_a_bound() -> None:
     """For as long as it goes on: a day of deaths is no other than a minute of them."""
-    first, *pauses = die_young(serving_pool(processes=1), 1.0, times=3000)
-    assert first == 0.0
+    pauses = list(die(serving_pool(processes=1), 0.0, times=3000))
     assert pauses[0] == FIRST_PAUSE
     for pause, following in pairwise(pauses):
         assert following == pytest.approx(min(2 * pause, LONGEST_PAUSE))
     assert pauses[-1] == LONGEST_PAUSE
 
 
-def test_a_worker_that_lived_well_ends_the_pauses() -> None:
+def test_who_dies_while_it_loads_is_put_off_longer_each_time() -> None:
+    """However long that takes: it is of no use."""
     pool = serving_pool(processes=1)
-    *_, pause = die_young(pool, 1.0, times=5)
-    assert pause > 0.0
-    assert Spawn(0, 1) in pool.exited(0, Reason.SIGNAL, 1000.0)
+    pool.exited(0, Reason.SIGNAL, 100.0)
+    now, pauses = 100.0, []
+    for _ in range(4):
+        pool.spawned(0, 1, now)
+        died = now + STARTUP / 2
+        assert pool.exited(0, Reason.EXIT, died) == [Disable(0), Bury(0, Reason.STARTUP)]
+        again = pool.deadline()
+        assert again is not None
+        assert pool.tick(again) == [Spawn(0, 1)]
+        pauses.append(again - died)
+        now = again
+    assert pauses == [FIRST_PAUSE * factor for factor in (1, 2, 4, 8)]
+
+
+def test_who_has_answered_is_replaced_at_once_however_often() -> None:
+    """A kill each second or two in a slot: there is no pause, and none that has grown."""
+    pool = serving_pool(processes=1)
+    assert set(die(pool, 0.0, times=100, after=FIRST_PAUSE, answered=True)) == {0.0}
+    assert pool.slots[0].deaths == 0
+
+
+def test_an_answer_ends_the_pauses() -> None:
+    pool = serving_pool(processes=1)
+    *_, pause = die(pool, 0.0, times=9)
+    assert pause > 10.0
+    now = 1000.0
+    assert Spawn(0, 1) in pool.exited(0, Reason.SIGNAL, now, answered=True)
+    pool.spawned(0, 1, now)
+    pool.ready(0, now)
+    assert list(die(pool, now, times=1)) == [FIRST_PAUSE]
+
+
+def test_clients_that_kill_workers_have_few_started() -> None:
+    """Although each has answered: some request ends the process each time it is sent."""
+    pool = serving_pool(processes=1)
+    pauses = list(die(pool, 0.0, times=100, after=0.001, answered=True))
+    assert sum(pauses) + 100 * 0.001 >= 99 * FIRST_PAUSE
+    assert max(pauses) <= FIRST_PAUSE
+
+
+def test_who_was_ready_for_as_long_as_it_would_be_put_off_is_replaced_at_once() -> None:
+    """A request that kills comes each second, and no other: workers are not away for longer."""
+    pool = serving_pool(processes=1)
+    assert set(die(pool, 0.0, times=100, after=1.0)) == {0.0}
+    pauses = list(die(pool, 100.0, times=6))
+    assert pauses[-1] == FIRST_PAUSE * 2**5
+    now, following = 100.0 + sum(pauses), FIRST_PAUSE * 2**6
+    assert next(iter(die(pool, now, times=1, after=following / 4))) == following * 3 / 4
 
 
 def test_the_slots_pause_on_their_own() -> None:
     pool = serving_pool()
-    *_, pause = die_young(pool, 1.0, times=5)
+    *_, pause = die(pool, 0.0, times=5)
     assert pause > 0.0
     assert Spawn(1, 1) in pool.exited(1, Reason.SIGNAL, 2.0)
 
@@ -449,16 +504,14 @@ def test_a_stop_lets_the_queue_run_dry_then_the_workers() -> None:
 
 def test_a_stop_kills_who_has_nothing_to_finish() -> None:
     pool = serving_pool()
-    pool.exited(1, Reason.EXIT, SETTLED)
-    pool.spawned(1, 1, SETTLED)
+    pool.exited(1, Reason.EXIT, 1.0)
+    pool.spawned(1, 1, 1.0)
     assert pool.stop(11.0) == [StopAccepting(), Disable(1), Kill(1, ""), QuitTemplate(1)]
 
 
 def test_a_stop_ends_the_pauses() -> None:
     pool = serving_pool(processes=1)
-    pool.exited(0, Reason.EXIT, 1.0)
-    pool.spawned(0, 1, 1.0)
-    pool.exited(0, Reason.EXIT, 1.0)
+    pool.exited(0, Reason.EXIT, 0.1)
     assert states(pool)[0] is State.WAITING
     assert pool.stop(1.1) == [StopAccepting(), QuitTemplate(1), Finish(0)]
 
@@ -561,7 +614,7 @@ def test_a_generation_that_fails_leaves_the_one_before_serving(how: str) -> None
 
 def test_a_worker_that_dies_while_the_next_generation_loads_is_replaced() -> None:
     pool = reloading_pool()
-    assert Spawn(0, 1) in pool.exited(0, Reason.SIGNAL, SETTLED)
+    assert Spawn(0, 1) in pool.exited(0, Reason.SIGNAL, 10.0)
     pool.ready(2, 11.0)
     taken = pool.ready(3, 11.0)
     assert [Enable(2), Enable(3)] == taken[:2]
@@ -633,9 +686,9 @@ def test_a_worker_is_recycled_when_its_replacement_is_ready() -> None:
 def test_one_that_dies_before_it_is_recycled_has_its_replacement_already() -> None:
     pool = serving_pool()
     pool.recycle([0], 1.0)
-    assert pool.exited(0, Reason.SIGNAL, SETTLED) == [Disable(0), Bury(0, Reason.SIGNAL)]
-    pool.spawned(2, 1, SETTLED)
-    assert pool.ready(2, SETTLED) == [Enable(2)]
+    assert pool.exited(0, Reason.SIGNAL, 10.0) == [Disable(0), Bury(0, Reason.SIGNAL)]
+    pool.spawned(2, 1, 10.0)
+    assert pool.ready(2, 10.0) == [Enable(2)]
 
 
 def test_one_is_recycled_once() -> None:
@@ -745,16 +798,16 @@ def test_a_group_that_cannot_start_ends_the_server_and_is_named() -> None:
     assert ForGroup(0, (Disable(0), Kill(0, ""), QuitTemplate(1))) in actions
     for pool in (two, one):
         assert server.settle(2.0) == []
-        pool.exited(0, Reason.SIGNAL, 2.0)
+        pool.exited(0, Reason.SIGNAL, 2.0, answered=False)
     assert server.settle(2.0) == [Finish(3, "group two: no such module")]
 
 
 def test_later_a_group_fails_alone() -> None:
     server, one, two = serving_groups()
-    two.exited(0, Reason.EXIT, 3.0)
+    two.exited(0, Reason.EXIT, 3.0, answered=False)
     two.spawned(0, 1, 3.0)
     two.worker_failed(0, "no such module", 3.0)
-    two.exited(0, Reason.EXIT, 3.0)
+    two.exited(0, Reason.EXIT, 3.0, answered=False)
     assert server.settle(3.0) == []
     assert (server.state, one.slots[0].state) == (ServerState.SERVING, State.READY)
 
@@ -771,9 +824,9 @@ def test_a_server_ends_when_its_last_group_has() -> None:
     server, one, two = serving_groups()
     server.stop(3.0)
     server.queue_empty(3.0)
-    one.exited(0, Reason.EXIT, 4.0)
+    one.exited(0, Reason.EXIT, 4.0, answered=False)
     assert server.settle(4.0) == []
-    two.exited(0, Reason.EXIT, 5.0)
+    two.exited(0, Reason.EXIT, 5.0, answered=False)
     assert server.settle(5.0) == [Finish(0)]
 
 
@@ -1281,20 +1334,31 @@ class AnyHistory(RuleBasedStateMachine):
             assert before == [place.state for place in self.pool.slots]
 
     @precondition(lambda self: self.world.processes)
-    @rule(data=st.data(), reason=st.sampled_from(Reason))
-    def process_ends(self, data: st.DataObject, reason: Reason) -> None:
-        self.ends(self.choose(data, self.world.processes), reason)
+    @rule(data=st.data(), reason=st.sampled_from(Reason), answers=st.booleans())
+    def process_ends(self, data: st.DataObject, reason: Reason, answers: bool) -> None:
+        self.ends(self.choose(data, self.world.processes), reason, answers)
 
-    def ends(self, slot: int, reason: Reason) -> None:
+    def ends(self, slot: int, reason: Reason, answers: bool = False) -> None:
+        answered = answers and slot in self.world.enabled
         del self.world.processes[slot]
         self.world.to_bury = slot
-        self.do(self.pool.exited(slot, reason, self.now))
+        self.do(self.pool.exited(slot, reason, self.now, answered=answered))
 
     # Time and orders
 
     @rule(
         seconds=st.sampled_from(
-            [0.0, 0.001, FIRST_PAUSE, PAUSE, KILL_AGAIN, SETTLED, FORK_TIMEOUT, GRACE, STARTUP]
+            [
+                0.0,
+                0.001,
+                FIRST_PAUSE,
+                PAUSE,
+                KILL_AGAIN,
+                LONGEST_PAUSE,
+                FORK_TIMEOUT,
+                GRACE,
+                STARTUP,
+            ]
         )
     )
     def time_passes(self, seconds: float) -> None:

@@ -24,10 +24,12 @@ from poolsrv.supervisor.group import Group, Parts
 from poolsrv.supervisor.loop import Supervisor
 from poolsrv.supervisor.memory import OutOfMemory
 from poolsrv.supervisor.pool import Pool
+from poolsrv.supervisor.postmortem import answered, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.server import Server as Machine
 from poolsrv.supervisor.stacks import Stacks
 from tests.apps.gate import Gate
+from tests.board import Board
 from tests.client import Client
 from tests.server import Server
 
@@ -378,3 +380,18 @@ def test_an_out_of_memory_kill_is_told_from_a_count_that_cannot_be_read(tmp_path
     count.write_text("oom 1\noom_kill 8\n")
     assert not watched.happened()
     assert not OutOfMemory([absent]).happened()
+
+
+def test_who_has_served_files_only_has_not_proved_its_application() -> None:
+    fd = _core.scoreboard_create(2, 2)
+    try:
+        board = Board(fd)
+        board.count(1, "requests", 3, "2xx")
+        board.count(1, "requests", 1, "4xx", thread=1)
+        board.count(1, "files", 4, "2xx")
+        assert (served(board.core, 1), answered(board.core, 1)) == (4, 0)
+        board.count(1, "requests", 1, "5xx")
+        assert (served(board.core, 1), answered(board.core, 1)) == (5, 1)
+        assert answered(board.core, 0) == 0
+    finally:
+        os.close(fd)

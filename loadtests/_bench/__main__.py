@@ -110,7 +110,8 @@ def _pinned_command(arguments: argparse.Namespace) -> None:
 
 
 def _deploys_command(arguments: argparse.Namespace) -> None:
-    costs = _deploys.measure(arguments.count, arguments.duration, arguments.seed, _tell)
+    kinds = [_deploys.KINDS[name] for name in arguments.only or _deploys.KINDS]
+    costs = _deploys.measure(kinds, arguments.count, arguments.duration, arguments.seed, _tell)
     print(_deploys.markdown(costs))
 
 
@@ -277,6 +278,13 @@ def _parser() -> argparse.ArgumentParser:
         default=60,
         metavar="S",
         help="over which each are spread (default: %(default)s)",
+    )
+
+    deploys.add_argument(
+        "--only",
+        action="append",
+        choices=_deploys.KINDS,
+        help="of what happens; may be given several times (default: all)",
     )
 
     chaos = commands.add_parser(

@@ -5,21 +5,24 @@ templates, which takes as long as some twenty pages, and the clients of new work
 wait for that.
 
 wrk keeps its connections; one that the server closes, and an answer that does not
-come, count as errors. Beside that, the same load without anything happening.
+come, count as errors. Beside that, the same load without anything happening. A client
+more, that asks again as soon as it has its answer, tells how long nobody got one: while
+others do, it waits for as long as they.
 """
 
-import json
+import http.client
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from loadtests._bench._cell import HOST, running
 from loadtests._bench._servers import OURS, Failed, Server
 from loadtests._bench._workloads import WORKLOADS, Shape
 from poolsrv.between.control import Command, ask
+from poolsrv.commands.operate import look
 from poolsrv.errors import ControlError
 
 _SHAPE = Shape(2, 4)
@@ -44,19 +48,27 @@ class Cost:
     calm: _wrk.Load
     load: _wrk.Load
     took: list[float]
+    silence: float  # the longest time between two answers
     lost_in_log: int
 
 
-def measure(count: int, seconds: int, seed: int, tell: Callable[[str], None]) -> list[Cost]:
-    """`count` reloads and as many kills, each kind spread over so many seconds. Raises Failed."""
+@dataclass(frozen=True)
+class Kind:
+    """Something that happens, to a server with these options."""
+
+    name: str
+    options: str
+    event: Callable[[str, random.Random], None]
+
+
+def measure(
+    kinds: Iterable[Kind], count: int, seconds: int, seed: int, tell: Callable[[str], None]
+) -> list[Cost]:
+    """So many of each kind, spread over so many seconds. Raises Failed."""
     chance = random.Random(seed)
     found = []
-    kinds = (
-        ("reload", "", _reload),
-        ("reload, --warm-up /", "--warm-up /", _reload),
-        ("kill -9", "", lambda control: _kill(control, chance)),
-    )
-    for name, options, event in kinds:
+    for kind in kinds:
+        name, options = kind.name, kind.options
         with tempfile.TemporaryDirectory() as folder:
             control = str(Path(folder, "control"))
             server = Server(OURS.name, f"{OURS.command} --control {control} {options}")
@@ -66,9 +78,11 @@ def measure(count: int, seconds: int, seed: int, tell: Callable[[str], None]) ->
                 tell(f"{name}: the load alone")
                 calm = _wrk.load(url, max(seconds // 3, 1), _wrk.Run(_CONNECTIONS))
                 tell(f"{name}: {count} in {seconds} s")
-                load, took = _beside(url, seconds, count, partial(event, control))
+                with _asking(port) as silence:
+                    load, took = _beside(url, seconds, count, partial(kind.event, control, chance))
             log = Path(folder, "log").read_text(errors="replace")
-        found.append(Cost(name, calm, load, took, log.count("request was lost with it")))
+        lost = log.count("request was lost with it")
+        found.append(Cost(name, calm, load, took, max(silence), lost))
     return found
 
 
@@ -101,6 +115,38 @@ def _beside(
     return load, took
 
 
+@contextmanager
+def _asking(port: int) -> Iterator[list[float]]:
+    """Requests one after another; the times from each answer to the next."""
+    times: list[float] = [0.0]
+    ended = threading.Event()
+
+    def ask_on() -> None:
+        client = http.client.HTTPConnection(HOST, port, timeout=_PATIENCE)
+        last = time.monotonic()
+        while not ended.is_set():
+            try:
+                client.request("GET", "/")
+                response = client.getresponse()
+                response.read()
+            except (OSError, http.client.HTTPException):
+                client.close()  # it was in a worker that was killed
+                continue
+            if response.status == HTTPStatus.OK:
+                now = time.monotonic()
+                times.append(now - last)
+                last = now
+        client.close()
+
+    thread = threading.Thread(target=ask_on)
+    thread.start()
+    try:
+        yield times
+    finally:
+        ended.set()
+        thread.join()
+
+
 def _ask(control: str, name: str) -> Mapping[str, Any]:
     """Not by the command: to start Python costs the two CPUs as much as a reload does."""
     try:
@@ -112,34 +158,40 @@ def _ask(control: str, name: str) -> Mapping[str, Any]:
     return answer.result
 
 
-def _reload(control: str) -> None:
+def _reload(control: str, _: random.Random) -> None:
     _ask(control, "reload")
 
 
 def _kill(control: str, chance: random.Random) -> None:
     """A random worker's process, which is of a server that we have started."""
-    command = [sys.executable, "-m", "poolsrv", "workers", "--json", "--control", control]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False)
-    if shown.returncode != 0:
-        raise Failed(f"workers: {shown.stderr.strip()[-300:]}")
-    workers = json.loads(shown.stdout)
-    ready = [worker["pid"] for worker in workers if worker["pid"]]
+    try:
+        ready = [worker.pid for worker in look(Path(control)).workers if worker.pid]
+    except ControlError as error:
+        raise Failed(f"workers: {error}") from None
     try:
         os.kill(chance.choice(ready), signal.SIGKILL)
     except ProcessLookupError:
         return  # it had ended
 
 
+KINDS = {
+    "reload": Kind("reload", "", _reload),
+    "warm-up": Kind("reload, --warm-up /", "--warm-up /", _reload),
+    "kill": Kind("kill -9", "", _kill),
+}
+
+
 def markdown(costs: list[Cost]) -> str:
     lines = [
-        "| | p99 alone | p99 | requests | errors of wrk | longest | requests named in the log |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| | p99 alone | p99 | requests | errors of wrk | longest event | longest silence"
+        " | requests named in the log |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     lines += [
         f"| {len(cost.took)} x {cost.name} | {cost.calm.quantiles['99'] * 1e3:.1f} ms"
         f" | {cost.load.quantiles['99'] * 1e3:.1f} ms | {cost.load.requests}"
         f" | {cost.load.errors + cost.load.timeouts} | {max(cost.took):.2f} s"
-        f" | {cost.lost_in_log} |"
+        f" | {cost.silence * 1e3:.0f} ms | {cost.lost_in_log} |"
         for cost in costs
     ]
     return "\n".join(lines) + "\n"

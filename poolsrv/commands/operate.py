@@ -38,7 +38,7 @@ _PATIENCE = 10.0
 
 
 def show_status(path: Path, _words: Sequence[str], as_json: bool) -> int:
-    now = _look(path)
+    now = look(path)
     if as_json:
         return _print_json(dataclasses.asdict(now))
     server, threads, queue, requests = now.server, now.threads, now.queue, now.requests
@@ -64,7 +64,7 @@ def show_status(path: Path, _words: Sequence[str], as_json: bool) -> int:
 
 
 def show_workers(path: Path, words: Sequence[str], as_json: bool) -> int:
-    now = _look(path)
+    now = look(path)
     workers = _of_group(now, now.workers, words)
     if as_json:
         return _print_json([dataclasses.asdict(worker) for worker in workers])
@@ -89,7 +89,7 @@ def show_workers(path: Path, words: Sequence[str], as_json: bool) -> int:
 
 
 def show_requests(path: Path, words: Sequence[str], as_json: bool) -> int:
-    now = _look(path)
+    now = look(path)
     running = _of_group(now, now.running, words)
     if as_json:
         return _print_json([dataclasses.asdict(request) for request in running])
@@ -180,7 +180,7 @@ def show_stacks(path: Path, words: Sequence[str], as_json: bool) -> int:
     if words:
         names = [words[0]]
     else:
-        names = [_slot_name(worker) for worker in _look(path).workers if worker.pid]
+        names = [_slot_name(worker) for worker in look(path).workers if worker.pid]
     found = {}
     for name in names:
         group, slot = _place(name)
@@ -232,7 +232,7 @@ def _order(path: Path, name: str, **arguments: object) -> Answer:
     return answer
 
 
-def _look(path: Path) -> Status:
+def look(path: Path) -> Status:
     """The server's state now."""
     answer = _ask(path, "board")
     if not answer.fds:

@@ -103,7 +103,9 @@ RULES: Mapping[str, Rule] = {
     "max-requests": Take("max_requests", _number),
     "max-requests-delta": Leave("jitter, in percent, keeps workers from being replaced in a row"),
     "max-worker-lifetime": Take("max_age", _number),
-    "min-worker-lifetime": Leave("a worker that dies young is started again after a pause"),
+    "min-worker-lifetime": Leave(
+        "a worker that dies before it has answered anything is started again after a pause"
+    ),
     "reload-on-rss": Take("max_rss", _megabytes),
     "evil-reload-on-rss": Take("max_rss_kill", _megabytes),
     "worker-reload-mercy": Take("graceful_timeout", _number),

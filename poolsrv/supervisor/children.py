@@ -122,12 +122,14 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """A worker's process. The pidfd is ours. `served_before`: requests of its slot till then."""
+    """A worker's process. The pidfd is ours. `served_before`, `answered_before`: requests
+    of its slot till then, and those of the application."""
 
     pid: int
     pidfd: int
     generation: int
     served_before: int = 0
+    answered_before: int = 0
 
     def signal(self, number: int) -> None:
         """Send a signal; nothing if the process has ended."""

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from poolsrv.between.lifecycle import GONE, Event, State, Unfit, after
 from poolsrv.supervisor.actions import Reason
 
-# A process that lived so long was well: the next one starts without a pause.
-SETTLED = 10.0
-
-# The pause doubles with each process that dies young, up to the longest.
+# The pause doubles with each process in a row that was of no use, up to the longest. The
+# first is also the least time between two starts in a slot: who dies at once all the same,
+# of what clients send, has four processes a second started, however fast they load.
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 30.0
 
@@ -39,7 +38,7 @@ class Life:
     state: State = State.EMPTY
     started: float = 0.0
     deadline: float | None = None
-    deaths: int = 0  # in a row, of processes that died young
+    deaths: int = 0  # in a row, of processes that were of no use
 
     def move(self, event: Event) -> None:
         """Into the state that follows; what was due in the old one is void. Raises Unfit."""
@@ -52,11 +51,23 @@ class Life:
         return self.state not in GONE
 
     def pause(self) -> float:
-        """How long to wait before the next process, by how many have died young."""
+        """How long the next process may have to wait, by how many were of no use."""
         if self.deaths == 0:
             return 0.0
         doublings = min(self.deaths - 1, 64)  # deaths have no end, and 2.0 ** 1024 is no float
         return min(FIRST_PAUSE * 2.0**doublings, LONGEST_PAUSE)
+
+    def put_off(self, lived: float) -> float:
+        """A process has died that was ready for so long: how long the next one waits.
+
+        The time for which it was ready is part of the pause. Who lived through all of
+        it was of use: that ends the row, and the next one starts at once.
+        """
+        self.deaths += 1
+        left = self.pause() - lived
+        if left <= 0.0:
+            self.deaths = 0
+        return max(0.0, left)
 
 
 @dataclass(slots=True)
@@ -65,7 +76,7 @@ class Slot(Life):
 
     generation: int = 0
     born: bool = False  # its process is known, not only ordered
-    served: bool = False  # its worker has been ready
+    ready_at: float | None = None  # since then its worker is ready, or was
     tried_since: float | None = None  # forking has failed since then
     ending: Reason | None = None  # why it was told to end, if it is replaced
 

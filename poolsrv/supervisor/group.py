@@ -26,7 +26,7 @@ from poolsrv.supervisor.demand import Demand
 from poolsrv.supervisor.host import Host
 from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.pool import Pool
-from poolsrv.supervisor.postmortem import postmortem, served
+from poolsrv.supervisor.postmortem import answered, postmortem, served
 from poolsrv.supervisor.rows import SlotRow, SupervisorRow
 from poolsrv.supervisor.stacks import Stacks
 from poolsrv.supervisor.watch import Watch
@@ -165,7 +165,8 @@ class Group:
         except Unfit:
             self._refuse_worker(slot, pid, pidfd)
             raise
-        self.workers[slot] = Worker(pid, pidfd, generation, served(self.board, slot))
+        before = served(self.board, slot), answered(self.board, slot)
+        self.workers[slot] = Worker(pid, pidfd, generation, *before)
         self._rows[slot].pid = pid
         self.act(actions)
         self._host.watch(pidfd, lambda: self._worker_ended(slot))
@@ -208,7 +209,8 @@ class Group:
         text, fields = postmortem(self.board, slot, worker, words)
         level = logging.ERROR if fields["lost"] else level
         _log.log(level, say.WORKER_ENDED, text, extra=self._named(fields))
-        self.act(self.pool.exited(slot, reason, self._host.now))
+        proven = answered(self.board, slot) > worker.answered_before
+        self.act(self.pool.exited(slot, reason, self._host.now, answered=proven))
 
     def _cause(self, ending: Ending) -> tuple[Reason, str]:
         if self._host.out_of_memory.happened() and ending.signal == signal.SIGKILL:

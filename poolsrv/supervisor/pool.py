@@ -28,13 +28,12 @@ from poolsrv.supervisor.actions import (
     TookOver,
 )
 from poolsrv.supervisor.generations import (
+    FIRST_PAUSE,
     KILL_AGAIN,
     LAST_WORDS,
     PAUSE,
-    SETTLED,
     Generation,
     Generations,
-    Life,
     Slot,
 )
 
@@ -282,10 +281,9 @@ class Pool:
             return self._settle(now)
         if self.state is ServerState.STARTING:
             return self._give_up(text)
-        young = not served or now - template.started < SETTLED
-        template.deaths = template.deaths + 1 if young else 0
+        wait = template.put_off(now - template.started if served else 0.0)
         template.move(Event.BACK_OFF)
-        template.deadline = now + max(PAUSE, template.pause())
+        template.deadline = now + max(PAUSE, wait)
         return []
 
     def template_not_started(self, generation: int, text: str, now: float) -> list[GroupAction]:
@@ -341,7 +339,7 @@ class Pool:
         place.move(Event.STAND_BY if comes else Event.READY)
         if place.state not in (State.READY, State.STANDBY):
             return []
-        place.served = True
+        place.ready_at = now
         actions: list[GroupAction] = [Enable(slot)] if place.state is State.READY else []
         return actions + self._settle(now)
 
@@ -352,10 +350,10 @@ class Pool:
             raise Unfit(f"the worker in slot {slot} does not load: it is {place.state.name}")
         return self._cannot_load(self.generations.find(place.generation), text, now)
 
-    def exited(self, slot: int, reason: Reason, now: float) -> list[GroupAction]:
-        """The worker's process has ended."""
+    def exited(self, slot: int, reason: Reason, now: float, *, answered: bool) -> list[GroupAction]:
+        """The worker's process has ended. `answered`: its application had answered a request."""
         place = self.slots[slot]
-        was, served = place.state, place.served
+        was, served = place.state, place.ready_at is not None
         place.move(Event.EXITED)
         if slot == self._replaced:
             self._replaced = None
@@ -381,10 +379,9 @@ class Pool:
         if self.state is ServerState.STARTING and was is State.STARTING:
             text = f"worker {slot} ended while it loaded the application; its messages are above"
             return actions + self._give_up(text)
-        young = not served or now - place.started < SETTLED
-        place.deaths = place.deaths + 1 if young and was is not State.DRAINING else 0
+        wait = self._put_off(place, answered or was is State.DRAINING, now)
         if len(self._keepers(self.generations.serving)) < self.wanted:
-            actions += self._replace(slot, now)
+            actions += self._replace(slot, wait, now)
         return actions + self._settle(now)
 
     # Time
@@ -494,7 +491,8 @@ class Pool:
             place.tried_since = None
         place.move(Event.SPAWN)
         place.generation = generation.number
-        place.born = place.served = False
+        place.born = False
+        place.ready_at = None
         place.ending = None
         place.started = now
         place.deadline = now + FORK_TIMEOUT
@@ -509,11 +507,24 @@ class Pool:
         place.move(Event.DRAIN)
         return []
 
-    def _replace(self, slot: int, now: float) -> list[GroupAction]:
+    def _put_off(self, place: Slot, proven: bool, now: float) -> float:
+        """How long the next worker in that place waits.
+
+        An application that has answered can answer again: while it does not, clients wait,
+        and whatever ended it, a pause would not keep that away. What clients can have
+        started by what kills a worker is bounded: in each slot one after another, and not
+        more often than FIRST_PAUSE. Who is ready and answers nothing is judged by the time.
+        """
+        if proven:
+            place.deaths = 0
+            return max(0.0, place.started + FIRST_PAUSE - now)
+        return place.put_off(0.0 if place.ready_at is None else now - place.ready_at)
+
+    def _replace(self, slot: int, wait: float, now: float) -> list[GroupAction]:
         place = self.slots[slot]
-        if place.deaths >= 2:
+        if wait > 0.0:
             place.move(Event.BACK_OFF)
-            place.deadline = now + Life(deaths=place.deaths - 1).pause()
+            place.deadline = now + wait
             return []
         if self.generations.serving.template.state is State.READY:
             return self._spawn(slot, self.generations.serving, now)

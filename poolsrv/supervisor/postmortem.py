@@ -16,6 +16,11 @@ def served(board: _core.Scoreboard, slot: int) -> int:
     return sum(Row(THREAD, board.totals(slot, 0)).all("requests"))
 
 
+def answered(board: _core.Scoreboard, slot: int) -> int:
+    """Those of them that were the application's: files need none."""
+    return served(board, slot) - sum(Row(THREAD, board.totals(slot, 0)).all("files"))
+
+
 def postmortem(
     board: _core.Scoreboard, slot: int, worker: Worker, words: str
 ) -> tuple[str, dict[str, object]]:
