@@ -17,6 +17,7 @@ from typing import Any
 
 from poolsrv import _core, log
 from poolsrv import operator_messages as say
+from poolsrv.between import lost_lines
 from poolsrv.between.handover import Heritage, Inheritance
 from poolsrv.listeners import site_of
 from poolsrv.pages import Page
@@ -201,6 +202,7 @@ class Estate:
             self._common.leave(self)
             role = job.role("template", generation)
             log.setup(job.settings.log_level, job.settings.log_format, role)
+            lost_lines.count_for_server(self.board)
             set_title(role, job.title)
             template(control, job, generation)
 
@@ -291,3 +293,21 @@ def _routes(settings: Settings) -> Set[tuple[str, str, str]]:
         for mount in settings.all_mounts()
         if mount.has_application
     }
+
+
+def title_of_all(
+    settings: Settings, groups: Sequence[Group], called: Callable[..., Any] | None
+) -> str:
+    """What is served, for people."""
+    if len(groups) > 1:
+        own = dict.fromkeys(title_of(group, called) for group in groups)
+        return ", ".join(own)
+    if called is None:
+        return groups[0].settings.title
+    return ", ".join([repr(called), *map(str, settings.mount)])
+
+
+def title_of(group: Group, called: Callable[..., Any] | None) -> str:
+    """What a group serves, of several."""
+    mounts = group.settings.own_mounts(called is not None)
+    return ", ".join(str(mount) for mount in mounts if mount.has_application)

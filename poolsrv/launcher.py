@@ -24,12 +24,24 @@ from typing import Any
 from poolsrv import _core, access_log, changes, exporter, log
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
+from poolsrv.between import lost_lines
 from poolsrv.between.claims import make
 from poolsrv.between.handover import Heritage, Inheritance, Ready, inherit
 from poolsrv.between.messages import END_EXPORTER
 from poolsrv.endpoints import Endpoints, cannot_be_followed
 from poolsrv.errors import ApplicationError, ConfigError, MachineError, PoolsrvError
-from poolsrv.estate import Common, Estate, Fresh, heritages, owned, reloaded, sharing, wanted
+from poolsrv.estate import (
+    Common,
+    Estate,
+    Fresh,
+    heritages,
+    owned,
+    reloaded,
+    sharing,
+    title_of,
+    title_of_all,
+    wanted,
+)
 from poolsrv.listeners import announce, close_unused, take_passed, url_of, use_passed
 from poolsrv.pages import maintenance_of, read_pages
 from poolsrv.settings.exposed import exposed
@@ -190,7 +202,7 @@ def _run(
             with privileges.acting_as(whom):
                 return Fresh(settled, read_pages(settled, folder))
 
-        title = _title(settings, groups, application)
+        title = title_of_all(settings, groups, application)
         inherited = heritages(heir, groups)
         estates = []
         for group in groups:
@@ -204,7 +216,7 @@ def _run(
                 accepts=group.owns_bind or not together or group is together[0],
                 shares=group in together,
                 application=application if group.name == DEFAULT_GROUP else None,
-                title=_title_of(group, application) if several else title,
+                title=title_of(group, application) if several else title,
                 once=make() if given is None else given.take("once"),
                 shared=make_shared() if given is None else given.take("shared"),
                 first=1 if given is None else given.generation + 1,
@@ -248,13 +260,17 @@ def _run(
             for each in estates:
                 each.close_channels()
 
+        def begin(role: str) -> None:
+            log.setup(settings.log_level, settings.log_format, role)
+            lost_lines.count_for_server(first.board)
+            set_title(role, title)
+
         def start_exporter() -> Child:
             assert admin is not None
 
             def run() -> None:
                 leave_groups()
-                log.setup(settings.log_level, settings.log_format, "exporter")
-                set_title("exporter", title)
+                begin("exporter")
                 privileges.assume(settings)
                 exporter.run(admin.socket, boards, common.lifeline, first.job.bell, about)
 
@@ -286,8 +302,7 @@ def _run(
                 leave_groups()
                 if admin is not None:
                     admin.socket.close()
-                log.setup(settings.log_level, settings.log_format, "watcher")
-                set_title("watcher", title)
+                begin("watcher")
                 changes.watch(changes.folders(settings, first.job.folder), common.lifeline)
 
             return Child.start("watcher", run)
@@ -371,22 +386,6 @@ def _run(
     if finish.text:
         raise ApplicationError(finish.text)
     return finish.status
-
-
-def _title(settings: Settings, groups: Sequence[Group], called: Callable[..., Any] | None) -> str:
-    """What is served, for people."""
-    if len(groups) > 1:
-        own = dict.fromkeys(_title_of(group, called) for group in groups)
-        return ", ".join(own)
-    if called is None:
-        return groups[0].settings.title
-    return ", ".join([repr(called), *map(str, settings.mount)])
-
-
-def _title_of(group: Group, called: Callable[..., Any] | None) -> str:
-    """What a group serves, of several."""
-    mounts = group.settings.own_mounts(called is not None)
-    return ", ".join(str(mount) for mount in mounts if mount.has_application)
 
 
 def _give_up_rights(groups: Sequence[Group]) -> None:

@@ -96,7 +96,8 @@ class _Handler(logging.Handler):
 
     def count_lost(self, count: Callable[[], None]) -> None:
         self._count = count
-        for _ in range(self._lost):
+        while self._lost:
+            self._lost -= 1
             count()
 
     def let_go(self) -> None:

@@ -1,5 +1,6 @@
 """What the application does for itself, and what the machine does to us."""
 
+import fcntl
 import json
 import os
 import re
@@ -216,30 +217,51 @@ def test_lines_that_nobody_reads_are_a_metric(tmp_path: Path) -> None:
     with piped(
         tmp_path,
         "--access-log=-",
+        "--log-level=debug",
         f"--admin=unix:{tmp_path}/admin",
         "--processes=1",
         stdout=writer,
         stderr=writer,
     ) as process:
-        wait_until(lambda: ask(tmp_path / "s"), 20)
-
-        def lost(log: str) -> float:
-            metrics = ask(tmp_path / "admin", "/metrics").decode()
-            found = re.search(rf'log_lines_lost_total{{log="{log}"}} (\S+)', metrics)
-            return float(found[1]) if found else 0
-
-        assert lost("server") == 0
+        wait_until(lambda: ask(tmp_path / "s"))
+        assert lost_lines(tmp_path, "server") == 0
 
         def stuck() -> bool:
             ask(tmp_path / "s", "/much")
-            return lost("server") > 0 and lost("access") > 0
+            return lost_lines(tmp_path, "server") > 0 and lost_lines(tmp_path, "access") > 0
 
-        wait_until(stuck, 20)
-        before = lost("server")
+        wait_until(stuck)
+        before = lost_lines(tmp_path, "server")
         process.send_signal(signal.SIGALRM)  # a line of the supervisor's
-        wait_until(lambda: lost("server") > before, 20)
+        wait_until(lambda: lost_lines(tmp_path, "server") == before + 1)
+        with socket.socket(socket.AF_UNIX) as client:  # and one of the exporter's
+            client.connect(f"{tmp_path}/admin")
+            client.sendall(b"GET /")
+        wait_until(lambda: lost_lines(tmp_path, "server") == before + 2)
     os.close(reader)
     os.close(writer)
+
+
+@pytest.mark.parametrize("option", ["--preload", "--no-preload", "--processes=0"])
+def test_lines_that_are_lost_before_the_application_serves_are_a_metric(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str
+) -> None:
+    monkeypatch.setenv("HABIT", "log_much")
+    reader, writer = os.pipe()
+    room = fcntl.fcntl(reader, fcntl.F_GETPIPE_SZ)
+    admin = f"--admin=unix:{tmp_path}/admin"
+    with piped(tmp_path, admin, option, stdout=writer, stderr=writer):
+        wait_until(lambda: ask(tmp_path / "s"))
+        assert lost_lines(tmp_path, "server") >= 100 - room // 4000
+    os.close(reader)
+    os.close(writer)
+
+
+def lost_lines(folder: Path, log: str) -> float:
+    """What the metrics of the server in `folder` say."""
+    metrics = ask(folder / "admin", "/metrics").decode()
+    found = re.search(rf'log_lines_lost_total{{log="{log}"}} (\S+)', metrics)
+    return float(found[1]) if found else 0
 
 
 def test_the_address_is_on_standard_output_at_once(tmp_path: Path) -> None:

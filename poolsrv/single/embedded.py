@@ -26,7 +26,7 @@ from pathlib import Path
 from poolsrv import _core, access_log, exporter
 from poolsrv import operator_messages as say
 from poolsrv._version import __version__
-from poolsrv.between import claims
+from poolsrv.between import claims, lost_lines
 from poolsrv.between.lifecycle import ServerState, State
 from poolsrv.errors import ApplicationError
 from poolsrv.listeners import open_admin, open_bound, site_of, url_of
@@ -100,6 +100,7 @@ class Embedded:
             self._board_fd = _core.scoreboard_create(1, settings.threads)
             stack.callback(os.close, self._board_fd)
             self._board = _core.Scoreboard(self._board_fd)
+            lost_lines.count_for_server(self._board)
             ours, theirs = self._channel = channel_pair()
             stack.callback(ours.close)
             stack.callback(theirs.close)

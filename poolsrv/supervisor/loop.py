@@ -23,9 +23,9 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from poolsrv import _core, log
+from poolsrv import _core
 from poolsrv import operator_messages as say
-from poolsrv.between import handover, messages
+from poolsrv.between import handover, lost_lines, messages
 from poolsrv.between.lifecycle import ServerState, Unfit
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import ServerAction
@@ -141,7 +141,7 @@ class Supervisor:
     def run(self) -> do.Finish:
         """Serve until the pool says that nothing is left to do."""
         self._row.started_at = time.monotonic_ns()
-        log.count_lost(self._row.count_lost_line)
+        lost_lines.count_for_server(self.groups[0].board)
         with _signals() as self._wakeup:
             self.watch(self._wakeup[0].fileno(), self._signals_came)
             if self._predecessor is not None:

@@ -69,9 +69,6 @@ class SupervisorRow(_Row):
     def count_fault(self) -> None:
         _FAULTS.add(self)
 
-    def count_lost_line(self) -> None:
-        _LINES_LOST.add(self)
-
     def count_reload(self, *, done: bool) -> None:
         (_RELOADS_DONE if done else _RELOADS_FAILED).add(self)
 
@@ -100,7 +97,6 @@ class SlotRow(_Row):
 
 
 _FAULTS = _Counter(SupervisorRow, "faults")
-_LINES_LOST = _Counter(SupervisorRow, "lines_lost", "server")
 _RELOADS_DONE = _Counter(SupervisorRow, "reloads", "done")
 _RELOADS_FAILED = _Counter(SupervisorRow, "reloads", "failed")
 _UPGRADES_DONE = _Counter(SupervisorRow, "upgrades", "done")

@@ -22,8 +22,7 @@ from typing import NoReturn
 
 from poolsrv import _core, log, outlets, shared
 from poolsrv import operator_messages as say
-from poolsrv.between import claims
-from poolsrv.between.scoreboard import WORKER
+from poolsrv.between import claims, lost_lines
 from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.settings.rows import Settings
 from poolsrv.worker.applications import elsewhere, load_all
@@ -36,8 +35,6 @@ _log = logging.getLogger("poolsrv")
 
 # The lock under which poolsrv.once() looks, in all interpreters.
 ONCE = "poolsrv: once"
-
-_LINES_LOST = WORKER.fields["lines_lost"].place
 
 # What extensions say that cannot be in a second interpreter; CPython, Cython, PyO3 and numpy.
 _REFUSALS = re.compile(
@@ -75,7 +72,7 @@ def begin(argument: bytes) -> _core.Applications | bytes:
     log.setup(settings.log_level, settings.log_format, f"worker {order.slot}")
     outlets.print_lines_at_once()
     board = _core.Scoreboard(order.board)
-    log.count_lost(lambda: board.add(_LINES_LOST, order.slot, 1))
+    lost_lines.count_for_worker(board, order.slot)
     shared.attach(order.shared)
     refuse_what_ends_us()
     claims.attach(order.once)

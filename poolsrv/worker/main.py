@@ -18,8 +18,8 @@ from dataclasses import dataclass
 
 from poolsrv import _core, access_log, log, shared
 from poolsrv import operator_messages as say
+from poolsrv.between import lost_lines
 from poolsrv.between.claims import attach
-from poolsrv.between.scoreboard import WORKER
 from poolsrv.errors import ApplicationError, PoolsrvError
 from poolsrv.pages import Page, maintenance_of
 from poolsrv.settings.core import core_options
@@ -40,9 +40,6 @@ from poolsrv.worker.networks import network
 from poolsrv.worker.serving import Site, begin_work, core_applications, templates_of
 
 _log = logging.getLogger("poolsrv")
-
-
-_LINES_LOST = WORKER.fields["lines_lost"].place  # the first word: of this log
 
 
 # The file, the type of its content, and for whose clients maintenance is not.
@@ -90,6 +87,8 @@ def run(job: Job, slot: int) -> None:
     settings = job.settings
     role = job.role("worker", slot)
     log.setup(settings.log_level, settings.log_format, role)
+    board = _core.Scoreboard(job.board)
+    lost_lines.count_for_worker(board, slot)
     set_title(role, job.title)
     forks.begin()
     faulthandler.enable()
@@ -142,8 +141,6 @@ def run(job: Job, slot: int) -> None:
         sys.exit(error.status)
     gc.collect()
     gc.freeze()
-    board = _core.Scoreboard(job.board)
-    log.count_lost(lambda: board.add(_LINES_LOST, slot, 1))
     worker = make_worker(
         settings,
         loaded,

@@ -25,6 +25,11 @@ def print_something() -> None:
     print("and a part of one", end="")
 
 
+def log_much() -> None:
+    for _ in range(100):
+        logging.getLogger("poolsrv").warning("x" * 4000)
+
+
 def configure_logging() -> None:
     logging.config.dictConfig({"version": 1})
     logging.disable(logging.CRITICAL)

@@ -14,8 +14,8 @@
  * supervisor is the writer of its rows until the next one starts
  * (scoreboard_bury).
  *
- * Words with more than one writer: `load` and `connections` of a LoadLine, and
- * all of PathTimes.
+ * Words with more than one writer: `load` and `connections` of a LoadLine, all
+ * of PathTimes, and `lines_lost` (word_add_shared).
  */
 #ifndef POOLSRV_SCOREBOARD_H
 #define POOLSRV_SCOREBOARD_H
@@ -180,6 +180,15 @@ word_add(Word *word, uint64_t more)
     }
     old = atomic_load_explicit(word, memory_order_relaxed);
     atomic_store_explicit(word, old + more, memory_order_relaxed);
+}
+
+/* For a word that several threads or processes add to. */
+static inline void
+word_add_shared(Word *word, uint64_t more)
+{
+    if (SCOREBOARD_OBSERVED) {
+        atomic_fetch_add_explicit(word, more, memory_order_relaxed);
+    }
 }
 
 static inline void

@@ -127,10 +127,9 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
     "application never saw, or whose body could not be read"
 
 /* Nobody waits for a log: what its reader does not take at once is dropped. */
-#define LINES_LOST_HELP                                                    \
-    "Lines that supervisor and workers could not write: nobody read them " \
-    "fast "                                                                \
-    "enough, or the disk was full"
+#define LINES_LOST_HELP                                                  \
+    "Lines that could not be written: nobody read them fast enough, or " \
+    "the disk was full"
 
 #define SCOREBOARD_SUPERVISOR_FIELDS(F)                                        \
     F(accepted, COUNTER, 1, "", "connections_accepted", "",                    \

@@ -340,7 +340,7 @@ scoreboard_add(ScoreboardObject *self, PyObject *args, PyObject *keywords)
     if (word == NULL) {
         return NULL;
     }
-    word_add(word, (uint64_t)value);
+    word_add_shared(word, (uint64_t)value);
     Py_RETURN_NONE;
 }
 
@@ -396,7 +396,7 @@ static PyMethodDef scoreboard_methods[] = {
     {"add", (PyCFunction)(void (*)(void))scoreboard_add,
      METH_VARARGS | METH_KEYWORDS,
      "add(field, slot, value, word=0, thread=0): `field` is a place in "
-     "FIELDS."},
+     "FIELDS. Several processes may add to one word."},
     {"carried", (PyCFunction)scoreboard_carried, METH_VARARGS,
      "carried(field, slot): what the counters of the row with that field, a "
      "place "

@@ -32,8 +32,7 @@ write_line(Thread *t, const char *line, size_t size)
     Record *record = &t->record;
     const bool lost = !log_file_put(&w->o.access_log, line, size);
     if (lost) {
-        /* Not word_add(): all threads do. */
-        atomic_fetch_add(
+        word_add_shared(
             &w->o.board->workers[w->o.slot].lines_lost[LINES_ACCESS], 1);
     }
     /* Said once, until it works again: a full disk must not fill the log. */
