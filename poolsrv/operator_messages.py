@@ -270,6 +270,13 @@ NO_KEEPER = Message(
     "The worker serves. If it is killed, connections with requests that wait in it are lost.",
     "Raise the limit of processes: `ulimit -u`, `TasksMax=` of systemd, pids of a container.",
 )
+KEEPER_KILLED = Message(
+    215,
+    "the keeper of a worker that has ended did not end: killed",
+    "It hangs, or is stopped again and again, by a debugger for example.",
+    "The connections that it kept open have ended.",
+    "Let it run.",
+)
 TEMPLATE_ENDED = Message(
     221,
     "template ended: it %s",

@@ -1,12 +1,15 @@
 """What outlives its worker: connections whose next request no thread has begun to read."""
 
 import re
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from poolsrv.supervisor.keepers import Keepers
 from tests.apps.gate import Gate
 from tests.client import Client, Truncated, head
 from tests.server import Server
@@ -140,3 +143,99 @@ def test_what_the_application_had_locked_is_free_for_its_next_process(
         assert (tmp_path / "locked").read_text() == str(worker)
         locking.kill(worker)
         assert client.get("/").status == 200
+
+
+# Whose keeper does not do its work
+
+
+def keeper_of(server: Server) -> int:
+    (keeper,) = server.named("pool:keeper-")
+    return keeper
+
+
+def test_a_keeper_that_is_stopped_goes_on_when_its_worker_ends(server: Start, gate: Gate) -> None:
+    probe = server(PROBE, processes=1, threads=2, allow_errors=KILLED)
+    with ExitStack() as stack:
+        kept = kept_clients(stack, probe, 5)
+        kept[0].send(head("GET", "/hold?gate=gate"))
+        probe.wait_until(gate.arrivals)
+        keeper = keeper_of(probe)
+        probe.kill(keeper, signal.SIGSTOP)
+        probe.kill(gate.arrivals()[0][0])
+        for client in kept[1:]:
+            client.send(head("GET", "/x"))
+        assert [client.receive().status for client in kept] == [502, 200, 200, 200, 200]
+        probe.wait_until(lambda: keeper not in [one.pid for one in probe.processes()])
+
+
+def test_a_worker_that_is_stopped_with_its_keeper_can_be_told_to_end(server: Start) -> None:
+    """`serving` allows less than --graceful-timeout for it."""
+    probe = server(PROBE, processes=1, threads=2)
+    with ExitStack() as stack:
+        kept_clients(stack, probe, 2)
+        probe.kill(keeper_of(probe), signal.SIGSTOP)
+        (worker,) = probe.workers()
+        probe.kill(worker, signal.SIGSTOP)
+
+
+def test_without_its_keeper_a_worker_serves_on(server: Start) -> None:
+    probe = server(PROBE, processes=1, threads=2, allow_errors=KILLED)
+    with ExitStack() as stack:
+        kept = kept_clients(stack, probe, 3)
+        probe.kill(keeper_of(probe))
+        assert [client.get("/x").status for client in kept] == [200] * 3
+        (worker,) = probe.workers()
+        probe.kill(worker)
+        for client in kept:
+            client.expect_end()
+        probe.wait_until(lambda: probe.workers() not in ([], [worker]))
+        assert kept_clients(stack, probe, 1)
+
+
+def test_what_outlasts_the_grace_is_answered(server: Start, gate: Gate) -> None:
+    probe = server(
+        PROBE, processes=1, threads=2, graceful_timeout="0.5s", allow_errors=f"{KILLED}|finish"
+    )
+    with ExitStack() as stack:
+        (client,) = kept_clients(stack, probe, 1)
+        client.send(head("GET", "/hold?gate=gate"))
+        probe.wait_until(gate.arrivals)
+        assert probe.stop() == 0
+        assert client.receive().status == 502
+
+
+class Host:
+    """As far as Keepers asks."""
+
+    zombies = False
+    failed = False
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.hears: dict[int, Callable[[], None]] = {}
+
+    def watch(self, fd: int, hear: Callable[[], None]) -> None:
+        self.hears[fd] = hear
+
+    def unwatch(self, fd: int) -> None:
+        del self.hears[fd]
+
+
+def test_a_keeper_that_does_not_end_is_killed(caplog: pytest.LogCaptureFixture) -> None:
+    host = Host()
+    keepers = Keepers(host, {})  # type: ignore[arg-type]
+    with subprocess.Popen(["sleep", "60"]) as child, subprocess.Popen(["sh", "-c", "exit"]) as gone:
+        gone.wait()
+        for other in 0, 1, gone.pid:  # no child of ours
+            keepers.left(other)
+        assert not keepers.some_are_left
+        keepers.left(child.pid)
+        host.now = keepers.deadline() or 0.0
+        keepers.tick()
+        assert child.wait() == -signal.SIGKILL
+        assert keepers.deadline() is None
+        assert "did not end: killed" in caplog.text
+        (hear,) = host.hears.values()
+        hear()
+        assert not host.hears
+        assert not keepers.some_are_left

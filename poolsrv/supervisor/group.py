@@ -19,11 +19,13 @@ from poolsrv import _core, log
 from poolsrv import operator_messages as say
 from poolsrv.between import messages
 from poolsrv.between.lifecycle import ServerState, State, Unfit
+from poolsrv.between.scoreboard import WORKER, Row
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import GroupAction, Reason
 from poolsrv.supervisor.children import Template, Worker
 from poolsrv.supervisor.demand import Demand
 from poolsrv.supervisor.host import Host
+from poolsrv.supervisor.keepers import Keepers
 from poolsrv.supervisor.limits import Limits
 from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.postmortem import answered, postmortem, served
@@ -63,6 +65,7 @@ class Group:
         self.row = SupervisorRow(parts.board)
         self.watch = Watch(parts.pool, parts.board, parts.limits, label)
         self.demand = Demand(parts.pool, parts.board, parts.idle_timeout, label)
+        self.keepers = Keepers(host, label)
         self.templates: dict[int, Template] = {}  # by generation
         self.workers: dict[int, Worker] = {}  # by slot
         self._label = label
@@ -81,6 +84,7 @@ class Group:
             os.close(template.child.pidfd)
         for worker in self.workers.values():
             os.close(worker.pidfd)
+        self.keepers.close_in_child()
 
     def knows(self, pid: int) -> Callable[[], None] | None:
         """What is to be done at the end of that process, if it is one of ours."""
@@ -191,6 +195,7 @@ class Group:
         if worker is None or ending is None:
             return  # its end was heard in the same round
         self._host.zombies = True  # those that it leaves behind are ours now
+        self.keepers.left(Row(WORKER, self.board.worker(slot))["keeper"])
         # Its last words may still be on their way: why it could not load, above all.
         for event in self.dispatcher.hear(slot):
             self._host.guarded(self._host.happened, event)
@@ -268,6 +273,7 @@ class Group:
                 self._enable(slot, False)
             case do.Drain(slot):
                 self.workers[slot].signal(signal.SIGTERM)
+                self.workers[slot].signal(signal.SIGCONT)  # it may have been stopped
             case do.Kill(slot, why):
                 if why:
                     _log.error(say.WORKER_KILLED, why, extra=self._fields(slot))
@@ -340,10 +346,11 @@ class Group:
         for look in (partial(self.watch.look, self.workers), self.demand.look):
             if actions := look(self._host.now):
                 self.act(actions)
+        self.keepers.tick()
 
     def deadline(self) -> float | None:
         """When `tick` should be called next."""
-        times = [self.watch.deadline(), self.demand.deadline()]
+        times = [self.watch.deadline(), self.demand.deadline(), self.keepers.deadline()]
         return min((at for at in times if at is not None), default=None)
 
     def wanted(self) -> None:
@@ -374,6 +381,7 @@ class Group:
         for template in self.templates.values():
             template.child.end(max(0.0, until - time.monotonic()))
             template.close()
+        self.keepers.end()
 
     def _named(self, fields: Mapping[str, object] | None = None) -> dict[str, dict[str, object]]:
         return {"fields": {**(fields or {}), **self._label}}

@@ -166,10 +166,13 @@ class Supervisor:
             self.watch(listener, self._client_came)
 
     def _lingers(self) -> bool:
-        """All workers have ended, but not all that we have for the next supervisor is there."""
-        if self._counting is None or time.monotonic() >= self._linger_end:
+        """All workers have ended, but their keepers may still have requests for us to answer, or
+        not all that we have for the next supervisor is there."""
+        if time.monotonic() >= self._linger_end:
             return False
-        return any(group.dispatcher.held for group in self.groups)
+        if any(group.keepers.some_are_left for group in self.groups):
+            return True
+        return self._counting is not None and any(group.dispatcher.held for group in self.groups)
 
     # For the groups
 

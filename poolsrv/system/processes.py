@@ -131,16 +131,21 @@ def reap(pidfd: int) -> Ending | None:
     return Ending(-result.si_status if killed else result.si_status)
 
 
+def parent_of(pid: int) -> int:
+    """0 if there is no such process, or /proc does not show it."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:  # it has ended and is reaped
+        return 0
+    # pid (name) state parent; the name may hold anything.
+    return int(stat.rpartition(b")")[2].split()[1])
+
+
 def children() -> frozenset[int]:
     """The children of this process, zombies included; empty if /proc does not show them."""
-    found = set()
-    us = str(os.getpid())
-    for place in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended and is reaped
-            # pid (name) state parent; the name may hold anything.
-            if place.read_bytes().rpartition(b")")[2].split()[1].decode() == us:
-                found.add(int(place.parent.name))
-    return frozenset(found)
+    us = os.getpid()
+    pids = (int(place.name) for place in Path("/proc").glob("[0-9]*"))
+    return frozenset(pid for pid in pids if parent_of(pid) == us)
 
 
 def zombie(but: frozenset[int] = frozenset()) -> int:

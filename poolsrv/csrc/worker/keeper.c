@@ -249,7 +249,9 @@ keep(const Keeper *k, const char *name, const char *title)
      * own: then nothing can be given back, and nothing is waited for. */
     while (poll(&life, 1, -1) <= 0) {
     }
-    if (life.revents & POLLIN) {
+    /* The number may be another file's by now: to settle while the worker lives
+     * would end it. */
+    if (life.revents & POLLIN && getppid() != k->worker) {
         settle(k);
     }
     _exit(0);
@@ -262,7 +264,8 @@ keeper_start(Keeper *k, const char *name, const char *title)
 {
     sigset_t all, before;
     pid_t pid = -1;
-    k->life = (int)syscall(SYS_pidfd_open, getpid(), 0);
+    k->worker = getpid();
+    k->life = (int)syscall(SYS_pidfd_open, k->worker, 0);
     k->places = memfd_create("poolsrv-connections", MFD_CLOEXEC);
     if (k->life >= 0 && k->places >= 0) {
         /* It keeps all signals blocked: those that end the worker, and all

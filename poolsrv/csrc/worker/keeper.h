@@ -32,6 +32,7 @@ typedef struct {
     uint32_t slot; /* of the worker */
     int places;    /* the file of its connections */
     int life;      /* a pidfd of the worker */
+    pid_t worker;
 } Keeper;
 
 /* What becomes of a connection of a dead worker. */
