@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence, Set
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from poolsrv.listeners import site_of
 from poolsrv.pages import Page
 from poolsrv.settings.core import core_options
 from poolsrv.settings.groups import Group
+from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import ROWS, Settings, key
 from poolsrv.supervisor.children import Template
 from poolsrv.supervisor.group import Parts
@@ -31,7 +32,7 @@ from poolsrv.supervisor.pool import Pool
 from poolsrv.supervisor.stacks import Stacks
 from poolsrv.system.processes import set_title
 from poolsrv.system.sockets import Listener, channel_pair
-from poolsrv.worker.applications import core_mounts
+from poolsrv.worker.applications import core_routes
 from poolsrv.worker.loader import release
 from poolsrv.worker.main import Job
 from poolsrv.worker.template import template
@@ -40,6 +41,21 @@ _log = logging.getLogger("poolsrv")
 
 # What a reload cannot change; `scale` changes the number of workers.
 _KEPT = [name for name, row in ROWS.items() if not row.reloadable]
+
+
+class Routes:
+    """Whose a request is. One table for all groups: they agree, but while a reload that brings
+    other files goes from one to the next."""
+
+    def __init__(self) -> None:
+        self._mounts: tuple[Mount, ...] = ()
+        self._table = _core.Routes(())
+
+    def of(self, mounts: tuple[Mount, ...], names: Sequence[str]) -> _core.Routes:
+        if mounts != self._mounts:
+            self._mounts = mounts
+            self._table = _core.Routes(core_routes(mounts, names))
+        return self._table
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +69,7 @@ class Common:
     at_once: int
     several: bool
     leave: Callable[["Estate"], None]
+    routes: Routes = field(default_factory=Routes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +132,7 @@ class Estate:
         self.dispatcher.set_pages(given.pages)
         self._called = application is not None
         self._shares = shares
-        self._set_mounts(settings)
+        self._set_routes(settings)
         self.dispatcher.accept(not follows)
         self.dispatcher.log(common.access_log)
         self.limits = Limits.of(settings)
@@ -208,12 +225,11 @@ class Estate:
 
         return Template(generation, run)
 
-    def _set_mounts(self, settings: Settings) -> None:
+    def _set_routes(self, settings: Settings) -> None:
         """Where several groups share listeners, the dispatcher looks whose a request is."""
         if self._shares:
             mounts = settings.all_mounts(self._called)
-            table = core_mounts(mounts, settings.group_name, settings.group_names)
-            self.dispatcher.set_mounts(table)
+            self.dispatcher.set_routes(self._common.routes.of(mounts, settings.group_names))
 
     def _next_job(self) -> Job:
         """Of a generation that a reload brings."""
@@ -222,7 +238,7 @@ class Estate:
         fresh = self._read_again()
         given = fresh.settings
         self.dispatcher.set_pages(fresh.pages)
-        self._set_mounts(given)
+        self._set_routes(given)
         self.pool.set_times(given.startup_timeout, given.graceful_timeout)
         self.limits = Limits.of(given)
         return dataclasses.replace(
@@ -275,6 +291,8 @@ def reloaded(group: Group, given: Sequence[Group], *, shares: bool) -> Settings:
     kept = [name for name in _KEPT if getattr(found, name) != getattr(first, name)]
     flags = [f"--{key(name)}" for name in kept]
     values = {name: getattr(first, name) for name in _KEPT}
+    if found.mount == first.mount:  # all groups have the same ones, and many are as many mounts
+        values["mount"] = first.mount
     if found.group_names != first.group_names:
         flags.append("groups of processes")
     if shares and _routes(found) != _routes(first):

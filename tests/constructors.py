@@ -79,6 +79,7 @@ def main() -> None:
     # Without a Python frame of their own, whose allocations would fail as well.
     constructors: dict[str, Callable[[], object]] = {
         "Scoreboard": partial(_core.Scoreboard, fd),
+        "Routes": partial(_core.Routes, ((b"a.org", b"/x", 1), (b"", b"", -1))),
         "Dispatcher": partial(_core.Dispatcher, board, listeners, OPTIONS),
         "Applications": partial(
             _core.Applications,

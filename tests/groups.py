@@ -111,6 +111,12 @@ def core_mounts(places: Sequence[Place], group: int) -> tuple[Any, ...]:
     )
 
 
+def core_routes(places: Sequence[Place]) -> _core.Routes:
+    return _core.Routes(
+        tuple((place.host.encode(), place.path.encode(), place.group) for place in places)
+    )
+
+
 @contextlib.contextmanager
 def grouped(
     places: Sequence[Place],
@@ -133,6 +139,7 @@ def grouped(
         stack.enter_context(quiet)
         stack.enter_context(other)
         groups: list[Group] = []
+        routes = core_routes(places)
         running: list[threading.Thread] = []
         for number in range(count):
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -145,9 +152,8 @@ def grouped(
             stack.callback(dispatcher.close)
             dispatcher.channel(0, ours.fileno(), theirs.fileno())
             dispatcher.enable(0, enabled is None or number in enabled)
-            mounts = core_mounts(places, number)
             if count > 1:
-                dispatcher.set_mounts(mounts)
+                dispatcher.set_routes(routes)
             if groups:
                 groups[0].dispatcher.join(dispatcher, number)
             chosen = options(

@@ -227,6 +227,25 @@ def test_a_dispatcher_is_made_of_a_board_and_listeners(listener: socket.socket) 
         new_dispatcher(board, [listener.fileno(), file.fileno()])  # files are always readable
 
 
+def test_routes_are_of_hosts_paths_and_groups() -> None:
+    dispatcher = new_dispatcher(new_board())
+    for given in (
+        (b"", b""),
+        (b"", "/a", 0),
+        (b"", b"/a", 8191),
+        (b"", b"/a", -2),
+        (b"", b"/" * 65536, 0),
+    ):
+        with pytest.raises((TypeError, ValueError)):
+            _core.Routes((given,))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"a _core\.Routes"):
+        dispatcher.set_routes(())  # type: ignore[arg-type]
+    for _ in range(2):  # it keeps the last ones
+        dispatcher.set_routes(_core.Routes(((b"a.org", b"/x", 8190), (b"", b"", -1))))
+    gc.collect()
+    assert dispatcher.wait(0.0) == []
+
+
 def test_a_dispatcher_keeps_its_board() -> None:
     dispatcher = new_dispatcher(new_board())
     gc.collect()

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from poolsrv.errors import ConfigError
+from poolsrv.estate import Routes, reloaded
 from poolsrv.settings.groups import Group, groups_of
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
 from poolsrv.settings.sources import Reading, read
-from poolsrv.worker.applications import core_mounts
+from poolsrv.worker.applications import core_mounts, core_routes
 
 
 def _read(tmp_path: Path, text: str, environ: dict[str, str] | None = None) -> Reading:
@@ -85,6 +86,33 @@ def test_groups_that_share_listeners_know_all_mounts_and_load_their_own(tmp_path
         for mount in core_mounts(api.all_mounts(), api.group_name, api.group_names)
     ]
     assert numbers == [(b"", -1, 0), (b"/api", 0, 1), (b"/static", -1, 1)]
+    routes = core_routes(api.all_mounts(), api.group_names)
+    assert routes == ((b"", b"", 0), (b"", b"/api", 1), (b"", b"/static", -1))
+
+
+def test_groups_have_one_table_of_what_they_agree_about(tmp_path: Path) -> None:
+    """Also when each has been reloaded: there may be hundreds, with as many mounts."""
+    text = """
+        application = "m:app"
+        [group.api]
+        [[mount]]
+        path = "/api"
+        application = "m:api"
+        group = "api"
+    """
+    first, again = _groups(tmp_path, text), _groups(tmp_path, text)
+    routes = Routes()
+    tables = set()
+    for group in first.values():
+        given = reloaded(group, tuple(again.values()), shares=True)
+        assert given.mount is first["default"].settings.mount
+        assert given.group_names is first["default"].settings.group_names
+        for settings in (group.settings, given):
+            tables.add(routes.of(settings.all_mounts(), settings.group_names))
+    assert len(tables) == 1
+    files = '[[mount]]\npath = "/s"\nfolder = "/srv/s"\n'
+    other = reloaded(first["api"], tuple(_groups(tmp_path, text + files).values()), shares=True)
+    assert routes.of(other.all_mounts(), other.group_names) not in tables
 
 
 def test_a_group_that_says_where_to_listen_is_reached_there_alone(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ PREFIXES = {
     "python/events.c": ("core_", "its part of the module, declared in core.h"),
     "python/fields.c": ("core_", "its part of the module, declared in core.h"),
     "python/options.c": ("core_", "its part of the module, declared in core.h"),
+    "python/routes_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/scoreboard_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/shared_object.c": ("core_", "its part of the module, declared in core.h"),
     "python/interpreter.c": ("core_", "its part of the module, declared in core.h"),

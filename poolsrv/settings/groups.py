@@ -59,9 +59,9 @@ def groups_of(settings: Settings, called: bool = False) -> tuple[Group, ...]:
             )
     names = [name for name in given if name in used] or [DEFAULT_GROUP]
     names.sort(key=lambda name: name != DEFAULT_GROUP)
+    all_names = tuple(names)  # one for all, as are the mounts: there may be hundreds
     shared = frozenset(name for name in names if not given[name].owns_bind) | {DEFAULT_GROUP}
 
-    # Made once for all that share it: a server may have hundreds of groups.
     @cache
     def mounts_of(together: frozenset[str]) -> tuple[Mount, ...]:
         found = [mount for mount in mounts if mount.group in together]
@@ -81,7 +81,7 @@ def groups_of(settings: Settings, called: bool = False) -> tuple[Group, ...]:
                 application="",
                 mount=mounts_for(name),
                 group_name=name,
-                group_names=tuple(names),
+                group_names=all_names,
             ),
             given[name].owns_bind,
             given[name].on_demand,

@@ -125,6 +125,7 @@ def core_mounts(
         return ()
     places = applications(own_of(mounts, group))
     folders = [mount for mount in mounts if mount.files]
+    numbers = _numbers(names)
     return tuple(
         (
             mount.host.encode(),
@@ -135,12 +136,30 @@ def core_mounts(
             if mount.has_application and mount.group == group
             else -1,
             folders.index(mount) if mount.files else -1,
-            names.index(mount.group if mount.has_application else group),
+            numbers[mount.group if mount.has_application else group],
             mount.status,
             tuple(map(network, mount.allow)),
         )
         for mount in mounts
     )
+
+
+def core_routes(mounts: Sequence[Mount], names: Sequence[str]) -> tuple[tuple[Any, ...], ...]:
+    """What the core takes as `routes`: which of these groups answers, -1 for each of them."""
+    numbers = _numbers(names)
+    return tuple(
+        (
+            mount.host.encode(),
+            mount.prefix,
+            numbers[mount.group] if mount.has_application else -1,
+        )
+        for mount in mounts
+    )
+
+
+def _numbers(names: Sequence[str]) -> dict[str, int]:
+    """Of groups, by name."""
+    return {name: number for number, name in enumerate(names)}
 
 
 def script_names(mounts: tuple[tuple[Any, ...], ...]) -> tuple[str, ...]:

@@ -31,16 +31,16 @@ send_message(int fd, const struct msghdr *m)
     }
 }
 
-/* With so many bytes of the note behind the connections. */
+/* With the note behind the connections, unless it is NULL. */
 static int
-send_connections(int fd, const ChannelMessage *message, size_t note)
+send_connections(int fd, const ChannelBatch *batch, const LostNote *note)
 {
-    const uint32_t count = message->header.count;
+    const uint32_t count = batch->header.count;
     Control control;
     struct iovec parts[3] = {
-        {(void *)&message->header, sizeof message->header},
-        {(void *)message->items, sizeof message->items[0] * count},
-        {(void *)&message->note, note},
+        {(void *)&batch->header, sizeof batch->header},
+        {(void *)batch->items, sizeof batch->items[0] * count},
+        {(void *)note, note ? sizeof *note : 0},
     };
     struct msghdr m = {
         .msg_iov = parts,
@@ -55,20 +55,20 @@ send_connections(int fd, const ChannelMessage *message, size_t note)
     c->cmsg_level = SOL_SOCKET;
     c->cmsg_type = SCM_RIGHTS;
     c->cmsg_len = CMSG_LEN(sizeof(int) * count);
-    memcpy(CMSG_DATA(c), message->fds, sizeof(int) * count);
+    memcpy(CMSG_DATA(c), batch->fds, sizeof(int) * count);
     return send_message(fd, &m);
 }
 
 int
-channel_send(int fd, const ChannelMessage *message)
+channel_send(int fd, const ChannelBatch *batch)
 {
-    return send_connections(fd, message, 0);
+    return send_connections(fd, batch, NULL);
 }
 
 int
 channel_send_lost(int fd, const ChannelMessage *message)
 {
-    return send_connections(fd, message, sizeof message->note);
+    return send_connections(fd, &message->batch, &message->note);
 }
 
 int

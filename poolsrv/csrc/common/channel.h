@@ -76,21 +76,37 @@ typedef struct {
     char method[16], path[160], request_id[40];
 } LostNote;
 
-typedef struct {
-    ChannelHeader header;
-    ChannelItem items[CHANNEL_BATCH];
+#define CHANNEL_BATCH_MEMBERS         \
+    ChannelHeader header;             \
+    ChannelItem items[CHANNEL_BATCH]; \
     int fds[CHANNEL_BATCH];
+
+/* Connections, which is all that most messages are. */
+typedef struct {
+    CHANNEL_BATCH_MEMBERS
+} ChannelBatch;
+
+/* Whatever may come. */
+typedef struct {
+    union {
+        ChannelBatch batch;
+        struct {
+            CHANNEL_BATCH_MEMBERS
+        };
+    };
     uint32_t lost; /* connections that came too, but found no descriptor */
     LostNote note; /* of CHANNEL_LOST */
     char text[CHANNEL_TEXT + 1]; /* of news, NUL-terminated */
 } ChannelMessage;
 
-/* Send message->header.count connections; the descriptors stay the caller's,
+#undef CHANNEL_BATCH_MEMBERS
+
+/* Send batch->header.count connections; the descriptors stay the caller's,
  * to close. 0, or -1 and errno: EAGAIN if the channel is full or too many
  * descriptors are in flight (back-pressure: try later), else it is broken. */
-int channel_send(int fd, const ChannelMessage *message);
+int channel_send(int fd, const ChannelBatch *batch);
 
-/* Likewise, of one connection, with the note. */
+/* Likewise, of one connection, and the note. */
 int channel_send_lost(int fd, const ChannelMessage *message);
 
 /* Send news, which carry no connections. */

@@ -37,6 +37,9 @@ typedef enum {
 /* Of a mount without an application, or without a folder. */
 #define MOUNT_NONE UINT32_MAX
 
+/* The group of what is answered by that to which the request has come. */
+#define MOUNT_OF_ALL UINT16_MAX
+
 typedef struct {
     const char *text;
     uint32_t size;

@@ -133,7 +133,7 @@ peek_group(const Mounts *m, const char *bytes, size_t size, uint16_t *group)
     }
     const MountsFound found =
         mounts_find(m, host.text, host.size, target.text, target.size);
-    if (found.result != MOUNTS_FOUND) {
+    if (found.result != MOUNTS_FOUND || found.mount->group == MOUNT_OF_ALL) {
         return PEEK_NOBODYS;
     }
     *group = found.mount->group;

@@ -13,8 +13,8 @@
 typedef enum {
     PEEK_KNOWN,   /* the group of the mount */
     PEEK_PARTIAL, /* more bytes are needed */
-    PEEK_NOBODYS, /* no mount is there, or it is no head: any group may answer
-                   */
+    PEEK_NOBODYS, /* no mount is there, or one of all groups, or it is no head:
+                   * any group may answer */
 } PeekResult;
 
 PeekResult peek_group(const Mounts *m, const char *bytes, size_t size,

@@ -11,11 +11,13 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include "common/mounts.h"
 #include "common/scoreboard.h"
 
 #define CORE_TYPES(X)      \
     X(scoreboard_type)     \
     X(dispatcher_type)     \
+    X(routes_type)         \
     X(worker_type)         \
     X(applications_type)   \
     X(interpreter_type)    \
@@ -42,6 +44,7 @@ int core_add_events(PyObject *module);
 int core_add_fields(PyObject *module);
 int core_add_scoreboard(PyObject *module, CoreState *state);
 int core_add_dispatcher(PyObject *module, CoreState *state);
+int core_add_routes(PyObject *module, CoreState *state);
 int core_add_interpreter(PyObject *module, CoreState *state);
 int core_add_app(PyObject *module, CoreState *state);
 int core_add_worker(PyObject *module, CoreState *state);
@@ -54,6 +57,10 @@ int core_add_file_wrapper(PyObject *module, CoreState *state);
 
 /* The mapping inside a _core.Scoreboard; TypeError if it is none. */
 Scoreboard *core_scoreboard(CoreState *state, PyObject *object);
+
+/* The table of a _core.Routes, which stays the object's; TypeError if it is
+ * none. */
+const Mounts *core_routes_of(CoreState *state, PyObject *object);
 
 /* A type from its spec, kept in *place and added to the module. */
 int core_add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **place);

@@ -5,7 +5,6 @@
 
 #include "common/clock.h"
 #include "python/events.h"
-#include "python/mount_table.h"
 #include "python/options.h"
 #include "python/page_table.h"
 
@@ -13,13 +12,13 @@
 
 typedef struct {
     PyObject_HEAD Dispatch *dispatch;
-    PyObject *board;  /* keeps the mapping alive */
-    PyObject *joined; /* list of the others that it waits for, or NULL */
-    bool is_joined;   /* another waits for it */
-    DispatchEvent *events;
+    PyObject *board;       /* keeps the mapping alive */
+    PyObject *joined;      /* list of the others that it waits for, or NULL */
+    bool is_joined;        /* another waits for it */
+    DispatchEvent *events; /* [EVENT_ROOM], of who waits; else NULL */
     uint32_t slot_count;
     PageTable pages;
-    MountTable mounts;
+    PyObject *routes; /* NULL: all that comes is the group's own */
 } DispatcherObject;
 
 static uint64_t
@@ -85,11 +84,6 @@ dispatcher_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     }
     self->board = Py_NewRef(board);
     self->slot_count = scoreboard->slot_count;
-    self->events = PyMem_New(DispatchEvent, EVENT_ROOM);
-    if (self->events == NULL) {
-        Py_DECREF(self);
-        return PyErr_NoMemory();
-    }
     int *fds = descriptors(listeners, &count);
     if (fds == NULL) {
         Py_DECREF(self);
@@ -114,7 +108,7 @@ dispatcher_dealloc(DispatcherObject *self)
     }
     PyMem_Free(self->events);
     page_table_clear(&self->pages);
-    mount_table_clear(&self->mounts);
+    Py_XDECREF(self->routes);
     Py_XDECREF(self->joined);
     Py_XDECREF(self->board);
     type->tp_free((PyObject *)self);
@@ -196,26 +190,18 @@ dispatcher_set_pages(DispatcherObject *self, PyObject *tuple)
 }
 
 static PyObject *
-dispatcher_set_mounts(DispatcherObject *self, PyObject *tuple)
+dispatcher_set_routes(DispatcherObject *self, PyObject *routes)
 {
-    const MountReader reader = {.applications = PY_SSIZE_T_MAX,
-                                .folders = PY_SSIZE_T_MAX,
-                                .group = UINT_MAX}; /* none of them is here */
-    MountTable table = {.table = NULL};
-    if (check_open(self) < 0) {
+    CoreState *state = core_state_of(Py_TYPE(self));
+    if (state == NULL || check_open(self) < 0) {
         return NULL;
     }
-    if (!PyTuple_Check(tuple)) {
-        PyErr_SetString(PyExc_TypeError, "mounts must be a tuple");
+    const Mounts *table = core_routes_of(state, routes);
+    if (table == NULL) {
         return NULL;
     }
-    if (mount_table_read(tuple, &reader, &table) < 0) {
-        mount_table_clear(&table);
-        return NULL;
-    }
-    dispatch_set_mounts(self->dispatch, table.table);
-    mount_table_clear(&self->mounts);
-    self->mounts = table;
+    dispatch_set_mounts(self->dispatch, table);
+    Py_XSETREF(self->routes, Py_NewRef(routes));
     Py_RETURN_NONE;
 }
 
@@ -406,12 +392,29 @@ dispatcher_inherit_rest(DispatcherObject *self, PyObject *Py_UNUSED(none))
     Py_RETURN_NONE;
 }
 
+/* Room for events: half a megabyte, which a group that sleeps needs not. */
+static int
+events_needed(DispatcherObject *self)
+{
+    if (self->events == NULL) {
+        self->events = PyMem_New(DispatchEvent, EVENT_ROOM);
+    }
+    if (self->events == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 static PyObject *
 dispatcher_hear(DispatcherObject *self, PyObject *value)
 {
     unsigned long slot = PyLong_AsUnsignedLong(value);
     if ((slot == (unsigned long)-1 && PyErr_Occurred()) ||
         check_slot(self, (unsigned)slot) < 0) {
+        return NULL;
+    }
+    if (events_needed(self) < 0) {
         return NULL;
     }
     return events_list(self->events,
@@ -438,6 +441,9 @@ dispatcher_wait(DispatcherObject *self, PyObject *value)
             return NULL;
         }
         deadline = at > 0 ? nanoseconds(at) : 1;
+    }
+    if (events_needed(self) < 0) {
+        return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
     n = dispatch_wait(self->dispatch, deadline, self->events, EVENT_ROOM);
@@ -483,10 +489,10 @@ static PyMethodDef dispatcher_methods[] = {
      "there are descriptors. More are not accepted."},
     {"set_pages", (PyCFunction)dispatcher_set_pages, METH_O,
      "What its own answers say: a tuple of (status, type, body)."},
-    {"set_mounts", (PyCFunction)dispatcher_set_mounts, METH_O,
-     "set_mounts(mounts), for groups that share listeners: as the group's "
-     "workers get them. What comes is looked at from now on, and goes to the "
-     "group of the mount. An empty tuple: it is not."},
+    {"set_routes", (PyCFunction)dispatcher_set_routes, METH_O,
+     "set_routes(routes), for groups that share listeners: the same for each. "
+     "What comes is looked at from now on, and goes to the group of its "
+     "route."},
     {"log", (PyCFunction)dispatcher_log, METH_O,
      "log(fd): write a line for each request that is refused; -1: none."},
     {"enable", (PyCFunction)dispatcher_enable, METH_VARARGS,

@@ -315,6 +315,7 @@ core_exec(PyObject *module)
     CoreState *state = PyModule_GetState(module);
     if (core_add_options(module) < 0 || core_add_events(module) < 0 ||
         core_add_fields(module) < 0 || core_add_scoreboard(module, state) < 0 ||
+        core_add_routes(module, state) < 0 ||
         core_add_dispatcher(module, state) < 0 ||
         core_add_input(module, state) < 0 ||
         core_add_start_response(module, state) < 0 ||

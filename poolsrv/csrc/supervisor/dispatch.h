@@ -73,9 +73,9 @@ int32_t dispatch_measure(Dispatch *d);
 /* What its answers say; the pages stay the caller's until others are given. */
 void dispatch_set_pages(Dispatch *d, const Http1Pages *pages);
 
-/* Groups that share listeners: each is told, with the same mounts, but for
- * folders, which each has itself. From then on it looks whose a request is, and
- * hands it to that one. They stay the caller's. */
+/* Groups that share listeners: each is told the same mounts. From then on it
+ * looks whose a request is, and hands it to that one, or keeps it where all
+ * answer. They stay the caller's. */
 void dispatch_set_mounts(Dispatch *d, const Mounts *mounts);
 
 /* Where it writes of the requests that it refuses; it stays the caller's. */

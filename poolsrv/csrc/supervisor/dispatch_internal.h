@@ -38,9 +38,9 @@ dispatch_tag(Tag tag, uint32_t stamp, uint32_t index)
 typedef struct {
     int ours, theirs;
     bool enabled;
-    bool full;           /* the last send failed; EPOLLOUT clears it */
-    uint64_t retry_at;   /* try no earlier than this; 0: at once */
-    ChannelMessage *out; /* the batch that grows in this round */
+    bool full;         /* the last send failed; EPOLLOUT clears it */
+    uint64_t retry_at; /* try no earlier than this; 0: at once */
+    ChannelBatch *out; /* that grows in this round */
 } Slot;
 
 /* What one group of workers has: its slots and the connections that wait for

@@ -25,7 +25,7 @@ is_idle(HeldState state)
 
 /* As many of a list as fit one message; they stay in the list. */
 static uint32_t
-gather(const Dispatch *d, HeldState state, ChannelMessage *m, uint32_t *indices)
+gather(const Dispatch *d, HeldState state, ChannelBatch *m, uint32_t *indices)
 {
     uint32_t index = d->held.lists[state].first;
     uint32_t count = 0;
@@ -74,7 +74,7 @@ heir_lost(Dispatch *d, uint64_t now)
 void
 heir_send(Dispatch *d, uint64_t now)
 {
-    ChannelMessage m;
+    ChannelBatch m;
     uint32_t indices[CHANNEL_BATCH];
     if (d->stopped || d->heir_again > now) {
         return;

@@ -169,7 +169,7 @@ static void
 send_to(Dispatch *d, uint32_t slot, uint32_t index, uint64_t now)
 {
     const Held *h = &d->held.items[index];
-    ChannelMessage *out = d->slots[slot].out;
+    ChannelBatch *out = d->slots[slot].out;
     if (h->item.since > oldest(d)) {
         word_add(&d->board->supervisor->overtook[0], 1);
     }

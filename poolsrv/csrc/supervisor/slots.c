@@ -18,7 +18,7 @@ void
 slots_flush(Dispatch *d, uint32_t slot, uint64_t now)
 {
     Slot *s = &d->slots[slot];
-    ChannelMessage *out = s->out;
+    ChannelBatch *out = s->out;
     const uint32_t count = out->header.count;
     uint32_t i;
 
@@ -124,7 +124,7 @@ dispatch_channel(Dispatch *d, uint32_t slot, int ours, int theirs)
 {
     struct epoll_event e = {.events = EPOLLIN,
                             .data.u64 = dispatch_tag(TAG_CHANNEL, 0, slot)};
-    ChannelMessage *out = calloc(1, sizeof *out);
+    ChannelBatch *out = calloc(1, sizeof *out);
     if (out == NULL) {
         return -1;
     }

@@ -235,12 +235,13 @@ conn_item(Conn *c, uint64_t now)
 void
 conn_hand_back(Worker *w, Thread *t, Conn **conns, uint32_t n, uint64_t now)
 {
-    ChannelMessage m = {.header = {.kind = CHANNEL_HAND_BACK, .count = n}};
+    ChannelBatch m; /* as large as a page, and n is small */
     uint32_t i;
 
     if (n == 0) {
         return;
     }
+    m.header = (ChannelHeader){.kind = CHANNEL_HAND_BACK, .count = n};
     for (i = 0; i < n; i++) {
         Conn *c = conns[i];
         m.fds[i] = c->fd;

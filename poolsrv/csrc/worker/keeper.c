@@ -135,6 +135,12 @@ let_go(const Keeper *k, const Found *found)
 
 typedef int Send(int fd, const ChannelMessage *m);
 
+static int
+send_batch(int fd, const ChannelMessage *m)
+{
+    return channel_send(fd, &m->batch);
+}
+
 /* False: nobody takes it. */
 static bool
 send_back(const Keeper *k, Send *by, const ChannelMessage *m, uint64_t until)
@@ -166,14 +172,14 @@ give_back(const Keeper *k, const Found *found, uint64_t now)
         m.fds[m.header.count] = c->fd;
         m.items[m.header.count++] = conn_item(c, now);
         if (m.header.count == CHANNEL_BATCH) {
-            if (!send_back(k, channel_send, &m, now + PATIENCE)) {
+            if (!send_back(k, send_batch, &m, now + PATIENCE)) {
                 return;
             }
             m.header.count = 0;
         }
     }
     if (m.header.count) {
-        send_back(k, channel_send, &m, now + PATIENCE);
+        send_back(k, send_batch, &m, now + PATIENCE);
     }
 }
 

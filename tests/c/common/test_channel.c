@@ -63,7 +63,7 @@ test_a_batch_arrives_whole(void)
     for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
         const ChannelMessage sent = batch(counts[i], 0);
         ChannelMessage got;
-        CHECK(channel_send(c.ours, &sent) == 0);
+        CHECK(channel_send(c.ours, &sent.batch) == 0);
         CHECK(channel_receive(c.theirs, &got) == 1);
         CHECK(memcmp(&got.header, &sent.header, sizeof sent.header) == 0);
         CHECK(memcmp(got.items, sent.items, counts[i] * sizeof sent.items[0]) ==
@@ -89,7 +89,7 @@ test_each_item_has_its_own_descriptor(void)
         CHECK(pipe2(pipes[i], O_CLOEXEC) == 0);
         sent.fds[i] = pipes[i][1];
     }
-    CHECK(channel_send(c.ours, &sent) == 0);
+    CHECK(channel_send(c.ours, &sent.batch) == 0);
     close(pipes[0][1]);
     close(pipes[1][1]);
     CHECK(channel_receive(c.theirs, &got) == 1);
@@ -120,7 +120,7 @@ test_words_arrive_in_order_with_batches(void)
     const ChannelMessage sent = batch(1, 0);
     ChannelMessage got;
     CHECK(channel_say(c.theirs, CHANNEL_READY, "", 0) == 0);
-    CHECK(channel_send(c.theirs, &sent) == 0);
+    CHECK(channel_send(c.theirs, &sent.batch) == 0);
     CHECK(channel_say(c.theirs, CHANNEL_FAILED, "no module", 9) == 0);
 
     CHECK(channel_receive(c.ours, &got) == 1);
@@ -160,14 +160,14 @@ test_a_full_channel_says_so_and_loses_nothing(void)
     const ChannelMessage sent = batch(CHANNEL_BATCH, 0);
     ChannelMessage got;
     int count = 0;
-    while (channel_send(c.ours, &sent) == 0) {
+    while (channel_send(c.ours, &sent.batch) == 0) {
         count++;
     }
     CHECK(errno == EAGAIN);
     CHECK(count > 1);
     CHECK(channel_receive(c.theirs, &got) == 1);
     close_all(&got);
-    CHECK(channel_send(c.ours, &sent) == 0);
+    CHECK(channel_send(c.ours, &sent.batch) == 0);
     for (; count > 0; count--) {
         CHECK(channel_receive(c.theirs, &got) == 1);
         CHECK(got.header.count == CHANNEL_BATCH);
@@ -192,8 +192,8 @@ test_too_many_in_flight_is_a_full_channel(void)
             _exit(0); /* a root without rights: the kernel would not refuse */
         }
         descriptors_leave(0);
-        CHECK(channel_send(c.ours, &sent) == 0);
-        CHECK(channel_send(c.ours, &sent) < 0);
+        CHECK(channel_send(c.ours, &sent.batch) == 0);
+        CHECK(channel_send(c.ours, &sent.batch) < 0);
         CHECK(errno == EAGAIN);
         _exit(0);
     }
@@ -212,7 +212,7 @@ test_what_a_dead_worker_had_not_received_is_taken_back(void)
     if (worker == 0) {
         _exit(0); /* its copies of both ends go with it */
     }
-    CHECK(channel_send(c.ours, &sent) == 0);
+    CHECK(channel_send(c.ours, &sent.batch) == 0);
     CHECK(waitpid(worker, &status, 0) == worker);
     CHECK(channel_receive(c.theirs, &got) == 1);
     CHECK(descriptors_same_file(got.fds[0], 0));
@@ -229,7 +229,7 @@ test_what_nobody_receives_is_closed_by_the_kernel(void)
     char byte;
     CHECK(pipe2(ends, O_CLOEXEC) == 0);
     sent.fds[0] = ends[1];
-    CHECK(channel_send(c.ours, &sent) == 0);
+    CHECK(channel_send(c.ours, &sent.batch) == 0);
     close(ends[1]);
     channel_close(c);
     CHECK(read(ends[0], &byte, 1) == 0);
@@ -246,7 +246,7 @@ test_a_channel_whose_other_end_is_gone(void)
     close(c.theirs);
     CHECK(channel_receive(c.ours, &got) == 1); /* what was said before */
     CHECK(channel_receive(c.ours, &got) == -1 && errno == EPIPE);
-    CHECK(channel_send(c.ours, &sent) == -1 && errno == EPIPE);
+    CHECK(channel_send(c.ours, &sent.batch) == -1 && errno == EPIPE);
     CHECK(channel_say(c.ours, CHANNEL_READY, "", 0) == -1 && errno == EPIPE);
     close(c.ours);
 }
@@ -322,7 +322,7 @@ test_a_receiver_gets_as_many_as_it_has_descriptors_for(void)
         struct rlimit before;
         ChannelMessage got;
         int result;
-        CHECK(channel_send(c.ours, &sent) == 0);
+        CHECK(channel_send(c.ours, &sent.batch) == 0);
         before = descriptors_leave(room);
         result = channel_receive(c.theirs, &got);
         CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);

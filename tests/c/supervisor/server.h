@@ -278,7 +278,7 @@ hands_back(Server *s, uint32_t slot, Got got, bool request_waits)
                         .fds = {got.fd}};
     m.items[0].request_waits = request_waits;
     m.items[0].requests++;
-    CHECK(channel_send(s->theirs[slot], &m) == 0);
+    CHECK(channel_send(s->theirs[slot], &m.batch) == 0);
     close(got.fd);
     atomic_fetch_sub(&s->board.loads[slot].load, 1);
     atomic_fetch_sub(&s->board.loads[slot].connections, 1);

@@ -418,7 +418,7 @@ connect_to(Stage *stage)
     m.fds[0] = end;
     atomic_fetch_add(&stage->board.loads[0].load, 1);
     atomic_fetch_add(&stage->board.loads[0].connections, 1);
-    CHECK(channel_send(stage->ours, &m) == 0);
+    CHECK(channel_send(stage->ours, &m.batch) == 0);
     close(end);
     return client;
 }
