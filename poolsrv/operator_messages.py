@@ -234,9 +234,10 @@ MAIN_THREAD_FAILED = Message(
     210,
     "the main thread cannot go on; another worker follows",
     "A signal handler of the application has raised, or the application has closed descriptors "
-    "that are not its own; the traceback says which.",
+    "that are not its own, or has put others in their place (`os.dup2`); the traceback says which.",
     "The requests of the worker are lost.",
-    "Mend the handler; close only what the application has opened.",
+    "Mend the handler; close only what the application has opened, and give no number to `os.dup2` "
+    "but 0, 1, 2 and its own.",
 )
 STOP_HOOK_FAILED = Message(
     211,

@@ -376,6 +376,40 @@ def test_a_worker_whose_descriptors_were_closed_is_replaced(server: Start) -> No
         assert client.get("/x").status == 200
 
 
+COVERED = "worker exited with status 1|was lost|main thread cannot go on"
+
+
+@pytest.mark.parametrize(
+    ("kind", "thing"),
+    [
+        ("eventfd", "file"),
+        ("eventfd", "eventfd"),
+        ("eventpoll", "file"),
+        ("socket", "file"),
+        ("pidfd", "file"),
+    ],
+)
+def test_a_worker_whose_descriptors_are_something_else_is_replaced(
+    server: Start, kind: str, thing: str
+) -> None:
+    """And nobody has waited for what would have woken it."""
+    probe = server(PROBE, processes=1, threads=2, allow_errors=COVERED)
+    (worker,) = probe.workers()
+    with Client(probe.address) as client:
+        assert client.get(f"/cover?kind={kind}&thing={thing}").body != b"0"
+        probe.wait_until(lambda: probe.workers() and probe.workers() != [worker])
+    with Client(probe.address) as client:
+        assert client.get("/show-process").status == 200
+
+
+@pytest.mark.parametrize("kind", ["eventfd", "timerfd", "eventpoll", "socket"])
+def test_a_stop_does_not_wait_for_who_cannot_be_woken(server: Start, kind: str) -> None:
+    probe = server(PROBE, processes=1, threads=2, graceful_timeout="1h", allow_errors=COVERED)
+    with Client(probe.address) as client:
+        assert client.get(f"/cover?kind={kind}&thing=file", "Connection: close").body != b"0"
+    assert probe.stop() == 0
+
+
 # What clients can make a worker keep
 
 

@@ -7,6 +7,8 @@ import io
 import json
 import os
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import threading
@@ -282,6 +284,31 @@ def close_all(request: Request) -> Iterable[bytes]:
     return [b"closed"]
 
 
+def cover(request: Request) -> Iterable[bytes]:
+    """Puts `thing` (a file, an eventfd) where descriptors of a `kind` are: a word of what
+    /proc says they are. Not where clients are."""
+    is_file = request.query["thing"] == "file"
+    thing = os.open("/dev/null", os.O_RDWR) if is_file else os.eventfd(0)
+    covered = 0
+    for path in Path("/proc/self/fd").iterdir():
+        fd = int(path.name)
+        if fd > 2 and fd != thing and request.query["kind"] in _what_is(fd):
+            os.dup2(thing, fd)
+            covered += 1
+    request.start("200 OK", PLAIN)
+    return [str(covered).encode()]
+
+
+def _what_is(fd: int) -> str:
+    try:
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return str(Path(f"/proc/self/fd/{fd}").readlink())
+    except OSError:
+        return ""
+    with socket.socket(fileno=os.dup(fd)) as end:
+        return "socket" if end.family == socket.AF_UNIX else "client"
+
+
 def give_list(request: Request) -> Iterable[bytes]:
     """`count` pieces of `size` bytes in a list."""
     request.start("200 OK", PLAIN)
@@ -319,6 +346,7 @@ ROUTES = {
         die,
         orphan,
         close_all,
+        cover,
         give_list,
     )
 }

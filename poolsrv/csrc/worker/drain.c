@@ -43,7 +43,8 @@ drain_start(Worker *w, DrainStep step)
     worker_ring(w->alarm);
 }
 
-/* Is nothing here, and nothing on its way to us? A connection in the channel is
+/* Is nothing here, and nothing on its way to us? Who is broken does not get to
+ * this end: its threads might not be woken. A connection in the channel is
  * part of `load`, and is added to `live` before it leaves `load`: so `load`
  * must be read first. Threads that are lost keep their connections; they are
  * read last, because one may come back. */
@@ -53,9 +54,10 @@ drain_is_done(Worker *w)
     const int32_t load = atomic_load(&w->line->load);
     const uint32_t live = atomic_load(&w->live);
     const uint32_t lost = atomic_load(&w->lost);
-    return w->drain_step == DRAIN_NOTHING ||
-           (load <= (int32_t)lost &&
-            (live <= lost || w->drain_step >= DRAIN_REQUESTS));
+    return !atomic_load(&w->broken) &&
+           (w->drain_step == DRAIN_NOTHING ||
+            (load <= (int32_t)lost &&
+             (live <= lost || w->drain_step >= DRAIN_REQUESTS)));
 }
 
 void

@@ -4,6 +4,7 @@
 
 #include "worker/drain.h"
 #include "worker/ending.h"
+#include "worker/own.h"
 #include "worker/refuse.h"
 #include "worker/worker_internal.h"
 
@@ -22,7 +23,8 @@ end_idle(Worker *w, Conn *c)
     }
 }
 
-/* Those whose time is over. */
+/* Those whose time is over. Also when we come by: before we wait for the end,
+ * whatever has to wake us must still be there. */
 void
 sweep_run(Worker *w, uint64_t now, bool all_idle)
 {
@@ -31,6 +33,7 @@ sweep_run(Worker *w, uint64_t now, bool all_idle)
     uint32_t i, n = 0;
 
     word_set(&w->swept, now);
+    own_check(w);
     for (i = 0; i < places; i++) {
         Conn *c = conn_at(w, i);
         const uint64_t deadline = word_get(&c->deadline);

@@ -35,7 +35,9 @@ set_timer(Worker *w, uint64_t period, uint32_t first)
 {
     const struct itimerspec at = {.it_interval = timespec_of(period),
                                   .it_value = timespec_of(first * period)};
-    timerfd_settime(w->timer, 0, &at, NULL);
+    if (timerfd_settime(w->timer, 0, &at, NULL) < 0) {
+        worker_break(w, errno); /* somebody else has the number now */
+    }
 }
 
 /* Set the timer to the pace as it is now. Another thread may change the pace
@@ -354,8 +356,9 @@ wait_for_news(Worker *w)
             timeout = (int)((w->orphan_end - now) / CLOCK_MILLISECOND) + 1;
         }
         n = epoll_wait(w->watch, events, 8, timeout);
-        if (n < 0 && errno != EINTR) {
-            return WATCH_BROKEN;
+        if (n < 0) {
+            /* Whether or not its byte arrives, the handler can run. */
+            return errno == EINTR ? WATCH_SIGNAL : WATCH_BROKEN;
         }
         w->main.now = clock_now();
         for (i = 0; i < n; i++) {

@@ -98,13 +98,6 @@ leave(void *argument)
 }
 
 static int
-watch_fd(int epoll, int fd, uint32_t events, uint64_t data)
-{
-    struct epoll_event e = {.events = events, .data.u64 = data};
-    return epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &e);
-}
-
-static int
 thread_init(Worker *w, Thread *t, uint32_t index, ThreadRow *row)
 {
     t->worker = w;
@@ -180,13 +173,7 @@ worker_new(const WorkerOptions *options)
             scoreboard_thread(options->board, options->slot, threads))) {
         goto failed;
     }
-    if (watch_fd(w->epoll, options->channel, EPOLLIN, INDEX_CHANNEL) < 0 ||
-        watch_fd(w->epoll, w->nudge, EPOLLIN | EPOLLET, INDEX_NUDGE) < 0 ||
-        watch_fd(w->watch, w->timer, EPOLLIN, WATCHED_TIMER) < 0 ||
-        watch_fd(w->watch, w->alarm, EPOLLIN, WATCHED_ALARM) < 0 ||
-        watch_fd(w->watch, options->signals, EPOLLIN, WATCHED_SIGNALS) < 0 ||
-        watch_fd(w->watch, options->lifeline, EPOLLIN, WATCHED_LIFELINE) < 0 ||
-        watch_fd(w->watch, w->epoll, 0, WATCHED_EPOLL) < 0) {
+    if (own_begin(w) < 0) {
         goto failed;
     }
     word_set(options->board->workers[options->slot].threads, threads);

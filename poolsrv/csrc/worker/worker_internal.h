@@ -10,6 +10,7 @@
 #include "worker/drain.h"
 #include "worker/stream.h"
 #include "worker/notes.h"
+#include "worker/own.h"
 #include "worker/ready.h"
 #include "worker/threads.h"
 #include "worker/watch.h"
@@ -70,6 +71,7 @@ struct Worker {
     DrainStep drain_step;
     char *spool_folder;
     Descriptors descriptors;
+    Own own;
     bool left; /* this process is a child that the application has forked */
     ForkGuard guard;
     bool orphan;
