@@ -273,7 +273,8 @@ class _Here:
         self.lanes: tuple[list[_Waiting], ...] = ([], [], [])
         self.began: dict[int, float] = {}  # requests that run, by their identity
         self.begun = 0  # in this tick
-        self.slow_at = -math.inf  # when the last one of the slow lane was begun
+        self.took_at = -math.inf  # when the last one was begun
+        self.slow_at = -math.inf  # when the last one of the slow lane was
         self.pausing = False
         self.ticking = False
         self.ticked = 0.0
@@ -423,6 +424,7 @@ class OneQueue:
             here.placed -= waiting.placed
             request = waiting.request
             here.begun += 1
+            here.took_at = self._pool.now
             here.began[id(request)] = self._pool.now
             self._pool.start(worker, request)
             if not here.ticking:
@@ -457,7 +459,9 @@ class OneQueue:
         here.width, here.limit = here.schedule.width(stuck), here.schedule.limit(stuck)
         others = [self._view(i) for i in range(len(self.here)) if i != worker.index]
         room = sum(self._rules.choice_room(view) for view in others)
-        self._give_back(here, self._rules.choice_surplus(here.waiting, here.begun, room))
+        since = _nanoseconds(min(self._pool.now - here.took_at, 1.0))
+        surplus = self._rules.choice_surplus(here.waiting, here.begun, since)
+        self._give_back(here, self._rules.choice_moving(here.waiting, surplus, room))
         if self._pool.now >= here.evened + self._sweep_seconds:
             here.evened = self._pool.now
             waits = [view.connections for view in others if view.waiting]

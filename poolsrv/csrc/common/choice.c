@@ -65,10 +65,19 @@ choice_pause(uint64_t usual, uint32_t threads, uint64_t since)
 }
 
 uint32_t
-choice_surplus(uint32_t waiting, uint32_t begun, uint32_t room)
+choice_surplus(uint32_t waiting, uint32_t begun, uint64_t since)
 {
-    const uint32_t more = waiting > begun ? waiting - begun : 0;
-    return more < room ? more : room;
+    const uint32_t soon = since < LADDER_SLICE ? begun : 0;
+    return waiting > soon ? waiting - soon : 0;
+}
+
+uint32_t
+choice_moving(uint32_t waiting, uint32_t surplus, uint32_t room)
+{
+    if (surplus == waiting && room) {
+        return waiting;
+    }
+    return surplus < room ? surplus : room;
 }
 
 uint32_t

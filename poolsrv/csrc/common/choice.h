@@ -90,10 +90,14 @@ uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
  * counts. */
 uint64_t choice_pause(uint64_t usual, uint32_t threads, uint64_t since);
 
-/* How many that wait in a worker should go where there is room for so many: the
- * oldest of those that it will not begin within a tick, if it begins as many as
- * in the last one. */
-uint32_t choice_surplus(uint32_t waiting, uint32_t begun, uint32_t room);
+/* How many that wait in a worker it will not begin within a tick: it begins as
+ * many as in the last one, unless it has begun none `since` half a tick. */
+uint32_t choice_surplus(uint32_t waiting, uint32_t begun, uint64_t since);
+
+/* How many of these should go, the oldest first, if others have so much room.
+ * All, if none of them is begun here: what they make room for within the next
+ * tick is not known, and to wait for that tick would cost more than the way. */
+uint32_t choice_moving(uint32_t waiting, uint32_t surplus, uint32_t room);
 
 /* How many that wait in a worker should go so that it has no more connections
  * than the one with the fewest. */

@@ -98,6 +98,17 @@ ready_take(Worker *w, uint64_t now)
     return c;
 }
 
+void
+ready_count_begun(Worker *w, uint64_t now)
+{
+    Ready *r = &w->ready;
+    if (now >= r->counted_at + LADDER_TICK) {
+        w->begun = r->begun;
+        r->begun = 0;
+        r->counted_at = now;
+    }
+}
+
 uint64_t
 ready_pause(const Worker *w, uint64_t now)
 {

@@ -35,12 +35,13 @@ typedef struct {
 
 typedef struct {
     Chain lanes[READY_LANES];
-    uint32_t count;   /* connections in all lanes */
-    uint32_t waiting; /* of these, those with an unread request */
-    uint32_t begun;   /* unread requests that threads took in this tick */
-    uint64_t slow_at; /* when the last one of the slow lane was taken */
-    uint64_t took_at; /* when the last one of any lane was */
-    uint64_t told;    /* of `waiting`, to those who look */
+    uint32_t count;      /* connections in all lanes */
+    uint32_t waiting;    /* of these, those with an unread request */
+    uint32_t begun;      /* unread requests that threads took in this tick */
+    uint64_t counted_at; /* when it began */
+    uint64_t slow_at;    /* when the last one of the slow lane was taken */
+    uint64_t took_at;    /* when the last one of any lane was */
+    uint64_t told;       /* of `waiting`, to those who look */
     uint64_t told_since, told_rank, told_slow_rank;
 } Ready;
 
@@ -53,6 +54,8 @@ void ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now);
 void ready_push(Worker *w, Chain chain);
 /* The one to serve next; NULL: there is none. */
 Conn *ready_take(Worker *w, uint64_t now);
+/* Note how many were begun in the tick that is over, if it is. */
+void ready_count_begun(Worker *w, uint64_t now);
 /* For how long it should wait although there is a thread, the last free one. */
 uint64_t ready_pause(const Worker *w, uint64_t now);
 /* Take out the unread one with the lowest rank; the one that came last; one

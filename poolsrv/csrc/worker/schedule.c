@@ -166,9 +166,27 @@ schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now)
     if (view->asleep) {
         set_mode(s, SCHEDULE_MANY);
     }
-    if (!view->parked ||
-        (!view->asleep && view->longest < LADDER_COMPUTING && !s->parallel)) {
+    if (!view->parked) {
         return TICK_NOTHING;
     }
-    return TICK_WAKE;
+    if (view->asleep || s->parallel) {
+        return TICK_WAKE;
+    }
+    /* A rival would have others wait for the GIL, who have a thread elsewhere.
+     */
+    return view->longest >= LADDER_COMPUTING && !view->served ? TICK_WAKE
+                                                              : TICK_NOTHING;
+}
+
+int32_t
+schedule_beside(const Schedule *s, const ScheduleView *view,
+                TickDecision decision)
+{
+    const int32_t stuck = view->stuck + view->held;
+    const int32_t awake =
+        s->threads - view->parked + (decision == TICK_WAKE ? 1 : 0);
+    if (schedule_wakes(s) || stuck >= s->threads || stuck + s->locks <= awake) {
+        return stuck;
+    }
+    return awake > s->locks ? awake - s->locks : 0;
 }

@@ -79,8 +79,8 @@ schedule_has_lock(const Schedule *s, int32_t computing)
     return computing < s->locks;
 }
 
-/* Requests that this worker serves at a time, of which so many are in calls
- * that take longer than a tick. */
+/* Requests that this worker serves at a time, where so many threads are in
+ * calls that take longer than a tick, and others are awake beside them. */
 int32_t schedule_width(const Schedule *s, int32_t stuck);
 
 /* Requests that the supervisor may have sent or running in this worker: as many
@@ -96,6 +96,7 @@ typedef struct {
     bool asleep;      /* all of those sleep rather than compute */
     int32_t parked;   /* threads that wait to be woken */
     bool polled;      /* a thread looks for events */
+    bool served;      /* what comes meanwhile goes to a free worker */
     uint64_t longest; /* of the calls that are stuck */
     uint64_t cpu; /* of the process so far; 0: nobody asked, the mode was FEW */
 } ScheduleView;
@@ -104,6 +105,11 @@ typedef enum {
     TICK_NOTHING,
     TICK_WAKE, /* wake a parked thread */
 } TickDecision;
+
+/* Of the calls that are stuck, those beside which another thread is awake: so
+ * many more requests are served at a time. */
+int32_t schedule_beside(const Schedule *s, const ScheduleView *view,
+                        TickDecision decision);
 
 TickDecision schedule_tick(Schedule *s, const ScheduleView *view, uint64_t now);
 

@@ -97,6 +97,15 @@ is_sent_on(const Worker *w)
     return atomic_load(&w->o.board->notice->stopping) < 2;
 }
 
+bool
+share_may_all_go(Worker *w)
+{
+    pthread_mutex_lock(&w->lock);
+    const bool may_go = w->ready.count == w->ready.waiting;
+    pthread_mutex_unlock(&w->lock);
+    return may_go && !w->draining && is_sent_on(w);
+}
+
 typedef Conn *TakeOut(Worker *w, uint64_t argument);
 
 static Conn *
@@ -189,6 +198,9 @@ share_waiting(Worker *w, uint32_t room)
     if (!is_sent_on(w)) {
         return;
     }
+    const uint64_t now = w->main.now;
+    const uint32_t surplus =
+        choice_surplus(waiting, begun, now > took_at ? now - took_at : 0);
     /* All threads hang: nothing that waits here is about to be begun. */
     if (took_at < w->main.now - LADDER_SWEEP) {
         give_back(w, take_newest, 0, UINT32_MAX);
@@ -197,10 +209,11 @@ share_waiting(Worker *w, uint32_t room)
      * long can afford the way. Where other groups are, what waits may be
      * theirs, who have a thread. */
     if (since < w->main.now - (w->shares ? LADDER_TICK : LADDER_SWEEP)) {
-        give_back(w, take_kept, 0, choice_surplus(waiting, begun, UINT32_MAX));
+        give_back(w, take_kept, 0, surplus);
     }
-    give_back(w, take_newest, 0, choice_surplus(waiting, begun, too_many(w)));
-    give_back(w, take_first, 0, choice_surplus(waiting, begun, room));
+    const uint32_t many = too_many(w);
+    give_back(w, take_newest, 0, many < surplus ? many : surplus);
+    give_back(w, take_first, 0, choice_moving(waiting, surplus, room));
 }
 
 /* Connections that all go on sending requests would stay as unevenly spread as

@@ -13,6 +13,8 @@
 bool share_stand_in(Worker *w);
 /* Requests that other workers would begin at once. */
 uint32_t share_others_room(const Worker *w);
+/* Does nothing wait here that this worker must serve? */
+bool share_may_all_go(Worker *w);
 /* Give back what waits here and would do better elsewhere; `room` is
  * share_others_room. */
 void share_waiting(Worker *w, uint32_t room);

@@ -224,7 +224,7 @@ take(Worker *w, Thread *t)
     Conn *c = NULL;
 
     if (t->now >=
-        atomic_load_explicit(&w->passed, memory_order_relaxed) + LADDER_TICK) {
+        atomic_load_explicit(&w->passed, memory_order_relaxed) + LADDER_SLICE) {
         watch_pass(w, t->now);
     }
     pthread_mutex_lock(&w->lock);

@@ -121,12 +121,14 @@ is_awaited(Worker *w, uint64_t now)
     return share_is_due(w, now);
 }
 
-/* It sets the timer anew, to between one and two ticks from whenever the last
- * thread comes by. So as long as calls are shorter the main thread is not woken
- * but for the sweep, and a longer one is seen within two ticks of its
- * beginning, as by a timer that always rings. Each 2 ms, to be woken cost 3 to
- * 5 % of all that a worker did, on a virtual machine: far more than what the
- * main thread runs then (6 us). */
+/* It sets the timer anew, to two ticks from whenever the last thread comes by.
+ * So as long as calls are shorter the main thread is not woken but for the
+ * sweep, and a longer one is seen within two ticks of its beginning, as by a
+ * timer that always rings. Each 2 ms, to be woken cost 3 to 5 % of all that a
+ * worker did, on a virtual machine: far more than what the main thread runs
+ * then (6 us). Where another worker has a free thread that cost is no matter,
+ * and what comes behind a longer call is seen, and goes there, within a tick:
+ * a thread that comes by is noted twice a tick. */
 void
 watch_pass(Worker *w, uint64_t now)
 {
@@ -137,14 +139,11 @@ watch_pass(Worker *w, uint64_t now)
     }
     pthread_mutex_lock(&w->lock);
     const int32_t stuck = w->stuck;
-    if (stuck == 0) {
-        w->begun = w->ready.begun;
-        w->ready.begun = 0;
-    }
+    ready_count_begun(w, now);
     pthread_mutex_unlock(&w->lock);
     if (stuck == 0) {
         set_places(w, stuck);
-        set_timer_to_pace(w, 2);
+        set_timer_to_pace(w, share_others_room(w) ? 1 : 2);
     }
 }
 
@@ -243,9 +242,8 @@ look(Worker *w, uint64_t now, bool *unseen)
     view.parked = w->parked_count;
     w->stuck = view.stuck;
     view.polled = w->leader >= 0;
-    w->begun = w->ready.begun;
-    w->ready.begun = 0;
-    *unseen = !view.polled && now >= w->polled + LADDER_TICK;
+    ready_count_begun(w, now);
+    *unseen = !view.polled && now >= w->polled + LADDER_SLICE;
     pthread_mutex_unlock(&w->lock);
     /* Asked only where the answer counts: it takes some 10 us a thread. */
     if (view.polled || view.stuck == 0 || view.stuck < view.busy ||
@@ -292,18 +290,20 @@ tick(Worker *w)
     notes_tick(w, now);
     ending_tick(w);
     view = look(w, now, &unseen);
-    if (!w->draining) {
-        set_places(w, view.stuck + view.held);
-    }
-    if (schedule_tick(&w->schedule, &view, now) == TICK_WAKE) {
-        wake_one(w);
-    }
     if (unseen) {
         share_stand_in(w);
     }
     room = share_others_room(w);
+    view.served = room && share_may_all_go(w);
+    const TickDecision decision = schedule_tick(&w->schedule, &view, now);
+    if (decision == TICK_WAKE) {
+        wake_one(w);
+    }
+    if (!w->draining) {
+        set_places(w, schedule_beside(&w->schedule, &view, decision));
+    }
     share_waiting(w, room);
-    if (room && unseen && view.stuck && view.stuck == view.busy) {
+    if (room && unseen) {
         share_await_events(w);
     }
     if (now - word_get(&w->swept) >= LADDER_SWEEP) {

@@ -121,11 +121,16 @@ test_who_has_waited_longer_goes_before_those_on_kept_connections(void)
 static void
 test_what_a_worker_will_not_begin_goes_where_there_is_room(void)
 {
-    CHECK(choice_surplus(5, 0, 9) == 5); /* it is pinned */
-    CHECK(choice_surplus(5, 0, 2) == 2);
-    CHECK(choice_surplus(5, 3, 9) == 2);
-    CHECK(choice_surplus(5, 200, 9) == 0); /* they are begun within a tick */
-    CHECK(choice_surplus(5, 0, 0) == 0);
+    CHECK(choice_surplus(5, 3, 0) == 2);
+    CHECK(choice_surplus(5, 200, 0) == 0); /* they are begun within a tick */
+    CHECK(choice_surplus(5, 200, LADDER_SLICE - 1) == 0);
+    CHECK(choice_surplus(5, 200, LADDER_SLICE) ==
+          5); /* it has come to a stop */
+    CHECK(choice_moving(5, 2, 9) == 2);
+    CHECK(choice_moving(5, 2, 1) == 1);
+    CHECK(choice_moving(5, 2, 0) == 0);
+    CHECK(choice_moving(5, 5, 1) == 5);
+    CHECK(choice_moving(5, 5, 0) == 0);
 }
 
 static void

@@ -290,6 +290,15 @@ test_the_tick(void)
          false,
          TICK_WAKE,
          SCHEDULE_FEW},
+        {"it does, and others serve what comes meanwhile",
+         {.busy = 1,
+          .stuck = 1,
+          .parked = 3,
+          .longest = 11 * MILLISECOND,
+          .served = true},
+         false,
+         TICK_NOTHING,
+         SCHEDULE_FEW},
         {"it computes, and there is no GIL",
          {.busy = 1, .stuck = 1, .parked = 3, .longest = 5 * MILLISECOND},
          true,
@@ -318,6 +327,39 @@ test_the_tick(void)
             fprintf(stderr, "not so: %s\n", rows[i].why);
             abort();
         }
+    }
+}
+
+/* A thread that hangs takes no place only once another is awake. */
+static void
+test_what_is_served_beside_those_that_hang(void)
+{
+    static const struct {
+        ScheduleView view;
+        TickDecision decision;
+        ScheduleMode mode;
+        int32_t beside, width;
+    } rows[] = {
+        {{.stuck = 1, .parked = 3}, TICK_NOTHING, SCHEDULE_FEW, 0, 1},
+        {{.stuck = 1, .parked = 3}, TICK_WAKE, SCHEDULE_FEW, 1, 2},
+        {{.stuck = 1, .parked = 2}, TICK_NOTHING, SCHEDULE_FEW, 1, 2},
+        {{.stuck = 2, .parked = 2}, TICK_NOTHING, SCHEDULE_FEW, 1, 2},
+        {{.stuck = 2, .held = 1, .parked = 0},
+         TICK_NOTHING,
+         SCHEDULE_FEW,
+         3,
+         4},
+        {{.stuck = 4}, TICK_NOTHING, SCHEDULE_FEW, 4, 4},
+        {{.stuck = 1, .parked = 3}, TICK_NOTHING, SCHEDULE_MANY, 1, 4},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        Schedule s = new_schedule(4, false);
+        atomic_store(&s.mean, (uint32_t)MILLISECOND);
+        atomic_store(&s.mode, rows[i].mode);
+        const int32_t beside =
+            schedule_beside(&s, &rows[i].view, rows[i].decision);
+        CHECK(beside == rows[i].beside);
+        CHECK(schedule_width(&s, beside) == rows[i].width);
     }
 }
 
@@ -737,6 +779,7 @@ main(void)
     test_how_much_a_worker_may_be_given();
     test_what_makes_no_call_longer();
     test_the_tick();
+    test_what_is_served_beside_those_that_hang();
     test_who_computes_stays_alone();
     test_who_blocks_gets_all_the_threads();
     test_it_follows_an_application_that_changes();
