@@ -1,6 +1,7 @@
 """Applications in interpreters of their own, within one worker."""
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from poolsrv.settings.rows import Settings
 from tests.apps.gate import Gate
 from tests.client import Client
 from tests.server import ROOT, Server, run_to_end
+from tests.test_operate import told
 
 Start = Callable[..., Server]
 
@@ -222,7 +224,8 @@ def test_what_would_end_the_process_is_an_exception(server: Start, tmp_path: Pat
     for mount in "/one", "/two":
         found = get(started, f"{mount}/dangers")
         assert "cannot be forked: use subprocess" in found["fork"]
-        assert "frames of all threads" in found["frames"]
+        assert "exceptions of all threads" in found["exceptions"]
+        assert found["frames"] == "dangers"
         assert found["echo"] == "hello\n"
 
 
@@ -238,6 +241,26 @@ def test_a_request_is_interrupted_where_it_is(server: Start, tmp_path: Path) -> 
     assert log.count(" in sleep\n") == 4
     assert get(started, "/one")["pid"] == get(started, "/two")["pid"]
     assert started.metric("poolsrv_requests_timed_out_total", outcome="interrupted") == 4
+
+
+@needed
+def test_stacks_are_those_of_all(server: Start, tmp_path: Path) -> None:
+    gate = Gate(tmp_path)
+    started = server("", config=two(tmp_path), control=tmp_path / "control")
+    with ThreadPoolExecutor(3) as clients:
+        held = [
+            clients.submit(get, started, f"{mount}/pause") for mount in ("/one", "/two", "/two")
+        ]
+        started.wait_until(lambda: len(gate.arrivals()) == 3)
+        for _ in range(3):
+            (text,) = told(tmp_path / "control", "stacks").values()
+            assert text.count(" in wait_at_gate\n") == 3
+            assert len(re.findall(r"Thread 0x\w+ poolsrv-0-\d in interpreter 2 ", text)) == 2
+            # The first, and most recent, is the call in which it waits.
+            assert text.count('gate.py", line') == 3
+        gate.close()
+        assert len({answer.result()["here"] for answer in held}) == 2
+    assert get(started, "/two")["script"] == "/two"
 
 
 SITE = """

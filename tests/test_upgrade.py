@@ -228,9 +228,10 @@ def test_one_thread_is_too_few_and_the_application_hears_why(server: Start) -> N
 
 def test_the_limit_holds_inside_the_application_as_well(server: Start) -> None:
     running = server(TAKEN, upgraded_connections=1)
-    with ask(running, "/echo") as first, ask(running, "/tries") as second:
+    with ask(running, "/echo") as first:
         switched(first)
-        assert b"--upgraded-connections" in second.receive().body
+        with ask(running, "/tries") as second:
+            assert b"--upgraded-connections" in second.receive().body
 
 
 def test_time_limits_of_requests_do_not_hold_for_them(server: Start) -> None:

@@ -36,6 +36,8 @@ _log = logging.getLogger("poolsrv")
 # The lock under which poolsrv.once() looks, in all interpreters.
 ONCE = "poolsrv: once"
 
+_MOST_FRAMES = 100
+
 # What extensions say that cannot be in a second interpreter; CPython, Cython, PyO3 and numpy.
 _REFUSALS = re.compile(
     r"module (?P<module>\S+) does not support loading in subinterpreters"
@@ -143,17 +145,19 @@ def refuse_what_ends_us() -> None:
     """What ends a process that has several interpreters is an exception instead.
 
     In CPython 3.13 the child of a fork does not come to life there, and these two functions
-    of `sys` touch objects of all interpreters under the lock of one.
+    of `sys` touch objects of all interpreters under the lock of one. The first has a
+    substitute, which knows the threads of its interpreter.
     """
     os.fork = os.forkpty = partial(
         _refuse,
         "a process with several interpreters cannot be forked: use subprocess, the spawn method "
         "of multiprocessing, or leave --interpreters out",
     )
-    sys._current_frames = sys._current_exceptions = partial(
+    sys._current_frames = _core.frames
+    sys._current_exceptions = partial(
         _refuse,
-        "the frames of all threads cannot be had in a process with several interpreters: leave "
-        "--interpreters out for what needs them",
+        "the exceptions of all threads cannot be had in a process with several interpreters: "
+        "leave --interpreters out for what needs them",
     )
 
 
@@ -181,6 +185,23 @@ def _refused(error: BaseException) -> str:
             "[[mount]] of its application, or leave --interpreters out and give more --processes"
         )
     return ""
+
+
+def stacks(argument: bytes) -> bytes:
+    """Where each thread is, as faulthandler writes it; `argument` names the interpreter."""
+    names = {one.ident: one.name for one in threading.enumerate()}
+    here = threading.get_ident()
+    lines = []
+    for ident, frame in _core.frames().items():
+        if ident != here:
+            name, number = names.get(ident, ""), argument.decode()
+            lines.append(
+                f"Thread {ident:#018x} {name} in interpreter {number} (most recent call first):"
+            )
+            places = reversed(traceback.extract_stack(frame, _MOST_FRAMES))
+            lines += [f'  File "{at.filename}", line {at.lineno} in {at.name}' for at in places]
+            lines.append("")
+    return "\n".join(lines).encode(errors="backslashreplace")
 
 
 def end(argument: bytes) -> bytes:

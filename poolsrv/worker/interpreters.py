@@ -4,6 +4,8 @@ Runs in a worker, on its main thread, in the interpreter that the process began 
 guest.py is what runs in the others.
 """
 
+import contextlib
+import os
 import pickle
 from collections.abc import Mapping, Sequence
 
@@ -48,6 +50,13 @@ def _made(number: int, function: str, argument: object) -> _core.Interpreter:
         assert isinstance(reason, PoolsrvError)
         raise reason
     return made
+
+
+def write_stacks(interpreters: Sequence[_core.Interpreter], file: int) -> None:
+    """Add those of their threads to what has been written of the first's."""
+    for number, interpreter in enumerate(interpreters, 2):
+        with contextlib.suppress(OSError):  # a full file, or none any more
+            os.write(file, b"\n" + interpreter.call(_GUEST, "stacks", str(number).encode()))
 
 
 def end(interpreters: Sequence[_core.Interpreter], patience: float) -> bool:

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from poolsrv import _core, access_log, log, shared
 from poolsrv import operator_messages as say
@@ -92,7 +93,12 @@ def run(job: Job, slot: int) -> None:
     set_title(role, job.title)
     forks.begin()
     faulthandler.enable()
-    faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True)
+    guests: list[_core.Interpreter] = []
+    several = settings.interpreters > 1
+    if several:  # what needs no interpreter writes the stacks of one
+        write = partial(interpreters.write_stacks, guests, job.stacks[slot])
+        signal.signal(WRITE_STACKS, lambda *_: write())
+    faulthandler.register(WRITE_STACKS, file=job.stacks[slot], all_threads=True, chain=several)
     channel = _own_channel(job, slot)
     keeper, places, life = _start_keeper(job, channel, slot)
     receiver, sender = socket.socketpair()
@@ -135,6 +141,7 @@ def run(job: Job, slot: int) -> None:
         begin_work(settings, mounts, loaded, templates)
         forks.stay(born)
         further = interpreters.begin(settings.interpreters, _order(job, slot))
+        guests.extend(further)
     except PoolsrvError as error:
         forks.stay(born, error.__cause__)
         _say(channel, _core.NEWS_FAILED, str(error))
@@ -195,6 +202,7 @@ def run(job: Job, slot: int) -> None:
         logging.shutdown()
         os._exit(1)
     all_ended = deadlines.join()
+    guests.clear()
     if all_ended and keeper:
         _core.dismiss(keeper)
     try:

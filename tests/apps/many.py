@@ -76,11 +76,13 @@ def claim(environ: dict[str, Any]) -> dict[str, Any]:
 
 def dangers(environ: dict[str, Any]) -> dict[str, Any]:
     found = {}
-    for name, what in (("fork", os.fork), ("frames", sys._current_frames)):
+    for name, what in (("fork", os.fork), ("exceptions", sys._current_exceptions)):
         try:
             what()
         except RuntimeError as error:
             found[name] = str(error)
+    frames = sys._current_frames()
+    found["frames"] = frames[threading.get_ident()].f_code.co_name
     found["echo"] = subprocess.run(["echo", "hello"], capture_output=True, text=True).stdout
     return found
 
