@@ -107,10 +107,20 @@ class Whole:
         actions = flat(self.pool.exited(slot, reason, now, answered=answered))
         return [*actions, *flat(self.server.settle(now))]
 
+    def deadline(self) -> float | None:
+        if self.server.finished:
+            return None
+        times = (self.server.deadline(), self.pool.deadline())
+        return min((at for at in times if at is not None), default=None)
+
+    def tick(self, now: float) -> list[Action]:
+        actions = flat(self.server.tick(now, [0]))
+        return [*actions, *flat(self.server.settle(now))]
+
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.server, name, None)
         found = getattr(self.pool, name) if found is None else found
-        if not callable(found) or name == "deadline":
+        if not callable(found):
             return found
 
         def ask(*arguments: Any, **options: Any) -> list[Action]:

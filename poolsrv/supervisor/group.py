@@ -243,7 +243,11 @@ class Group:
     # What the pool wants
 
     def act(self, actions: Iterable[GroupAction]) -> None:
-        """Carry them out, in order; spawns at the end, those of a template in one message."""
+        """Carry them out, in order; spawns at the end, those of a template in one message.
+
+        To be called after whatever the pool was asked, also if it wants nothing.
+        """
+        self._host.stir(self.number)
         spawn: dict[int, list[int]] = {}
         for action in actions:
             match action:
@@ -350,14 +354,16 @@ class Group:
 
     def deadline(self) -> float | None:
         """When `tick` should be called next."""
-        times = [self.watch.deadline(), self.demand.deadline(), self.keepers.deadline()]
+        times = [self.pool.deadline(), self.demand.deadline(), self.keepers.deadline()]
+        if self.workers:
+            times.append(self.watch.deadline())
         return min((at for at in times if at is not None), default=None)
 
     def wanted(self) -> None:
         """A request waits, and no worker is there."""
         if actions := self.demand.wake(self._host.now):
             _log.info(say.GROUP_WAKES, extra=self._named())
-            self.act(actions)
+        self.act(actions)
 
     def reopen_logs(self) -> None:
         for template in self.templates.values():

@@ -35,6 +35,9 @@ class Host(Protocol):
 
     def unwatch(self, fd: int) -> None: ...
 
+    def stir(self, group: int) -> None:
+        """Something happens to the group with this number: ask when it is due."""
+
     def reload_begins(self) -> None: ...
 
     def reload_ends(self, group: int, action: TookOver | ReloadFailed) -> None: ...

@@ -29,6 +29,7 @@ from poolsrv.between import handover, lost_lines, messages
 from poolsrv.between.lifecycle import ServerState, Unfit
 from poolsrv.supervisor import actions as do
 from poolsrv.supervisor.actions import ServerAction
+from poolsrv.supervisor.agenda import Agenda
 from poolsrv.supervisor.children import Child
 from poolsrv.supervisor.control import Control, Served
 from poolsrv.supervisor.generations import LAST_WORDS
@@ -119,6 +120,8 @@ class Supervisor:
         self._others = others  # children of the program that has called serve(): its own to reap
         self._said_at = 0.0  # when an exception was logged last
         self._now = time.monotonic()  # of the event at hand
+        self._agenda = Agenda(len(self.groups), self._due_at)
+        self._shown: ServerState | None = None
 
     def close_in_child(self) -> None:
         """In a child just forked: close the copies of what only the supervisor uses."""
@@ -192,6 +195,13 @@ class Supervisor:
         self._hears.pop(fd, None)
         self._dispatcher.unwatch(fd)
 
+    def stir(self, group: int) -> None:
+        self._agenda.stir(group)
+
+    def _due_at(self, group: int) -> float | None:
+        found = self.groups[group]
+        return found.keepers.deadline() if self._server.finished else found.deadline()
+
     def reload_begins(self) -> None:
         self._notify.reloading()
 
@@ -205,7 +215,7 @@ class Supervisor:
 
     def _step(self) -> None:
         times = [self._server.deadline(), self._notify.deadline(), self._touch.deadline()]
-        times += [group.deadline() for group in self.groups]
+        times.append(self._agenda.next())
         if self._counting is not None:
             times.append(self._counting.deadline())
         if self._finish is not None:
@@ -264,9 +274,10 @@ class Supervisor:
         self._touch.changed(self._now)
 
     def _tick(self) -> None:
-        self._do(self._server.tick(self._now))
-        for group in self.groups:
-            group.tick()
+        due = self._agenda.due(self._now)
+        self._do(self._server.tick(self._now, due))
+        for group in due:
+            self.groups[group].tick()
         self._touch.tick(self._now)
         self._notify.tick(self._now, self._progress.made, self._progress.describe)
         if self._counting is not None:
@@ -573,9 +584,14 @@ class Supervisor:
     # What the pool wants
 
     def _do(self, actions: Sequence[ServerAction]) -> None:
+        for group in self._server.stirred:
+            self._agenda.stir(group)
+        self._server.stirred.clear()
         for action in actions:
             self.guarded(self._carry_out, action)
-        self.guarded(self._show)
+        if self._shown is not self._server.state:
+            self._shown = self._server.state
+            self.guarded(self._show)
 
     def _carry_out(self, action: ServerAction) -> None:
         match action:

@@ -55,10 +55,11 @@ class Server:
         self.successor = Life()  # STANDBY: it waits for our word; READY: it serves
         self.exporter = Life() if exporter else None
         self.names = tuple(names) or ("default",)
+        self.stirred: set[int] = set()  # pools that were asked for something; to be cleared
         self._failure: Finish | None = None
         self._left = False
         self._told: float | None = None  # when the server was told to stop
-        self._finished = False
+        self.finished = False  # and has nothing due any more
         self._waits = predecessor  # to take the place of another supervisor
         self._said_ready = False  # to that
         self.upgrade_waits = False  # until that has ended
@@ -205,18 +206,18 @@ class Server:
     # Time
 
     def deadline(self) -> float | None:
-        """When `tick` should be called next."""
-        if self._finished:
+        """When `tick` should be called next; the pools have deadlines of their own."""
+        if self.finished:
             return None
         exporter = None if self.exporter is None else self.exporter.deadline
-        times = [exporter, self.successor.deadline, *(pool.deadline() for pool in self.pools)]
+        times = (exporter, self.successor.deadline)
         return min((at for at in times if at is not None), default=None)
 
-    def tick(self, now: float) -> list[ServerAction]:
-        """Some deadline may have passed."""
-        if self._finished:
+    def tick(self, now: float, groups: Iterable[int] = ()) -> list[ServerAction]:
+        """Some deadline may have passed: of ours, or of the pools of these groups."""
+        if self.finished:
             return []
-        actions = self._each(lambda pool: pool.tick(now))
+        actions = self._each(lambda pool: pool.tick(now), groups)
         exporter = self.exporter
         if exporter is not None and exporter.deadline is not None and exporter.deadline <= now:
             actions += self._start_exporter(now)
@@ -251,6 +252,7 @@ class Server:
     ) -> list[ServerAction]:
         """What the pools of these groups, or of all, want done."""
         chosen = range(len(self.pools)) if groups is None else groups
+        self.stirred.update(chosen)
         asked = [(number, tuple(ask(self.pools[number]))) for number in chosen]
         return [ForGroup(number, actions) for number, actions in asked if actions]
 
@@ -304,7 +306,7 @@ class Server:
 
     def _finish_if_empty(self) -> list[ServerAction]:
         ends = self.successor.state in (State.DRAINING, State.KILLED)
-        if self._finished or ends or not all(pool.is_empty for pool in self.pools):
+        if self.finished or ends or not all(pool.is_empty for pool in self.pools):
             return []
-        self._finished = True
+        self.finished = True
         return [self._failure or Finish(0)]

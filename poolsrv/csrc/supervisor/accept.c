@@ -26,8 +26,8 @@ accept_listen(Dispatch *d, bool on)
     }
 }
 
-int32_t
-accept_room(const Dispatch *d)
+static int32_t
+count_room(const Dispatch *d)
 {
     int64_t room = d->first->most;
     for (d = d->first; d; d = d->next) {
@@ -39,6 +39,18 @@ accept_room(const Dispatch *d)
         }
     }
     return (int32_t)room;
+}
+
+/* Counting goes over all groups, so it is done when it matters. In between
+ * connections go from us to workers and back, or end: that makes no less. */
+int32_t
+accept_room(Dispatch *d, int32_t enough)
+{
+    Dispatch *first = d->first;
+    if (first->room < enough) {
+        first->room = count_room(first);
+    }
+    return first->room;
 }
 
 /* No descriptor is free: the connections that have been idle longest are
@@ -80,10 +92,10 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
     ChannelItem items[ACCEPT_BATCH];
     uint32_t i, count = 0;
     bool more = true;
-    int32_t room = accept_room(d);
+    int32_t room = accept_room(d, ACCEPT_BATCH);
 
     if (room <= 0 && make_room(d, now)) {
-        room = accept_room(d);
+        room = accept_room(d, ACCEPT_BATCH);
     }
     while (count < ACCEPT_BATCH) {
         if (room-- <= 0) {
@@ -113,6 +125,7 @@ accept_batch(Dispatch *d, uint32_t listener, uint64_t now)
     if (count == 0) {
         return false;
     }
+    d->first->room -= (int32_t)count;
     word_add(&d->board->supervisor->accepted[0], count);
     if (poll(fds, count, 0) < 0) {
         for (i = 0; i < count; i++) {

@@ -96,6 +96,7 @@ act_on_group(Dispatch *d, uint64_t now, Said *said)
 {
     struct epoll_event got[EVENT_BATCH];
     const int n = epoll_wait(d->epoll, got, EVENT_BATCH, 0);
+    joined_stir(d);
     for (int i = 0; i < n; i++) {
         act_on(d, &got[i], now, said);
     }
@@ -131,10 +132,10 @@ act_on_all(Dispatch *first, const struct epoll_event *got, int n, uint64_t now,
 static void
 go_on(Dispatch *first, uint64_t now)
 {
-    for (Dispatch *d = first; d; d = d->next) {
+    for (Dispatch *d = first->astir; d; d = d->astir_next) {
         parked_expire(d, now);
     }
-    for (Dispatch *d = first; d; d = d->next) {
+    for (Dispatch *d = first->astir; d; d = d->astir_next) {
         queue_dispatch(d, now);
         word_set(d->board->supervisor->parked,
                  d->held.lists[HELD_NEW].count +
@@ -167,7 +168,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
     Said said = {.events = events, .room = room};
     uint64_t now = clock_now();
 
-    for (Dispatch *group = d; group; group = group->next) {
+    for (Dispatch *group = d->astir; group; group = group->astir_next) {
         queue_dispatch(group, now); /* the caller may have changed who works */
     }
     for (;;) {
@@ -191,7 +192,7 @@ dispatch_wait(Dispatch *d, uint64_t deadline, DispatchEvent *events,
         if (done && !more && said.count < room && joined_end(d)) {
             events[said.count++] = (DispatchEvent){.kind = DISPATCH_DRAINED};
         }
-        for (Dispatch *group = d; group; group = group->next) {
+        for (Dispatch *group = d->astir; group; group = group->astir_next) {
             say_of(group, now, &said);
         }
         if (said.count || (deadline && deadline <= now)) {
@@ -278,6 +279,8 @@ dispatch_new(Scoreboard *board, const DispatchLimits *limits,
     d->limits = *limits;
     d->notice = board->notice;
     d->first = d;
+    d->room = -1;
+    joined_stir(d);
     held_init(&d->held);
     atomic_store(&board->path_times->factor, limits->queue_overtaking);
     atomic_store(&board->path_times->patience, limits->queue_timeout / 2);

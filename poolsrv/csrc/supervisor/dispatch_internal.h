@@ -55,6 +55,10 @@ struct Dispatch {
     Dispatch *next;    /* joined */
     Dispatch **groups; /* of the first, [group_count]: by number; NULL: none */
     uint32_t group_count;
+    Dispatch *astir; /* of the first: those that hold anything, or were told
+                      * anything, and perhaps others; the first is one */
+    Dispatch *astir_next; /* the next of these */
+    bool is_astir;
     uint32_t number;      /* of this group */
     uint32_t first_slot;  /* where the search for a slot begins */
     uint32_t enabled;     /* slots */
@@ -68,6 +72,8 @@ struct Dispatch {
     /* Of the first: so many connections are accepted by all, and what workers
      * give back finds room. */
     int32_t most;
+    int32_t room; /* of the first: for so many more there is room, or for more
+                   * than that; < 0: it is to be counted */
     uint64_t accept_again; /* accepting pauses until then, 0: it does not */
     bool stopped;
     bool drained; /* and the queue has been empty since */
@@ -94,9 +100,16 @@ struct Dispatch {
 Dispatch *joined_group(const Dispatch *d, uint32_t number);
 /* Alone again, and so are those that it was the first of. */
 void joined_leave(Dispatch *d);
+/* Something has happened to it: it gets its turn in this round. A server may
+ * have hundreds of groups, of which a few have anything to do. */
+void joined_stir(Dispatch *d);
+/* held_add(), which nobody else calls: whoever holds anything is astir. */
+uint32_t joined_hold(Dispatch *d, int fd, const ChannelItem *item,
+                     HeldState state);
 /* When the first of all that they hold or wait for runs out of time, `at`
- * included; 0: never. */
-uint64_t joined_deadline(const Dispatch *first, uint64_t at);
+ * included; 0: never. Those that hold and wait for nothing are not astir from
+ * then on. */
+uint64_t joined_deadline(Dispatch *first, uint64_t at);
 /* Are they stopped, and has each request a thread? */
 bool joined_is_done(const Dispatch *first);
 /* Nothing waits for a thread any more, and what will is refused. False:
@@ -104,8 +117,9 @@ bool joined_is_done(const Dispatch *first);
 bool joined_end(Dispatch *first);
 
 /* accept.c */
-/* For how many more connections there are descriptors; may be negative. */
-int32_t accept_room(const Dispatch *d);
+/* For how many more connections there are descriptors; may be negative. If it
+ * is `enough`, there may be more. */
+int32_t accept_room(Dispatch *d, int32_t enough);
 void accept_listen(Dispatch *d, bool on);
 bool accept_batch(Dispatch *d, uint32_t listener, uint64_t now);
 

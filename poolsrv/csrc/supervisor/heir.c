@@ -118,6 +118,7 @@ heir_receive(Dispatch *d, uint64_t now)
                 listener < d->translation_count ? d->translation[listener] : 0;
         }
         word_add(d->board->supervisor->inherited, m.header.count);
+        d->first->room -= (int32_t)m.header.count;
         slots_take_back(d, &m, now);
     }
     if (got < 0 && errno != EPROTO) { /* it has ended */

@@ -57,11 +57,59 @@ dispatch_join(Dispatch *first, Dispatch *other, uint32_t number)
         return -1;
     }
     first->groups[number] = other;
+    first->room = -1;
     other->number = number;
     other->first = first;
+    other->astir = NULL; /* it is among those of `first` now */
+    other->is_astir = false;
+    joined_stir(other);
     other->next = first->next;
     first->next = other;
     return 0;
+}
+
+void
+joined_stir(Dispatch *d)
+{
+    if (!d->is_astir) {
+        d->is_astir = true;
+        d->astir_next = d->first->astir;
+        d->first->astir = d;
+    }
+}
+
+static void
+calm(Dispatch *d)
+{
+    Dispatch **place = &d->first->astir;
+    while (*place && *place != d) {
+        place = &(*place)->astir_next;
+    }
+    if (*place) {
+        *place = d->astir_next;
+    }
+    d->is_astir = false;
+    d->astir_next = NULL;
+}
+
+/* Nobody but itself is the first of those that it waits for. */
+static void
+stand_alone(Dispatch *d)
+{
+    d->first = d;
+    d->next = NULL;
+    d->number = 0;
+    d->room = -1;
+    d->astir = NULL;
+    d->is_astir = false;
+    joined_stir(d);
+}
+
+uint32_t
+joined_hold(Dispatch *d, int fd, const ChannelItem *item, HeldState state)
+{
+    joined_stir(d);
+    return held_add(&d->held, fd, item, state);
 }
 
 /* The epoll sets stay as they are: this may be a forked child, which shares
@@ -70,26 +118,22 @@ void
 joined_leave(Dispatch *d)
 {
     Dispatch *first = d->first, *next = d->next;
-    d->first = d;
-    d->next = NULL;
     if (first != d) {
+        calm(d);
         Dispatch *before = first;
         while (before->next != d) {
             before = before->next;
         }
         before->next = next;
         first->groups[d->number] = NULL;
-        d->number = 0;
-        return;
     }
-    while (next) {
+    while (first == d && next) {
         Dispatch *other = next;
         next = other->next;
-        other->first = other;
-        other->next = NULL;
-        other->number = 0;
+        stand_alone(other);
     }
     d->group_count = 0;
+    stand_alone(d);
 }
 
 int32_t
@@ -104,15 +148,25 @@ dispatch_measure(Dispatch *d)
         }
         first->most = descriptor_room_of(
             limit.rlim_cur, (uint64_t)descriptor_room_lowest(), come);
+        first->room = -1;
     }
     return first->most;
 }
 
 uint64_t
-joined_deadline(const Dispatch *first, uint64_t at)
+joined_deadline(Dispatch *first, uint64_t at)
 {
-    for (const Dispatch *d = first; d; d = d->next) {
-        at = dispatch_earlier(at, parked_deadline(d));
+    Dispatch **place = &first->astir;
+    while (*place) {
+        Dispatch *d = *place;
+        const uint64_t own = parked_deadline(d);
+        at = dispatch_earlier(at, own);
+        if (own == 0 && d != first) {
+            *place = d->astir_next;
+            d->is_astir = false;
+        } else {
+            place = &d->astir_next;
+        }
     }
     return at;
 }
@@ -177,6 +231,7 @@ dispatch_stop(Dispatch *d)
     const uint64_t now = clock_now();
     /* No process is started any more: take the reserve. */
     d->first->most = INT32_MAX;
+    d->first->room = -1;
     for (d = d->first; d; d = d->next) {
         if (d->stopped) {
             continue;

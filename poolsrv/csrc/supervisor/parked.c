@@ -77,7 +77,7 @@ parked_linger(Dispatch *d, int fd, const ChannelItem *item)
 {
     ChannelItem since_now = *item;
     since_now.since = clock_now();
-    const uint32_t index = held_add(&d->held, fd, &since_now, HELD_LINGER);
+    const uint32_t index = joined_hold(d, fd, &since_now, HELD_LINGER);
     if (index == HELD_NONE) {
         close(fd);
     } else if (shutdown(fd, SHUT_WR) < 0 || parked_watch(d, index) < 0) {
@@ -112,7 +112,7 @@ void
 parked_add(Dispatch *d, int fd, const ChannelItem *item)
 {
     const uint32_t index =
-        held_add(&d->held, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
+        joined_hold(d, fd, item, item->requests ? HELD_KEPT : HELD_NEW);
     if (index == HELD_NONE) {
         word_add(&d->board->supervisor->closed[CLOSED_EVICTED], 1);
         close(fd);
@@ -148,7 +148,7 @@ evict_own(Dispatch *d, uint32_t count, uint64_t since)
 void
 parked_add_head(Dispatch *d, int fd, const ChannelItem *item)
 {
-    const uint32_t index = held_add(&d->held, fd, item, HELD_HEAD);
+    const uint32_t index = joined_hold(d, fd, item, HELD_HEAD);
     if (index == HELD_NONE) {
         word_add(&d->board->supervisor->closed[CLOSED_EVICTED], 1);
         close(fd);

@@ -40,8 +40,7 @@ void
 queue_enter(Dispatch *d, int fd, const ChannelItem *item)
 {
     const uint64_t delay = judge(d, fd);
-    const uint32_t index =
-        held_add(&d->held, fd, item, lanes[choice_lane(delay)]);
+    const uint32_t index = joined_hold(d, fd, item, lanes[choice_lane(delay)]);
     if (index == HELD_NONE) {
         close(fd);
         return;

@@ -65,7 +65,7 @@ slots_take_back(Dispatch *d, const ChannelMessage *m, uint64_t now)
             parked_add(d, m->fds[i], &item);
         }
     }
-    const int32_t room = accept_room(d);
+    const int32_t room = accept_room(d, 0);
     if (m->lost || room < 0) {
         parked_evict(d, room < 0 ? (uint32_t)-room : m->lost, now);
     }
