@@ -140,7 +140,9 @@ def test_a_thread_that_does_not_end_keeps_no_worker(server: Start, tmp_path: Pat
     assert "WARNING worker" in running.log()
     assert "do not end, and are left behind threads=idler" in running.log()
     assert "in idle\n" in running.log()  # where it is
-    assert (tmp_path / "at_exit").read_text() == "done"
+    # Beside the workers that follow, an end takes second place.
+    nice = os.getpriority(os.PRIO_PROCESS, 0) + 5
+    assert (tmp_path / "at_exit").read_text() == f"done, niceness {min(nice, 19)}"
 
 
 # Standard streams
