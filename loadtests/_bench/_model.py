@@ -461,17 +461,32 @@ class OneQueue:
         room = sum(self._rules.choice_room(view) for view in others)
         since = _nanoseconds(min(self._pool.now - here.took_at, 1.0))
         surplus = self._rules.choice_surplus(here.waiting, here.begun, since)
-        self._give_back(here, self._rules.choice_moving(here.waiting, surplus, room))
+        hangs = self._pool.now - here.took_at > self._sweep_seconds
+        self._give_back(
+            here,
+            here.waiting if hangs else self._rules.choice_moving(here.waiting, surplus, room),
+        )
         if self._pool.now >= here.evened + self._sweep_seconds:
             here.evened = self._pool.now
             waits = [view.connections for view in others if view.waiting]
             fewest = min(waits, default=2**31 - 1)
             self._give_back(here, self._rules.choice_excess(here.connections, fewest, here.waiting))
+            overdue = self._overdue([view.rank for view in others])
+            self._give_back(
+                here, sum(waiting.rank < overdue for lane in here.lanes for waiting in lane)
+            )
         here.begun, here.ticked = 0, self._pool.now
         here.ticking = bool(here.began)
         if here.ticking:
             self._tick_later(worker)
         self._dispatch()
+
+    def _overdue(self, ranks: list[int]) -> int:
+        """The rank below which what waits is overdue, if others begin with these."""
+        overdue = 0
+        for rank in [*ranks, *(lane[0].rank for lane in self.lanes if lane)]:
+            overdue = self._rules.choice_overdue(overdue, rank)
+        return overdue
 
     def _give_back(self, here: _Here, count: int) -> None:
         for _ in range(count):

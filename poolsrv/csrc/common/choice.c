@@ -80,6 +80,12 @@ choice_moving(uint32_t waiting, uint32_t surplus, uint32_t room)
     return surplus < room ? surplus : room;
 }
 
+uint64_t
+choice_overdue(uint64_t overdue, uint64_t rank)
+{
+    return rank > overdue + LADDER_TICK ? rank - LADDER_TICK : overdue;
+}
+
 uint32_t
 choice_excess(int32_t connections, int32_t fewest, uint32_t waiting)
 {

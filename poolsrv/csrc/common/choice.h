@@ -99,6 +99,13 @@ uint32_t choice_surplus(uint32_t waiting, uint32_t begun, uint64_t since);
  * tick is not known, and to wait for that tick would cost more than the way. */
 uint32_t choice_moving(uint32_t waiting, uint32_t surplus, uint32_t room);
 
+/* What waits in a worker is overdue, and should go, if elsewhere the first in
+ * turn ranks more than a tick behind it: the supervisor has it begun before
+ * that one. Ranks below the result are overdue, by `overdue` of other places,
+ * 0 at first, and one more, whose first in turn has this rank; 0: none waits.
+ */
+uint64_t choice_overdue(uint64_t overdue, uint64_t rank);
+
 /* How many that wait in a worker should go so that it has no more connections
  * than the one with the fewest. */
 uint32_t choice_excess(int32_t connections, int32_t fewest, uint32_t waiting);

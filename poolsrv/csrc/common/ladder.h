@@ -42,10 +42,11 @@
  * the earliest: after two such turns the others get their share. */
 #define LADDER_COMPUTING (10 * LADDER_MILLISECOND)
 
-/* How often the main thread looks for connections whose time is over, and
- * evens out the numbers of connections. Time limits are whole seconds as a
- * rule. Also how long a request waits in a worker before it waits in the
- * supervisor, which no application can kill: the way takes 0.08 ms. */
+/* How often the main thread looks for connections whose time is over, evens out
+ * the numbers of connections, and hands back what is overdue. Time limits are
+ * whole seconds as a rule. Also after how long without beginning any request a
+ * worker hangs, and keeps none: what its threads do is no matter of chance any
+ * more, and the way takes 0.08 ms. */
 #define LADDER_SWEEP (200 * LADDER_MILLISECOND)
 
 /* A kept connection that was silent for this long goes back to the supervisor:

@@ -201,14 +201,13 @@ share_waiting(Worker *w, uint32_t room)
     const uint64_t now = w->main.now;
     const uint32_t surplus =
         choice_surplus(waiting, begun, now > took_at ? now - took_at : 0);
-    /* All threads hang: nothing that waits here is about to be begun. */
-    if (took_at < w->main.now - LADDER_SWEEP) {
+    /* All threads hang. What waited here would still count as first in turn,
+     * and those that are overdue elsewhere would be sent here. */
+    if (took_at < now - LADDER_SWEEP) {
         give_back(w, take_newest, 0, UINT32_MAX);
     }
-    /* The supervisor does not run what may kill a worker, and what waits for so
-     * long can afford the way. Where other groups are, what waits may be
-     * theirs, who have a thread. */
-    if (since < w->main.now - (w->shares ? LADDER_TICK : LADDER_SWEEP)) {
+    /* What waits may be of another group, which has a thread. */
+    if (w->shares && since < now - LADDER_TICK) {
         give_back(w, take_kept, 0, surplus);
     }
     const uint32_t many = too_many(w);
@@ -216,8 +215,25 @@ share_waiting(Worker *w, uint32_t room)
     give_back(w, take_first, 0, choice_moving(waiting, surplus, room));
 }
 
+/* Below which rank is what waits here overdue? */
+static uint64_t
+overdue_rank(const Worker *w)
+{
+    const Scoreboard *board = w->o.board;
+    uint64_t overdue = choice_overdue(0, atomic_load(&board->notice->turn));
+    for (uint32_t i = 0; i < board->slot_count; i++) {
+        if (i != w->o.slot) {
+            const ChoiceWorker other = scoreboard_view(board, i);
+            overdue = choice_overdue(overdue, other.limit > 0 ? other.rank : 0);
+        }
+    }
+    return overdue;
+}
+
 /* Connections that all go on sending requests would stay as unevenly spread as
- * chance has it: some of those that wait move to workers with fewer. */
+ * chance has it: some of those that wait move to workers with fewer. And where
+ * a worker is slower than others, as one with threads that hang, what waits in
+ * it goes before what came to others later. */
 void
 share_even_out(Worker *w)
 {
@@ -229,6 +245,7 @@ share_even_out(Worker *w)
         give_back(w, take_first, 0,
                   choice_excess(atomic_load(&w->line->connections),
                                 fewest_connections(w), waiting));
+        give_back(w, ready_take_overdue, overdue_rank(w), UINT32_MAX);
     }
 }
 

@@ -134,6 +134,18 @@ test_what_a_worker_will_not_begin_goes_where_there_is_room(void)
 }
 
 static void
+test_what_came_before_all_that_waits_elsewhere_is_overdue(void)
+{
+    uint64_t overdue = choice_overdue(0, 0);
+    CHECK(overdue == 0); /* nobody waits */
+    overdue = choice_overdue(overdue, 5 * LADDER_TICK);
+    CHECK(overdue == 4 * LADDER_TICK);
+    CHECK(choice_overdue(overdue, 4 * LADDER_TICK) == overdue);
+    CHECK(choice_overdue(overdue, 0) == overdue);
+    CHECK(choice_overdue(overdue, 9 * LADDER_TICK) == 8 * LADDER_TICK);
+}
+
+static void
 test_connections_even_out(void)
 {
     CHECK(choice_excess(40, 24, 30) == 8);
@@ -151,6 +163,7 @@ main(void)
     test_the_worker_with_the_most_room_is_next();
     test_who_has_waited_longer_goes_before_those_on_kept_connections();
     test_what_a_worker_will_not_begin_goes_where_there_is_room();
+    test_what_came_before_all_that_waits_elsewhere_is_overdue();
     test_connections_even_out();
     return 0;
 }
