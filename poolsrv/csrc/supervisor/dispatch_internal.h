@@ -132,8 +132,8 @@ void parked_add_head(Dispatch *d, int fd, const ChannelItem *item);
 void parked_close(Dispatch *d, uint32_t index, Closed why);
 void parked_refuse(Dispatch *d, uint32_t index, Closed why);
 /* Close up to so many connections that have been idle since `since` or longer,
- * to make room: its own first, then those of others that are joined. How many.
- */
+ * or within a head, to make room: those that have been so longest, its own
+ * first, then those of others that are joined. How many. */
 uint32_t parked_evict(Dispatch *d, uint32_t count, uint64_t since);
 void parked_event(Dispatch *d, uint32_t index, uint32_t mask, uint64_t now);
 /* A request that has just arrived is still served; the idle ones go. */

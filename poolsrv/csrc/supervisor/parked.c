@@ -123,24 +123,46 @@ parked_add(Dispatch *d, int fd, const ChannelItem *item)
     }
 }
 
+/* The one that has waited longest for its client: for a request, or for the
+ * rest of a head. HELD_NONE: none has. */
+static uint32_t
+longest_idle(const Dispatch *d)
+{
+    static const HeldState idle[] = {HELD_KEPT, HELD_NEW, HELD_HEAD};
+    uint32_t found = HELD_NONE;
+    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
+        const uint32_t first = d->held.lists[idle[i]].first;
+        if (first != HELD_NONE &&
+            (found == HELD_NONE || d->held.items[first].item.since <
+                                       d->held.items[found].item.since)) {
+            found = first;
+        }
+    }
+    return found;
+}
+
+/* It is idle no more, though no event has said so yet: its request has come, or
+ * enough of it to tell whose it is. */
+static bool
+has_come(Dispatch *d, uint32_t index)
+{
+    const Held *h = &d->held.items[index];
+    return h->state == HELD_HEAD ? guess_group(d, h->fd, &h->item) != NULL
+                                 : has_byte(h->fd);
+}
+
 static uint32_t
 evict_own(Dispatch *d, uint32_t count, uint64_t since)
 {
-    /* First those that have had an answer: their clients will come again. */
-    static const HeldState idle[] = {HELD_KEPT, HELD_NEW};
-    uint32_t done = 0;
-    for (size_t i = 0; i < sizeof idle / sizeof idle[0]; i++) {
-        uint32_t index;
-        while (done < count &&
-               (index = d->held.lists[idle[i]].first) != HELD_NONE &&
-               d->held.items[index].item.since <= since) {
-            if (has_byte(d->held.items[index].fd)) { /* it is idle no more */
-                parked_event(d, index, EPOLLIN, since);
-                continue;
-            }
-            parked_close(d, index, CLOSED_EVICTED);
-            done++;
+    uint32_t done = 0, index;
+    while (done < count && (index = longest_idle(d)) != HELD_NONE &&
+           d->held.items[index].item.since <= since) {
+        if (has_come(d, index)) {
+            parked_event(d, index, EPOLLIN, clock_now());
+            continue;
         }
+        parked_close(d, index, CLOSED_EVICTED);
+        done++;
     }
     return done;
 }

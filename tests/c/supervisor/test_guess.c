@@ -198,6 +198,27 @@ test_a_client_that_ends_its_side_behind_its_head(void)
 }
 
 /* More than is looked at: the worker will see. */
+/* By the same rule as idle ones: those that have waited longest, and none whose
+ * request has come meanwhile. */
+static void
+test_heads_that_do_not_come_make_room(void)
+{
+    const Pair p = open_pair(&patient, false);
+    const int half = connects_and_says(p.first, "GET /b");
+    UNTIL(p.first, count(p.first->board.supervisor->parked) == 1);
+    const int later = connects_and_says(p.first, "GET /b");
+    UNTIL(p.first, count(p.first->board.supervisor->parked) == 2);
+    const int client = connects(p.first);
+    const struct rlimit before = descriptors_leave(0);
+    UNTIL(p.first, closed(p.first, CLOSED_EVICTED) == 2);
+    CHECK(setrlimit(RLIMIT_NOFILE, &before) == 0);
+    UNTIL(p.first, count(p.first->board.supervisor->accepted) == 3);
+    close(half);
+    close(later);
+    close(client);
+    close_pair(p);
+}
+
 static void
 test_a_target_without_end_is_not_waited_for(void)
 {
@@ -337,6 +358,7 @@ main(void)
     RUN(test_a_head_that_does_not_come_in_time);
     RUN(test_a_client_that_leaves_within_its_head);
     RUN(test_a_client_that_ends_its_side_behind_its_head);
+    RUN(test_heads_that_do_not_come_make_room);
     RUN(test_a_target_without_end_is_not_waited_for);
     RUN(test_what_a_worker_says_counts);
     RUN(test_nobody_gets_into_a_group_that_shares_nothing);
