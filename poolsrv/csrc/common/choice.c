@@ -64,6 +64,13 @@ choice_pause(uint64_t usual, uint32_t threads, uint64_t since)
     return threads > 1 && apart > since ? apart - since : 0;
 }
 
+uint64_t
+choice_company(uint64_t waited)
+{
+    const uint64_t share = waited / 4;
+    return share < LADDER_TICK ? share : LADDER_TICK;
+}
+
 uint32_t
 choice_surplus(uint32_t waiting, uint32_t begun, uint64_t since)
 {

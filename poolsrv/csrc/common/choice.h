@@ -90,6 +90,11 @@ uint32_t choice_worker(const ChoiceWorker *workers, uint32_t count,
  * counts. */
 uint64_t choice_pause(uint64_t usual, uint32_t threads, uint64_t since);
 
+/* For how long a finished answer may wait for others, if its request has
+ * `waited` for a thread: a quarter of that, so nobody waits much longer than
+ * without, and a tick at most. */
+uint64_t choice_company(uint64_t waited);
+
 /* How many that wait in a worker it will not begin within a tick: it begins as
  * many as in the last one, unless it has begun none `since` half a tick. */
 uint32_t choice_surplus(uint32_t waiting, uint32_t begun, uint64_t since);

@@ -14,7 +14,8 @@
 #define LADDER_BLOCKED_LITTLE (LADDER_BLOCKED / 16)
 
 /* From this mean of blocking, waking a second thread pays: its wake-up and the
- * fight for the GIL take some 10 to 30 us. */
+ * fight for the GIL take some 10 to 30 us. To wake a client takes as long: if
+ * calls are shorter, it is still awake when the next answer comes. */
 #define LADDER_BLOCKED (50 * LADDER_MICROSECOND)
 
 /* Shorter calls are not measured: that takes two getrusage of 0.3 us each, and

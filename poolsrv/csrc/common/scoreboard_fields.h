@@ -209,6 +209,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Times the main thread looked after busy threads")                       \
     F(stood_in, COUNTER, 1, "", "worker_stand_ins", "",                        \
       "Times the main thread polled because all threads were busy")            \
+    F(gathered, COUNTER, 1, "", "answers_gathered", "",                        \
+      "Answers that went out together with others, since requests waited")     \
     F(waiting, GAUGE, 1, "", "", "",                                           \
       "Connections with an unread request that wait in it for a thread")       \
     F(waiting_since, GAUGE, 1, "seconds", "", "",                              \

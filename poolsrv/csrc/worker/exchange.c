@@ -78,19 +78,22 @@ is_last(Conn *c, const Request *r)
            !stream_has_bytes(c) && stream_is_nearly_sent(c);
 }
 
-/* The answer is with the kernel: what next? */
+/* The answer is with the kernel: what next? `r` is NULL if nothing is known any
+ * more of its request, which then was not the last. */
 static Step
 finish(Worker *w, Thread *t, Conn *c, Request *r)
 {
-    uint32_t rest = r->size - r->next;
+    const uint32_t rest = r ? r->size - r->next : 0;
 
     record_end(t, c, t->now);
-    request_drop_body(r);
+    if (r) {
+        request_drop_body(r);
+    }
     if (c->ending != ENDING_KEEP) {
         if (c->item.requests + 1 == w->o.limits.keep_alive_requests) {
             word_add(&t->row->limited[LIMIT_REQUESTS], 1);
         }
-        return c->ending == ENDING_RESET || is_last(c, r)
+        return c->ending == ENDING_RESET || (r && is_last(c, r))
                    ? exchange_hang_up(w, t, c)
                    : ending_start(w, t, c);
     }
@@ -140,20 +143,24 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     c->patience = PATIENCE_UNTRIED;
     word_set(&t->waited, 0);
     conn_set_state(w, t, c, CONN_RUNNING);
-    histogram_add(t->row->queue, start > complete ? start - complete : 0);
+    t->queued = start > complete ? start - complete : 0;
+    histogram_add(t->row->queue, t->queued);
     word_add(t->row->read_time, complete > c->began ? complete - c->began : 0);
     record_show(current, r, complete);
     scoreboard_next(current);
     word_set(&current->since, start);
     record_begin(t, c, r);
+    t->puts_off = false;
     t->conn = c;
     c->thread = (uint16_t)t->index;
     watch_arm(w);
 
     handler->serve(handler->argument, t, c, r);
     returned = t->now;
-    pieces_flush(t, c, output_last(c));
-    if (c->out && worker_is_full(w)) {
+    if (!t->puts_off) {
+        pieces_flush(t, c, output_last(c));
+    }
+    if (c->out && !t->puts_off && worker_is_full(w)) {
         output_wait(t, c);
     }
 
@@ -197,6 +204,10 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     }
     conn_set_state(w, t, c, CONN_WRITING);
     c->judged = t->now;
+    if (t->puts_off) {
+        gather_add(t, c);
+        return STEP_GONE;
+    }
     output_await_reader(w, c, t->now);
     return STEP_AGAIN;
 }
@@ -204,8 +215,6 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
 static Step
 write_on(Worker *w, Thread *t, Conn *c)
 {
-    /* Nothing is known of a request that is gone, so it was not the last. */
-    Request none = {.head.keep_alive = true, .spool = -1};
     const uint64_t before = c->sent;
     const uint64_t start = clock_now();
     const int done = output_flush(t, c, output_last(c));
@@ -221,7 +230,7 @@ write_on(Worker *w, Thread *t, Conn *c)
         }
         return done ? STEP_AGAIN : STEP_WAIT;
     }
-    return finish(w, t, c, c->request ? c->request : &none);
+    return finish(w, t, c, c->request);
 }
 
 /* ------------------------------------------------------------------------
@@ -391,6 +400,37 @@ give_way(Worker *w, Thread *t, Conn *c)
     return true;
 }
 
+/* It waits for events. False: one has come by now. */
+static bool
+leave(Worker *w, Thread *t, Conn *c)
+{
+    watch_attend(w);
+    if (c->request || c->out || c->buffered || c->spooled) {
+        conn_count_kept(w, c);
+    }
+    if (conn_release(w, c)) {
+        return true;
+    }
+    t->now = clock_now();
+    if (c->state == CONN_IDLE) {
+        c->ready = t->now;
+    }
+    return false;
+}
+
+void
+exchange_send_on(Worker *w, Thread *t, Conn *c)
+{
+    const Step step = write_on(w, t, c);
+    if (step == STEP_AGAIN || (step == STEP_WAIT && !leave(w, t, c))) {
+        if (t == &w->main) {
+            threads_call(w, c);
+        } else {
+            threads_queue(w, c, t->now);
+        }
+    }
+}
+
 void
 exchange_run(Worker *w, Thread *t, Conn *c)
 {
@@ -430,18 +470,8 @@ exchange_run(Worker *w, Thread *t, Conn *c)
         if (step == STEP_GONE) {
             return;
         }
-        if (step == STEP_WAIT) {
-            watch_attend(w);
-            if (c->request || c->out || c->buffered || c->spooled) {
-                conn_count_kept(w, c);
-            }
-            if (conn_release(w, c)) {
-                return;
-            }
-            t->now = clock_now();
-            if (c->state == CONN_IDLE) {
-                c->ready = t->now;
-            }
+        if (step == STEP_WAIT && leave(w, t, c)) {
+            return;
         }
         if (t->now > slice_end && give_way(w, t, c)) {
             return;

@@ -15,6 +15,9 @@ typedef enum {
 
 /* Go on with a connection that is ready and owned. */
 void exchange_run(Worker *w, Thread *t, Conn *c);
+/* Send an answer that has waited for others. What follows it, if it is here by
+ * now, is queued. */
+void exchange_send_on(Worker *w, Thread *t, Conn *c);
 
 /* May the connection stay open after this answer? Judged before the answer's
  * head is written, which must say so. */

@@ -191,6 +191,12 @@ output_send(Thread *t, Conn *c, const char *head, size_t head_size,
                                kept, follow);
 }
 
+int
+output_keep(Conn *c, const char *data, size_t size)
+{
+    return append_copy(c, data, size);
+}
+
 StreamFollow
 output_last(const Conn *c)
 {

@@ -37,6 +37,10 @@ int output_send(Thread *t, Conn *c, const char *head, size_t head_size,
 /* What follows the last bytes of this answer? */
 StreamFollow output_last(const Conn *c);
 
+/* Keep an answer, all of it, to be sent by output_flush(): 0, or -1 if there is
+ * no memory for it. */
+int output_keep(Conn *c, const char *data, size_t size);
+
 /* Send part of a file. `fd` belongs to serve from now on; if it is lent, it
  * goes on to be the caller's, who sends another part of it behind this one,
  * unless the client is gone. */

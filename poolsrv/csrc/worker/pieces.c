@@ -66,6 +66,22 @@ pieces_send(Thread *t, Conn *c, const char *body, size_t body_size, void *owner,
     return result;
 }
 
+int
+pieces_keep(Thread *t, Conn *c)
+{
+    Pieces *p = &t->pieces;
+    int result = 0;
+    if (pieces_wait(t)) {
+        pthread_mutex_lock(&p->lock);
+        result = output_keep(c, p->data, p->size);
+        if (result == 0) {
+            p->size = 0;
+        }
+        pthread_mutex_unlock(&p->lock);
+    }
+    return result;
+}
+
 bool
 pieces_wait(const Thread *t)
 {

@@ -35,6 +35,9 @@ int pieces_flush(Thread *t, Conn *c, StreamFollow follow);
 /* The same, and a body behind them, as output_send. */
 int pieces_send(Thread *t, Conn *c, const char *body, size_t body_size,
                 void *owner, bool *kept, StreamFollow follow);
+/* What waits becomes the connection's, to be sent by output_flush(). 0, or -1
+ * if there is no memory for it. */
+int pieces_keep(Thread *t, Conn *c);
 bool pieces_wait(const Thread *t);
 /* Add to those that wait; false: there is no room, send it. */
 bool pieces_add(Thread *t, Conn *c, const char *data, size_t size);

@@ -81,6 +81,12 @@ next_lane(const Ready *r)
     return (ReadyLane)best;
 }
 
+bool
+ready_is_slow(const Worker *w)
+{
+    return next_lane(&w->ready) == READY_SLOW;
+}
+
 Conn *
 ready_take(Worker *w, uint64_t now)
 {

@@ -52,6 +52,8 @@ void ready_chain(Chain *chain, Conn *c);
 void ready_judge(const Worker *w, Conn *c, bool waits, uint64_t now);
 /* Add all of a chain. */
 void ready_push(Worker *w, Chain chain);
+/* Is the one to serve next a slow one? */
+bool ready_is_slow(const Worker *w);
 /* The one to serve next; NULL: there is none. */
 Conn *ready_take(Worker *w, uint64_t now);
 /* Note how many were begun in the tick that is over, if it is. */

@@ -72,6 +72,13 @@ void schedule_left(Schedule *s, const ScheduleMeter *meter);
 /* A thread takes work: should it wake another, if there is one? */
 bool schedule_wakes(const Schedule *s);
 
+/* What a call takes, in nanoseconds; 0: nobody knows yet. */
+static inline uint64_t
+schedule_mean(const Schedule *s)
+{
+    return atomic_load_explicit(&s->mean, memory_order_relaxed);
+}
+
 /* `computing` threads run: would one more find a lock of its own? */
 static inline bool
 schedule_has_lock(const Schedule *s, int32_t computing)

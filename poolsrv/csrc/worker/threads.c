@@ -233,6 +233,9 @@ take(Worker *w, Thread *t)
         w->active--;
     }
     for (;;) {
+        if (gather_is_due(w, t->now)) {
+            gather_send(w, t);
+        }
         /* While another works and does not hang, one more would only fight it
          * for the GIL. Should it hang, the tick wakes us. */
         if (!schedule_has_lock(&w->schedule, w->active - w->stuck) &&

@@ -37,9 +37,11 @@ struct Thread {
     pthread_cond_t wake;
     Thread *next; /* parked before it */
     bool woken;
-    bool active;  /* has a connection in hand */
-    uint64_t now; /* the last time it looked at the clock */
-    Word waited;  /* for the client, in this request; by whoever waited */
+    bool active;     /* has a connection in hand */
+    bool puts_off;   /* the answer that it has finished: see gather.h */
+    uint64_t now;    /* the last time it looked at the clock */
+    uint64_t queued; /* for so long its request waited for it */
+    Word waited;     /* for the client, in this request; by whoever waited */
     Request request;
     Pieces pieces;
     Record record; /* of the request that it serves or served last */

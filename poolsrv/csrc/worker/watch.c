@@ -151,8 +151,7 @@ static int32_t
 busy_threads(const Worker *w)
 {
     int32_t busy = 0;
-    uint32_t i;
-    for (i = 0; i < w->o.thread_count; i++) {
+    for (uint32_t i = 0; i < w->o.thread_count; i++) {
         busy += word_get(&w->threads[i].row->current.since) != 0 &&
                 !atomic_load(&w->threads[i].upgraded);
     }
@@ -287,6 +286,7 @@ tick(Worker *w)
     }
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
+    gather_tick(w);
     notes_tick(w, now);
     ending_tick(w);
     view = look(w, now, &unseen);

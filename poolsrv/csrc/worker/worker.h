@@ -7,12 +7,12 @@
  * A header for each file says what the others may call: threads.h (who polls
  * and serves), conn.h (connections and their states), exchange.h (what is said
  * on one), preface.h, request.h, body_kept.h, body_streamed.h (bytes in),
- * output.h, garbage.h, pieces.h (bytes out), route.h (where to), refuse.h
- * (errors), watch.h (the main thread), sweep.h (its look at time limits),
- * share.h (at what waits), drain.h (the end), deadline.h, overdue.h, watchdog.h
- * (applications that hang), notes.h (what is to be logged), schedule.h (how
- * many threads). An application needs conn.h, request.h, threads.h and what it
- * calls. worker_internal.h is for this folder alone.
+ * output.h, garbage.h, pieces.h, gather.h (bytes out), route.h (where to),
+ * refuse.h (errors), watch.h (the main thread), sweep.h (its look at time
+ * limits), share.h (at what waits), drain.h (the end), deadline.h, overdue.h,
+ * watchdog.h (applications that hang), notes.h (what is to be logged),
+ * schedule.h (how many threads). An application needs conn.h, request.h,
+ * threads.h and what it calls. worker_internal.h is for this folder alone.
  */
 #ifndef POOLSRV_WORKER_H
 #define POOLSRV_WORKER_H

@@ -8,6 +8,7 @@
 #include "worker/conn.h"
 #include "worker/descriptors.h"
 #include "worker/drain.h"
+#include "worker/gather.h"
 #include "worker/stream.h"
 #include "worker/notes.h"
 #include "worker/own.h"
@@ -54,6 +55,7 @@ struct Worker {
 
     pthread_mutex_t lock;
     Ready ready;
+    Gathered gathered;
     Thread *parked; /* last come, first woken: its caches are warm */
     int32_t parked_count;
     int32_t leader;

@@ -37,6 +37,15 @@ test_slow_is_more_than_twice_the_mean(void)
 }
 
 static void
+test_company_lasts_a_quarter_of_the_wait_and_a_tick_at_most(void)
+{
+    CHECK(choice_company(0) == 0);
+    CHECK(choice_company(400) == 100);
+    CHECK(choice_company(4 * LADDER_TICK) == LADDER_TICK);
+    CHECK(choice_company(UINT64_MAX) == LADDER_TICK);
+}
+
+static void
 test_room_is_where_a_thread_is_free(void)
 {
     static const struct {
@@ -159,6 +168,7 @@ main(void)
 {
     test_a_slow_request_ranks_as_if_it_had_come_later();
     test_slow_is_more_than_twice_the_mean();
+    test_company_lasts_a_quarter_of_the_wait_and_a_tick_at_most();
     test_room_is_where_a_thread_is_free();
     test_the_worker_with_the_most_room_is_next();
     test_who_has_waited_longer_goes_before_those_on_kept_connections();

@@ -14,6 +14,7 @@
 #include "worker/handler.h"
 #include "worker/notes.h"
 #include "worker/garbage.h"
+#include "worker/gather.h"
 #include "worker/output.h"
 #include "worker/overdue.h"
 #include "worker/schedule.h"
@@ -262,11 +263,11 @@ serve_application(void *argument, Thread *t, Conn *c, Request *r)
                      after.cpu - before.cpu, after.switches - before.switches);
         word_add(t->row->application_time, wall);
     }
-    if (t->out.size) {
+    if (!gather_puts_off(t, c, r) && t->out.size) {
         output_send(t, c, t->out.data, t->out.size, NULL, 0, NULL, NULL,
                     output_last(c));
-        t->out.size = 0;
     }
+    t->out.size = 0;
     if (t->out.capacity > OUT_KEPT) {
         buffer_clear(&t->out); /* one large answer must not stay for ever */
     }

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "worker/gather.h"
 #include "worker/named_file.h"
 #include "worker/notes.h"
 #include "worker/output.h"
@@ -81,12 +82,13 @@ send_buffer(Context *x, const char *data, size_t size, PyObject *owner)
 /* What is in x->thread->out; a piece that is not the first may wait for others.
  */
 static void
-send_soon(Context *x, bool first, PyObject *owner)
+send_soon(Context *x, bool first, bool complete, PyObject *owner)
 {
     Buffer *out = &x->thread->out;
-    if (!first && context_hold(x)) {
+    if ((!first || complete) && context_hold(x)) {
         const bool waits =
-            pieces_put_off(x->thread, x->conn, out->data, out->size);
+            complete ? pieces_add(x->thread, x->conn, out->data, out->size)
+                     : pieces_put_off(x->thread, x->conn, out->data, out->size);
         context_let_go(x);
         if (waits) {
             out->size = 0;
@@ -147,7 +149,10 @@ send_piece(Context *x, StartResponse *sr, PyObject *bytes, int64_t length,
     }
     /* The last is sent by response_send's caller, with what follows. */
     if (!last && x->thread->out.size) {
-        send_soon(x, first && copied, bytes);
+        const bool complete = sr->answer.framing == FRAMING_LENGTH &&
+                              sr->answer.sent == sr->answer.content_length &&
+                              gather_is_likely(x->thread);
+        send_soon(x, first && copied, complete, bytes);
     }
     return 0;
 }
