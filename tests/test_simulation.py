@@ -254,15 +254,15 @@ def test_what_waits_behind_hanging_threads_is_overtaken_for_a_moment_only(
     """More comes than the other threads can serve, so all workers are full."""
     warm = [Request(i * 0.002, 0.0005) for i in range(100)]
     hang = [Request(0.3, 10.0) for _ in range(hanging)]
-    later = [Request(0.31 + i / (8 - hanging) / 120, 0.01) for i in range(900)]
+    later = [Request(0.31 + i / (8 - hanging) / 120, 0.01) for i in range(1800)]
     pool = Pool(2, 4)
     pool.run([*warm, *hang, *later], OneQueue(pool, kept=64))
     assert Counter(r.worker for r in pool.ended if r.service == 10) == where
     counted = sorted((r for r in pool.ended if r.service == 0.01), key=lambda r: r.arrival)
     # For each, when the first began of it and those that came later.
     begun = list(accumulate((r.started for r in reversed(counted)), min))[::-1]
-    # A sweep: until then no worker compares with others what waits in it.
-    assert max(r.started - first for r, first in zip(counted, begun, strict=True)) < 0.2
+    # What is overdue by a sweep is seen within another.
+    assert max(r.started - first for r, first in zip(counted, begun, strict=True)) < 0.42
 
 
 def test_threads_that_compute_share_the_gil_in_equal_parts() -> None:

@@ -471,32 +471,32 @@ class OneQueue:
             waits = [view.connections for view in others if view.waiting]
             fewest = min(waits, default=2**31 - 1)
             self._give_back(here, self._rules.choice_excess(here.connections, fewest, here.waiting))
-            overdue = self._overdue([view.rank for view in others])
-            self._give_back(
-                here, sum(waiting.rank < overdue for lane in here.lanes for waiting in lane)
-            )
+            for lane in (0, 1):
+                overdue = max(
+                    (self._rules.choice_overdue(view, lane) for view in others), default=0
+                )
+                self._give_back_overdue(here, here.lanes[_PLACED_LANE + 1 + lane], overdue)
         here.begun, here.ticked = 0, self._pool.now
         here.ticking = bool(here.began)
         if here.ticking:
             self._tick_later(worker)
         self._dispatch()
 
-    def _overdue(self, ranks: list[int]) -> int:
-        """The rank below which what waits is overdue, if others begin with these."""
-        overdue = 0
-        for rank in [*ranks, *(lane[0].rank for lane in self.lanes if lane)]:
-            overdue = self._rules.choice_overdue(overdue, rank)
-        return overdue
-
     def _give_back(self, here: _Here, count: int) -> None:
         for _ in range(count):
             lane = min((lane for lane in here.lanes if lane), key=lambda lane: lane[0].rank)
-            waiting = lane.pop(0)
-            here.placed -= waiting.placed
-            waiting.placed = False
-            if self._kept:
-                self._leave(self._connection[id(waiting.request)])
-            self._enqueue(waiting)
+            self._hand_back(here, lane.pop(0))
+
+    def _give_back_overdue(self, here: _Here, lane: list[_Waiting], overdue: int) -> None:
+        while lane and lane[0].rank < overdue:
+            self._hand_back(here, lane.pop(0))
+
+    def _hand_back(self, here: _Here, waiting: _Waiting) -> None:
+        here.placed -= waiting.placed
+        waiting.placed = False
+        if self._kept:
+            self._leave(self._connection[id(waiting.request)])
+        self._enqueue(waiting)
 
 
 class Sent:

@@ -56,7 +56,7 @@ def library() -> ctypes.CDLL:
         ("choice_pause", u64, [u64, u32, u64]),
         ("choice_surplus", u32, [u32, u32, u64]),
         ("choice_moving", u32, [u32, u32, u32]),
-        ("choice_overdue", u64, [u64, u64]),
+        ("choice_overdue", u64, [ctypes.POINTER(View), u32]),
         ("choice_excess", u32, [i32, i32, u32]),
         ("rules_mean", u64, [u64, u64]),
         ("rules_tick", u64, []),

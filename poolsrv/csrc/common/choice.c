@@ -88,9 +88,14 @@ choice_moving(uint32_t waiting, uint32_t surplus, uint32_t room)
 }
 
 uint64_t
-choice_overdue(uint64_t overdue, uint64_t rank)
+choice_overdue(const ChoiceWorker *worker, Lane lane)
 {
-    return rank > overdue + LADDER_TICK ? rank - LADDER_TICK : overdue;
+    const uint64_t rank =
+        lane == LANE_SLOW ? worker->slow_rank
+        : worker->rank < worker->slow_rank || worker->slow_rank == 0
+            ? worker->rank
+            : 0;
+    return worker->limit > 0 && rank > LADDER_SWEEP ? rank - LADDER_SWEEP : 0;
 }
 
 uint32_t

@@ -104,12 +104,11 @@ uint32_t choice_surplus(uint32_t waiting, uint32_t begun, uint64_t since);
  * tick is not known, and to wait for that tick would cost more than the way. */
 uint32_t choice_moving(uint32_t waiting, uint32_t surplus, uint32_t room);
 
-/* What waits in a worker is overdue, and should go, if elsewhere the first in
- * turn ranks more than a tick behind it: the supervisor has it begun before
- * that one. Ranks below the result are overdue, by `overdue` of other places,
- * 0 at first, and one more, whose first in turn has this rank; 0: none waits.
- */
-uint64_t choice_overdue(uint64_t overdue, uint64_t rank);
+/* Below which rank a request that waits elsewhere is overdue beside those of
+ * its lane that wait in this worker, and should go: the supervisor has it begun
+ * before them. They rank more than a sweep behind, which is how often it is
+ * asked: what changes sooner evens out by itself. 0: none is. */
+uint64_t choice_overdue(const ChoiceWorker *worker, Lane lane);
 
 /* How many that wait in a worker should go so that it has no more connections
  * than the one with the fewest. */

@@ -152,14 +152,14 @@ came_earlier(const Conn *c, const Conn *than)
 }
 
 static Conn *
-take_best(Worker *w, Better *better, uint64_t before, uint64_t rank, bool kept)
+take_best(Worker *w, Better *better, uint64_t before, bool kept)
 {
     Chain *chain = NULL;
     Conn *best = NULL, *behind = NULL;
     for (size_t i = 0; i < READY_LANES; i++) {
         Conn *last = NULL;
         for (Conn *c = w->ready.lanes[i].first; c; c = c->next) {
-            if (conn_may_move(c) && c->ready <= before && c->rank < rank &&
+            if (conn_may_move(c) && c->ready <= before &&
                 !(kept && c->counted) && (!best || better(c, best))) {
                 chain = &w->ready.lanes[i];
                 best = c;
@@ -174,31 +174,50 @@ take_best(Worker *w, Better *better, uint64_t before, uint64_t rank, bool kept)
 Conn *
 ready_take_first(Worker *w)
 {
-    return take_best(w, ranks_before, UINT64_MAX, UINT64_MAX, false);
+    return take_best(w, ranks_before, UINT64_MAX, false);
+}
+
+static Conn *
+take_overdue(Worker *w, ReadyLane lane, uint64_t rank)
+{
+    Conn *behind = NULL;
+    for (Conn *c = w->ready.lanes[lane].first; c; c = c->next) {
+        if (conn_may_move(c) && c->rank < rank) {
+            return remove_behind(w, &w->ready.lanes[lane], behind);
+        }
+        behind = c;
+    }
+    return NULL;
 }
 
 Conn *
-ready_take_overdue(Worker *w, uint64_t rank)
+ready_take_overdue_fast(Worker *w, uint64_t rank)
 {
-    return take_best(w, ranks_before, UINT64_MAX, rank, false);
+    return take_overdue(w, READY_FAST, rank);
+}
+
+Conn *
+ready_take_overdue_slow(Worker *w, uint64_t rank)
+{
+    return take_overdue(w, READY_SLOW, rank);
 }
 
 Conn *
 ready_take_newest(Worker *w)
 {
-    return take_best(w, came_later, UINT64_MAX, UINT64_MAX, false);
+    return take_best(w, came_later, UINT64_MAX, false);
 }
 
 Conn *
 ready_take_older(Worker *w, uint64_t then)
 {
-    return take_best(w, came_earlier, then, UINT64_MAX, false);
+    return take_best(w, came_earlier, then, false);
 }
 
 Conn *
 ready_take_kept(Worker *w)
 {
-    return take_best(w, came_later, UINT64_MAX, UINT64_MAX, true);
+    return take_best(w, came_later, UINT64_MAX, true);
 }
 
 /* The first of a lane that waits on a kept connection, or NULL. What was sent

@@ -63,8 +63,9 @@ uint64_t ready_pause(const Worker *w, uint64_t now);
 /* Take out the unread one with the lowest rank; the one that came last; one
  * that came before `then`. NULL: there is none. */
 Conn *ready_take_first(Worker *w);
-/* The same, if it ranks below `rank`. */
-Conn *ready_take_overdue(Worker *w, uint64_t rank);
+/* The first of a lane that ranks below `rank`. */
+Conn *ready_take_overdue_fast(Worker *w, uint64_t rank);
+Conn *ready_take_overdue_slow(Worker *w, uint64_t rank);
 Conn *ready_take_newest(Worker *w);
 Conn *ready_take_older(Worker *w, uint64_t then);
 /* Of those that wait on kept connections: take out the one that came last;

@@ -215,17 +215,16 @@ share_waiting(Worker *w, uint32_t room)
     give_back(w, take_first, 0, choice_moving(waiting, surplus, room));
 }
 
-/* Below which rank is what waits here overdue? */
+/* Below which rank is what waits here in a lane overdue? */
 static uint64_t
-overdue_rank(const Worker *w)
+overdue_rank(const Worker *w, Lane lane)
 {
     const Scoreboard *board = w->o.board;
-    uint64_t overdue = choice_overdue(0, atomic_load(&board->notice->turn));
+    uint64_t overdue = 0;
     for (uint32_t i = 0; i < board->slot_count; i++) {
-        if (i != w->o.slot) {
-            const ChoiceWorker other = scoreboard_view(board, i);
-            overdue = choice_overdue(overdue, other.limit > 0 ? other.rank : 0);
-        }
+        const ChoiceWorker other = scoreboard_view(board, i);
+        const uint64_t rank = choice_overdue(&other, lane);
+        overdue = i != w->o.slot && rank > overdue ? rank : overdue;
     }
     return overdue;
 }
@@ -245,7 +244,10 @@ share_even_out(Worker *w)
         give_back(w, take_first, 0,
                   choice_excess(atomic_load(&w->line->connections),
                                 fewest_connections(w), waiting));
-        give_back(w, ready_take_overdue, overdue_rank(w), UINT32_MAX);
+        give_back(w, ready_take_overdue_fast, overdue_rank(w, LANE_FAST),
+                  UINT32_MAX);
+        give_back(w, ready_take_overdue_slow, overdue_rank(w, LANE_SLOW),
+                  UINT32_MAX);
     }
 }
 

@@ -143,15 +143,28 @@ test_what_a_worker_will_not_begin_goes_where_there_is_room(void)
 }
 
 static void
-test_what_came_before_all_that_waits_elsewhere_is_overdue(void)
+test_what_came_long_before_all_that_waits_elsewhere_is_overdue(void)
 {
-    uint64_t overdue = choice_overdue(0, 0);
-    CHECK(overdue == 0); /* nobody waits */
-    overdue = choice_overdue(overdue, 5 * LADDER_TICK);
-    CHECK(overdue == 4 * LADDER_TICK);
-    CHECK(choice_overdue(overdue, 4 * LADDER_TICK) == overdue);
-    CHECK(choice_overdue(overdue, 0) == overdue);
-    CHECK(choice_overdue(overdue, 9 * LADDER_TICK) == 8 * LADDER_TICK);
+    static const struct {
+        ChoiceWorker worker;
+        uint64_t fast, slow;
+    } cases[] = {
+        {{.limit = 4}, 0, 0}, /* nobody waits there */
+        {{.limit = 4, .rank = 5 * LADDER_SWEEP}, 4 * LADDER_SWEEP, 0},
+        {{.limit = 4, .rank = LADDER_SWEEP / 2}, 0, 0},
+        {{.limit = 0, .rank = 5 * LADDER_SWEEP}, 0, 0}, /* it drains */
+        /* Slow ones that wait there say nothing of fast ones. */
+        {{.limit = 4, .rank = 7 * LADDER_SWEEP, .slow_rank = 7 * LADDER_SWEEP},
+         0,
+         6 * LADDER_SWEEP},
+        {{.limit = 4, .rank = 5 * LADDER_SWEEP, .slow_rank = 7 * LADDER_SWEEP},
+         4 * LADDER_SWEEP,
+         6 * LADDER_SWEEP},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK(choice_overdue(&cases[i].worker, LANE_FAST) == cases[i].fast);
+        CHECK(choice_overdue(&cases[i].worker, LANE_SLOW) == cases[i].slow);
+    }
 }
 
 static void
@@ -173,7 +186,7 @@ main(void)
     test_the_worker_with_the_most_room_is_next();
     test_who_has_waited_longer_goes_before_those_on_kept_connections();
     test_what_a_worker_will_not_begin_goes_where_there_is_room();
-    test_what_came_before_all_that_waits_elsewhere_is_overdue();
+    test_what_came_long_before_all_that_waits_elsewhere_is_overdue();
     test_connections_even_out();
     return 0;
 }
