@@ -54,7 +54,7 @@ class ListenError(PoolsrvError):
     status = 4
 
 
-class UpgradeError(PoolsrvError):
+class SuccessionError(PoolsrvError):
     """Another supervisor has started this one to take its place, and that cannot be."""
 
     status = 5

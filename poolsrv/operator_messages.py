@@ -608,28 +608,28 @@ CONTROL_DEAF = Message(
     "Commands wait; it is tried again each second. Clients of the application are not concerned.",
     "Raise the limit of open files (`LimitNOFILE=`).",
 )
-UPGRADES = Message(
+SUCCESSION_BEGINS = Message(
     430,
     "%s: starting the new supervisor that is to take over",
     "The signal came in, or `poolsrv upgrade`.",
     "This one serves until the workers of the new one are ready.",
     _NOTHING,
 )
-NO_UPGRADE = Message(
+NO_SUCCESSION = Message(
     431,
     "%s: no upgrade: %s",
     "The signal came in while something else goes on, or where nobody can take over.",
     "None.",
     "Send it again when the server serves; in a container start a new one.",
 )
-UPGRADE_WAITS = Message(
+SUCCESSION_WAITS = Message(
     439,
     "%s: the upgrade begins when the supervisor before has ended",
     "An upgrade was asked for soon after another, whose old workers still finish requests.",
     "The server serves. The old ones end after `--graceful-timeout` at the latest.",
     _NOTHING,
 )
-UPGRADE_FAILED = Message(
+SUCCESSION_FAILED = Message(
     432,
     "the upgrade failed; this server goes on: %s",
     "The new supervisor ended, or was not ready within `--startup-timeout`; the text says why.",

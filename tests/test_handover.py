@@ -15,7 +15,7 @@ from poolsrv.between import handover, totals
 from poolsrv.between.handover import Failed, Hello, Ready, TakeOver, inherit, receive, send
 from poolsrv.between.lifecycle import ServerState, State
 from poolsrv.between.scoreboard import UPPERS, Reader, Snapshot, up_to_bounds
-from poolsrv.errors import UpgradeError
+from poolsrv.errors import SuccessionError
 from poolsrv.settings.addresses import TcpAddress
 from poolsrv.supervisor.group import Parts
 from poolsrv.supervisor.loop import Supervisor
@@ -71,7 +71,7 @@ def test_what_is_not_understood_is_refused_and_nothing_stays_open(pair: Pair, wo
     opened = os.dup(0)
     os.close(opened)  # the lowest free number
     socket.send_fds(pair[0], [words], [0])
-    with pytest.raises(UpgradeError):
+    with pytest.raises(SuccessionError):
         receive(pair[1])
     again = os.dup(0)
     os.close(again)
@@ -82,10 +82,10 @@ def test_a_variable_of_another_process_is_refused(pair: Pair) -> None:
     send(pair[0], Hello(pid=7))
     ours = os.dup(pair[1].fileno())
     environ = {handover.VARIABLE: f"{ours}:8"}
-    with pytest.raises(UpgradeError):
+    with pytest.raises(SuccessionError):
         inherit(environ)
     assert environ == {}
-    with pytest.raises(UpgradeError, match="names no socket"):
+    with pytest.raises(SuccessionError, match="names no socket"):
         inherit({handover.VARIABLE: "4711:8"})
     assert inherit({}) is None
 
@@ -114,7 +114,7 @@ def test_what_is_inherited_goes_to_who_wants_it_and_the_rest_is_closed(pair: Pai
 
 def test_who_says_nothing_is_no_predecessor(pair: Pair) -> None:
     ours = os.dup(pair[1].fileno())
-    with pytest.raises(UpgradeError):
+    with pytest.raises(SuccessionError):
         inherit({handover.VARIABLE: f"{ours}:7"})
 
 

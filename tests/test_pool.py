@@ -49,8 +49,8 @@ from poolsrv.supervisor.actions import (
     StartSuccessor,
     StartTemplate,
     StopAccepting,
+    SuccessionFailed,
     TookOver,
-    UpgradeFailed,
 )
 from poolsrv.supervisor.generations import (
     FIRST_PAUSE,
@@ -827,7 +827,7 @@ def test_a_reload_is_of_one_group_or_of_all() -> None:
     assert server.reload(3.0, [1]) == [ForGroup(1, (StartTemplate(2),))]
     assert server.reload(3.0) == [ForGroup(0, (StartTemplate(2),))]  # once more for the other
     with pytest.raises(Unfit):
-        server.upgrade(3.0)
+        server.begin_succession(3.0)
 
 
 def test_a_server_ends_when_its_last_group_has() -> None:
@@ -846,7 +846,7 @@ def test_a_server_ends_when_its_last_group_has() -> None:
 def upgrading_pool(now: float = 1.0) -> Whole:
     """Two workers serve, and another supervisor starts its own."""
     pool = serving_pool()
-    assert pool.upgrade(now) == [StartSuccessor()]
+    assert pool.begin_succession(now) == [StartSuccessor()]
     return pool
 
 
@@ -869,7 +869,7 @@ def test_without_an_exporter_it_leaves_at_once() -> None:
     pool.loaded(1, 0.0)
     spawned(pool, [0], 0.0)
     pool.ready(0, 0.0)
-    pool.upgrade(1.0)
+    pool.begin_succession(1.0)
     assert pool.successor_ready(2.0)[0] == HandOver(False)
 
 
@@ -884,19 +884,19 @@ def test_a_successor_that_ends_before_it_serves_changes_nothing(is_ready: bool) 
     pool = upgrading_pool()
     if is_ready:
         pool.successor_ready(2.0)
-    assert pool.successor_exited("it is gone", 3.0) == [UpgradeFailed("it is gone")]
+    assert pool.successor_exited("it is gone", 3.0) == [SuccessionFailed("it is gone")]
     assert states(pool)[:2] == [State.READY, State.READY]
     assert pool.state is ServerState.SERVING
     if is_ready:  # its exporter was told to end: it gets another
         assert pool.exporter_exited(3.0) == []
         assert pool.tick(3.0 + PAUSE) == [StartExporter()]
-    assert pool.upgrade(9.0) == [StartSuccessor()]
+    assert pool.begin_succession(9.0) == [StartSuccessor()]
 
 
 def test_a_successor_that_is_late_is_ended_and_then_killed() -> None:
     pool = upgrading_pool(1.0)
     failed, ended = pool.tick(1.0 + STARTUP)
-    assert isinstance(failed, UpgradeFailed)
+    assert isinstance(failed, SuccessionFailed)
     assert ended == EndSuccessor()
     assert pool.tick(1.0 + STARTUP + LAST_WORDS) == [KillSuccessor()]
     assert pool.tick(1.0 + STARTUP + LAST_WORDS + KILL_AGAIN) == [KillSuccessor()]
@@ -946,7 +946,7 @@ def test_a_reload_meanwhile_follows_an_upgrade_that_fails() -> None:
     pool = upgrading_pool()
     pool.reload(2.0)
     assert pool.successor_failed("no", 3.0) == [
-        UpgradeFailed("no"),
+        SuccessionFailed("no"),
         EndSuccessor(),
         StartTemplate(2),
     ]
@@ -955,7 +955,7 @@ def test_a_reload_meanwhile_follows_an_upgrade_that_fails() -> None:
 @pytest.mark.parametrize("pool", [starting_pool, reloading_pool, upgrading_pool])
 def test_no_upgrade_while_something_else_goes_on(pool: Callable[[], Whole]) -> None:
     with pytest.raises(Unfit):
-        pool().upgrade(5.0)
+        pool().begin_succession(5.0)
 
 
 def following_pool() -> Whole:
@@ -1090,7 +1090,7 @@ class World:
                 assert self.successor is not None
                 assert not self.handed_over, "nobody ends who serves"
                 self.successor.told_to_end = True
-            case UpgradeFailed():
+            case SuccessionFailed():
                 assert self.accepting
                 self.upgrades -= 1
             case HandOver():
@@ -1260,7 +1260,7 @@ class AnyHistory(RuleBasedStateMachine):
     @rule()
     def told_to_upgrade(self) -> None:
         with suppress(Unfit):  # something else goes on
-            self.do(self.pool.upgrade(self.now))
+            self.do(self.pool.begin_succession(self.now))
 
     @precondition(lambda self: self.world.successor is not None)
     @rule(event=st.sampled_from(["ready", "failed", "ends"]))
@@ -1497,7 +1497,7 @@ class AnyHistory(RuleBasedStateMachine):
         assert (self.pool.state is ServerState.DRAINING) == (not self.world.accepting)
         assert self.pool.has_left == self.world.handed_over
         if self.world.accepting:
-            assert self.world.upgrades == self.pool.is_upgrading
+            assert self.world.upgrades == self.pool.succession_runs
         assert (self.world.successor is not None) == self.pool.successor.alive
 
     def teardown(self) -> None:

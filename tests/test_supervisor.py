@@ -126,7 +126,7 @@ EACH_OF_THE_SERVER: list[ServerAction] = [
     actions.StartSuccessor(),
     actions.EndSuccessor(),
     actions.KillSuccessor(),
-    actions.UpgradeFailed("why"),
+    actions.SuccessionFailed("why"),
     actions.HandOver(False),
     actions.SayReady(),
     actions.StopAccepting(),

@@ -16,7 +16,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from poolsrv.errors import UpgradeError
+from poolsrv.errors import SuccessionError
 from poolsrv.settings.addresses import Address, TcpAddress, parse_address
 from poolsrv.settings.mounts import DEFAULT_GROUP
 
@@ -165,7 +165,7 @@ def send(channel: socket.socket, word: Word, fds: Sequence[int] = ()) -> None:
 def receive(channel: socket.socket) -> tuple[Word | None, list[int]]:
     """The next word and its descriptors, which are the caller's; None at the end.
 
-    Raises BlockingIOError if nothing is there, UpgradeError for what is not understood.
+    Raises BlockingIOError if nothing is there, SuccessionError for what is not understood.
     """
     got = array.array("i")
     room = socket.CMSG_SPACE(MOST_DESCRIPTORS * got.itemsize)
@@ -181,9 +181,9 @@ def receive(channel: socket.socket) -> tuple[Word | None, list[int]]:
         return None, fds
     try:
         if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise UpgradeError("a message between two supervisors was cut short")
+            raise SuccessionError("a message between two supervisors was cut short")
         return _parse(body), fds
-    except UpgradeError:
+    except SuccessionError:
         for fd in fds:
             os.close(fd)
         raise
@@ -194,9 +194,9 @@ def _parse(body: bytes) -> Word:
         words: dict[str, Any] = json.loads(body)
         version, kind = words["version"], _KINDS[words["word"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise UpgradeError(f"no message between two supervisors: {error!r}") from None
+        raise SuccessionError(f"no message between two supervisors: {error!r}") from None
     if version != VERSION:
-        raise UpgradeError(
+        raise SuccessionError(
             f"the other supervisor speaks version {version} of the handover, this one {VERSION}",
             "stop the server and start the new one",
         )
@@ -269,7 +269,7 @@ class Inheritance:
 def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
     """What we are to take over, if another supervisor has executed us for that.
 
-    Raises UpgradeError if it cannot be understood.
+    Raises SuccessionError if it cannot be understood.
     """
     given = environ.pop(VARIABLE, "")
     fd, _, sender = given.partition(":")
@@ -279,7 +279,7 @@ def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
     try:
         channel = socket.socket(fileno=int(fd))
     except OSError:
-        raise UpgradeError(
+        raise SuccessionError(
             f"{VARIABLE} names no socket", "take it out of the environment"
         ) from None
     channel.set_inheritable(False)
@@ -288,30 +288,30 @@ def inherit(environ: MutableMapping[str, str]) -> Inheritance | None:
     try:
         hello, fds = receive(channel)
         if not isinstance(hello, Hello) or str(hello.pid) != sender:
-            raise UpgradeError("the supervisor that has started this one said nothing")
+            raise SuccessionError("the supervisor that has started this one said nothing")
         heir = _inheritance(channel, hello, fds)
         fds = []
         try:
             for _ in range(hello.more):
                 heir.groups += _groups(channel)
-        except (BlockingIOError, UpgradeError, StopIteration):
+        except (BlockingIOError, SuccessionError, StopIteration):
             heir.close()
             raise
         return heir
-    except (BlockingIOError, UpgradeError, StopIteration) as error:
+    except (BlockingIOError, SuccessionError, StopIteration) as error:
         channel.close()
         for left in fds:
             os.close(left)
-        if isinstance(error, UpgradeError):
+        if isinstance(error, SuccessionError):
             raise
-        raise UpgradeError("the supervisor that has started this one said too little") from None
+        raise SuccessionError("the supervisor that has started this one said too little") from None
 
 
 def refuse(environ: MutableMapping[str, str], text: str) -> None:
     """We do not start: if another supervisor has executed us, it hears why."""
     try:
         heir = inherit(environ)
-    except UpgradeError:
+    except SuccessionError:
         return  # it will not understand us either
     if heir is not None:
         heir.refuse(text)
@@ -343,10 +343,10 @@ def _groups(channel: socket.socket) -> list[Heritage]:
     known = {each.name for each in dataclasses.fields(Heritage)}
     try:
         if not isinstance(word, Groups) or len(fds) != 3 * len(word.groups):
-            raise UpgradeError("the supervisor that has started this one said too little")
+            raise SuccessionError("the supervisor that has started this one said too little")
         given = [{name: fact[name] for name in fact if name in known} for fact in word.groups]
         found = [Heritage(**facts) for facts in given]
-    except UpgradeError:
+    except SuccessionError:
         for fd in fds:
             os.close(fd)
         raise

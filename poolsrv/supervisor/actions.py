@@ -72,7 +72,7 @@ class KillSuccessor:
 
 
 @dataclass(frozen=True, slots=True)
-class UpgradeFailed:
+class SuccessionFailed:
     """It will not take our place. `text` says why."""
 
     text: str
@@ -207,7 +207,7 @@ ServerAction = (
     | StartSuccessor
     | EndSuccessor
     | KillSuccessor
-    | UpgradeFailed
+    | SuccessionFailed
     | HandOver
     | SayReady
     | StopAccepting

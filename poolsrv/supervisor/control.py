@@ -54,7 +54,7 @@ class Served:
 
 class Control:
     """`do` carries out actions; `ask_stacks` has a worker of a group write its stacks: where;
-    `upgrade` begins one, and is told why."""
+    `begin_succession` begins one, and is told why."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Control:
         served: Served,
         do: Callable[[Sequence[ServerAction]], None],
         ask_stacks: Callable[[int, int], int],
-        upgrade: Callable[[str], None],
+        begin_succession: Callable[[str], None],
     ) -> None:
         self.listener = listener
         self.events = Events()
@@ -71,9 +71,9 @@ class Control:
         self._served = served
         self._do = do
         self._ask_stacks = ask_stacks
-        self._upgrade = upgrade
+        self._begin_succession = begin_succession
         self.successor = 0  # the pid of the supervisor that was started last to take over
-        self.upgrade_failure = ""
+        self.succession_failure = ""
         self._clients: dict[int, socket.socket] = {}  # by descriptor, oldest first
         self._waiting: dict[int, Reloads] = {}  # by client
         self._orders: dict[int, Order] = {}  # by client
@@ -196,7 +196,7 @@ class Control:
         """Answered when a new generation serves in each group that is meant, or will not."""
         if self._ends:
             raise ControlError(_ENDS)
-        if self._server.is_upgrading:
+        if self._server.succession_runs:
             raise ControlError("an upgrade runs, which loads the code anew as well")
         groups = self._groups(arguments)
         _log.info(say.TOLD_TO_RELOAD)
@@ -208,15 +208,15 @@ class Control:
 
     def upgrade(self, number: int, _arguments: Mapping[str, Any]) -> Answer | None:
         """Answered when another supervisor has taken over, or will not."""
-        self.upgrade_failure = ""
-        self._upgrade("told to upgrade")
+        self.succession_failure = ""
+        self._begin_succession("told to upgrade")
 
         def outcome() -> Answer | None:
             if self._server.has_left:
                 return Answer({"pid": self.successor})
-            if self._server.is_upgrading or self._server.upgrade_waits:
+            if self._server.succession_runs or self._server.succession_waits:
                 return None
-            return Answer(error=self.upgrade_failure or _ENDS)
+            return Answer(error=self.succession_failure or _ENDS)
 
         return self._ordered(number, Order({}, outcome))
 

@@ -99,7 +99,7 @@ class Supervisor:
         if control is not None:
             listener, served = control
             self._control = Control(
-                listener, server, served, self._do, self._ask_stacks, self.upgrade
+                listener, server, served, self._do, self._ask_stacks, self.begin_succession
             )
         self._touch = Touch(lambda fd: self.watch(fd, self._files_changed), self.unwatch)
         for path, number in reload_on_touch:
@@ -304,7 +304,7 @@ class Supervisor:
             case signal.SIGHUP:
                 self._reload(name)
             case signal.SIGUSR2:
-                self._upgrade(name)
+                self._try_succession(name)
             case signal.SIGUSR1:
                 _log.info(say.LOGS_REOPENED, name)
                 self._reopen()
@@ -324,26 +324,26 @@ class Supervisor:
         if is_there(path):  # one that is gone will come again
             self._reload(f"{path} has changed", [group])
 
-    def _upgrade(self, why: str) -> None:
+    def _try_succession(self, why: str) -> None:
         try:
-            self.upgrade(why)
+            self.begin_succession(why)
         except Unfit as error:
-            _log.warning(say.NO_UPGRADE, why, error)
+            _log.warning(say.NO_SUCCESSION, why, error)
             if self._control is not None:
-                self._control.upgrade_failure = str(error)
+                self._control.succession_failure = str(error)
             self._do([])  # whoever waits for it is told
 
-    def upgrade(self, why: str) -> None:
+    def begin_succession(self, why: str) -> None:
         """Begin one, or do so as soon as the supervisor before has ended. Raises Unfit."""
         if self._seat is None or self._seat.refusal:
             raise Unfit("nobody can take over here" if self._seat is None else self._seat.refusal)
         if self._predecessor is not None and self._server.state is ServerState.SERVING:
             # It still says the totals of its counters, to nobody but us.
-            self._server.upgrade_waits = True
-            _log.info(say.UPGRADE_WAITS, why)
+            self._server.succession_waits = True
+            _log.info(say.SUCCESSION_WAITS, why)
             return
-        actions = self._server.upgrade(self._now)
-        _log.info(say.UPGRADES, why)
+        actions = self._server.begin_succession(self._now)
+        _log.info(say.SUCCESSION_BEGINS, why)
         self._do(actions)
 
     def _reopen(self) -> None:
@@ -499,7 +499,7 @@ class Supervisor:
             connections = legacy.connections.fileno()
             self.guarded(self.groups[number].dispatcher.inherit, connections, legacy.translation)
         self.guarded(self._take_commands)
-        self._row.count_upgrade(done=True)
+        self._row.count_succession(done=True)
         _log.info(say.TOOK_PLACE, predecessor.pid)
         self._do(self._server.take_over(self._now))
         for number, legacy in predecessor.legacies.items():
@@ -522,9 +522,9 @@ class Supervisor:
         if not predecessor.has_left and self._server.state is not ServerState.DRAINING:
             _log.error(say.PREDECESSOR_ENDED)
             self._do(self._server.stop(self._now, at_once=True))
-        if self._server.upgrade_waits:
-            self._server.upgrade_waits = False
-            self._upgrade("the supervisor before has ended")
+        if self._server.succession_waits:
+            self._server.succession_waits = False
+            self._try_succession("the supervisor before has ended")
 
     # Ends of processes
 
@@ -534,7 +534,7 @@ class Supervisor:
         self.unwatch(self._exporter.pidfd)
         exporter, self._exporter = self._exporter, None
         ending = exporter.reap()
-        if self._server.state is not ServerState.DRAINING and not self._server.is_upgrading:
+        if self._server.state is not ServerState.DRAINING and not self._server.succession_runs:
             _log.error(say.EXPORTER_ENDED, ending)
         self._do(self._server.exporter_exited(self._now))
 
@@ -613,12 +613,12 @@ class Supervisor:
             case do.KillSuccessor():
                 if self._successor is not None:
                     self._successor.signal(signal.SIGKILL)
-            case do.UpgradeFailed(text):
-                self._row.count_upgrade(done=False)
-                _log.error(say.UPGRADE_FAILED, text)
+            case do.SuccessionFailed(text):
+                self._row.count_succession(done=False)
+                _log.error(say.SUCCESSION_FAILED, text)
                 self._notify.ready()
                 if self._control is not None:
-                    self._control.upgrade_failure = text
+                    self._control.succession_failure = text
             case do.HandOver():
                 self._hand_over(action)
             case do.SayReady():

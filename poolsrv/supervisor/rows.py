@@ -72,8 +72,8 @@ class SupervisorRow(_Row):
     def count_reload(self, *, done: bool) -> None:
         (_RELOADS_DONE if done else _RELOADS_FAILED).add(self)
 
-    def count_upgrade(self, *, done: bool) -> None:
-        (_UPGRADES_DONE if done else _UPGRADES_FAILED).add(self)
+    def count_succession(self, *, done: bool) -> None:
+        (_SUCCESSIONS_DONE if done else _SUCCESSIONS_FAILED).add(self)
 
 
 class SlotRow(_Row):
@@ -99,6 +99,6 @@ class SlotRow(_Row):
 _FAULTS = _Counter(SupervisorRow, "faults")
 _RELOADS_DONE = _Counter(SupervisorRow, "reloads", "done")
 _RELOADS_FAILED = _Counter(SupervisorRow, "reloads", "failed")
-_UPGRADES_DONE = _Counter(SupervisorRow, "upgrades", "done")
-_UPGRADES_FAILED = _Counter(SupervisorRow, "upgrades", "failed")
+_SUCCESSIONS_DONE = _Counter(SupervisorRow, "upgrades", "done")
+_SUCCESSIONS_FAILED = _Counter(SupervisorRow, "upgrades", "failed")
 _RESTARTS = {reason: _Counter(SlotRow, "restarts", reason.name.lower()) for reason in Reason}

@@ -23,7 +23,7 @@ from poolsrv.supervisor.actions import (
     StartExporter,
     StartSuccessor,
     StopAccepting,
-    UpgradeFailed,
+    SuccessionFailed,
 )
 from poolsrv.supervisor.generations import KILL_AGAIN, LAST_WORDS, PAUSE, Life
 from poolsrv.supervisor.pool import Pool
@@ -62,7 +62,7 @@ class Server:
         self.finished = False  # and has nothing due any more
         self._waits = predecessor  # to take the place of another supervisor
         self._said_ready = False  # to that
-        self.upgrade_waits = False  # until that has ended
+        self.succession_waits = False  # until that has ended
 
     def start(self, now: float) -> list[ServerAction]:
         """Nothing runs yet: begin."""
@@ -95,17 +95,17 @@ class Server:
     def reload(self, now: float, groups: Iterable[int] | None = None) -> list[ServerAction]:
         """Load the applications of these groups anew, or of all."""
         chosen = range(len(self.pools)) if groups is None else groups
-        if not self.is_upgrading:
+        if not self.succession_runs:
             return self._each(lambda pool: pool.reload(now), chosen)
         for number in chosen:
             self.pools[number].generations.again = True
         return []
 
-    def upgrade(self, now: float) -> list[ServerAction]:
+    def begin_succession(self, now: float) -> list[ServerAction]:
         """Have another supervisor take our place. Raises Unfit while something else goes on."""
         if self.state is not ServerState.SERVING:
             raise Unfit("the server starts or ends; try again when it serves")
-        if self.is_upgrading:
+        if self.succession_runs:
             raise Unfit("an upgrade runs already")
         if any(pool.generations.coming is not None for pool in self.pools):
             raise Unfit("a reload runs; try again when it has ended")
@@ -114,7 +114,7 @@ class Server:
         return [StartSuccessor()]
 
     @property
-    def is_upgrading(self) -> bool:
+    def succession_runs(self) -> bool:
         return self.successor.state in (State.STARTING, State.STANDBY)
 
     @property
@@ -140,7 +140,7 @@ class Server:
             actions += self._drain(now, lambda pool: pool.queue_empty(now))
         else:
             actions.append(StopAccepting())
-            if self.is_upgrading:
+            if self.succession_runs:
                 self.successor.move(Event.DRAIN)
                 self.successor.deadline = now + LAST_WORDS
                 actions.append(EndSuccessor())
@@ -170,19 +170,19 @@ class Server:
 
     def successor_failed(self, text: str, now: float) -> list[ServerAction]:
         """It will not serve; its end will follow."""
-        if not self.is_upgrading:
+        if not self.succession_runs:
             return []
         self.successor.move(Event.DRAIN)
         self.successor.deadline = now + LAST_WORDS
-        return [UpgradeFailed(text), EndSuccessor(), *self._go_on(now)]
+        return [SuccessionFailed(text), EndSuccessor(), *self._go_on(now)]
 
     def successor_exited(self, text: str, now: float) -> list[ServerAction]:
         """It has ended, or could not be started; `text` says so."""
-        was_upgrading = self.is_upgrading
+        was_upgrading = self.succession_runs
         self.successor.move(Event.EXITED)
         if not was_upgrading or self.state is ServerState.DRAINING:
             return []
-        return [UpgradeFailed(text), *self._go_on(now)]
+        return [SuccessionFailed(text), *self._go_on(now)]
 
     # What happens to the exporter
 

@@ -143,7 +143,7 @@ class Successor:
         processes.send_signal(self.pidfd, number)
 
     def words(self) -> Iterator[Word | None]:
-        """What it has said since the last time, None at its end. Raises UpgradeError."""
+        """What it has said since the last time, None at its end. Raises SuccessionError."""
         return (word for word, _ in _words(self.channel))
 
     def close(self) -> None:
@@ -215,7 +215,7 @@ class Predecessor:
 
     def words(self) -> Iterator[tuple[Word | None, list[int]]]:
         """What it has said since the last time, None at its end, with the descriptors that
-        came along: they are closed when the next word is asked for. Raises UpgradeError.
+        came along: they are closed when the next word is asked for. Raises SuccessionError.
         """
         return _words(self.channel)
 
