@@ -719,6 +719,23 @@ def test_more_workers_are_started_and_the_last_ones_leave_first() -> None:
     assert pool.exited(1, Reason.EXIT, 2.0) == [Disable(1), Bury(1, None)]
 
 
+def test_who_is_not_wanted_any_more_while_it_loads_is_no_death() -> None:
+    """Counted as one, it would have somebody look for a reason."""
+    pool = new_pool(processes=2, slots=8)
+    pool.start(0.0)
+    pool.exporter_started(0.0)
+    pool.loaded(1, 0.0)
+    spawned(pool, (0, 1), 0.0)
+    pool.ready(0, 0.0)
+    pool.ready(1, 0.0)
+    assert pool.scale(3, 1.0) == [Spawn(2, 1)]
+    pool.spawned(2, 1, 1.0)
+    assert pool.scale(2, 1.1) == [Disable(2), Kill(2, "")]
+    assert pool.scale(3, 1.2) == [Spawn(3, 1)]
+    assert pool.exited(2, Reason.SIGNAL, 1.3) == [Disable(2), Bury(2, None)]
+    assert pool.slots[2].deaths == 0
+
+
 def test_scaling_while_a_generation_comes_concerns_both() -> None:
     pool = reloading_pool()
     pool.ready(2, 2.0)

@@ -77,6 +77,7 @@ class Slot(Life):
     generation: int = 0
     born: bool = False  # its process is known, not only ordered
     ready_at: float | None = None  # since then its worker is ready, or was
+    dismissed: bool = False  # its worker was not wanted any more before it served
     tried_since: float | None = None  # forking has failed since then
     ending: Reason | None = None  # why it was told to end, if it is replaced
 

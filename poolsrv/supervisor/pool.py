@@ -365,7 +365,7 @@ class Pool:
         counted: Reason | None = reason
         if place.ending is not None:
             counted, place.ending = place.ending, None
-        elif told and not (was is State.KILLED and self._serves(place) and self._goes_on):
+        elif told and not (self._failed(place, was) and self._goes_on):
             counted = None
         actions: list[GroupAction] = [Disable(slot), Bury(slot, counted)]
         if self.state is ServerState.DRAINING:
@@ -379,10 +379,14 @@ class Pool:
         if self.state is ServerState.STARTING and was is State.STARTING:
             text = f"worker {slot} ended while it loaded the application; its messages are above"
             return actions + self._give_up(text)
-        wait = self._put_off(place, answered or was is State.DRAINING, now)
+        wait = self._put_off(place, answered or place.dismissed or was is State.DRAINING, now)
         if len(self._keepers(self.generations.serving)) < self.wanted:
             actions += self._replace(slot, wait, now)
         return actions + self._settle(now)
+
+    def _failed(self, place: Slot, was: State) -> bool:
+        """It was wanted, and was killed for what it did not do in time."""
+        return was is State.KILLED and self._serves(place) and not place.dismissed
 
     # Time
 
@@ -491,7 +495,7 @@ class Pool:
             place.tried_since = None
         place.move(Event.SPAWN)
         place.generation = generation.number
-        place.born = False
+        place.born = place.dismissed = False
         place.ready_at = None
         place.ending = None
         place.started = now
@@ -558,6 +562,7 @@ class Pool:
             place.move(Event.DRAIN)
             return []
         if place.state in (State.STARTING, State.STANDBY):
+            place.dismissed = True
             return self._kill([slot], "", now)
         return []
 
