@@ -230,7 +230,7 @@ def _run(
                 say.STARTS,
                 __version__,
                 platform.python_version(),
-                group.settings.processes,
+                group.processes,
                 group.settings.threads,
                 extra={"fields": {"group": group.name} if several else {}},
             )

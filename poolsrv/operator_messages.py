@@ -38,7 +38,7 @@ _NOTHING = "Nothing."
 
 STARTS = Message(
     101,
-    "poolsrv %s on Python %s starts: %d processes x %d threads",
+    "poolsrv %s on Python %s starts: %s processes x %d threads",
     "The server was started.",
     "It opens its addresses, then loads the application.",
     _NOTHING,

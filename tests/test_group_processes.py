@@ -400,3 +400,47 @@ def test_an_upgrade_with_another_set_of_groups(tmp_path: Path) -> None:
             server.follow(told["pid"])
         assert ask(server, "/web")["group"] == "web"
         assert ask(server, "/api")["group"] == "default"
+
+
+# What strangers have met
+
+
+SLOW_TO_LOAD = """
+import time
+time.sleep({load})
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+"""
+
+ASLEEP = """
+application = "tests.apps.grouped:app"
+[[mount]]
+path = "/late"
+group = "late"
+application = "{folder}/late.wsgi"
+[group.late]
+processes = "0..2"
+"""
+
+
+def test_a_stop_answers_who_waits_for_a_group_that_starts(tmp_path: Path) -> None:
+    """Nobody will serve it: it is told so, and nobody waits for it."""
+    (tmp_path / "late.wsgi").write_text(SLOW_TO_LOAD.format(load=60))
+    text = ASLEEP.format(folder=tmp_path)
+    with groups(tmp_path, text) as server, Client(server.address) as client:
+        client.send(head("GET", "/late"))
+        server.wait_until(lambda: "POOL418" in server.log())
+        assert "0..2 processes x 2 threads group=late" in server.log()
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert client.receive().status == 503
+        assert time.monotonic() - began < 20  # of --graceful-timeout's 30
+
+
+def test_a_reload_of_one_group_names_it(tmp_path: Path) -> None:
+    with groups(tmp_path, TWO) as server:
+        command(tmp_path, "reload", "api")
+        command(tmp_path, "reload")
+        told = [line for line in server.log().splitlines() if "POOL402" in line]
+        assert ["group=api" in line for line in told] == [True, False]

@@ -1,5 +1,6 @@
 """What APP may be, and what the user reads when it cannot be loaded."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,3 +227,17 @@ def test_the_release_of_a_generation_is_left_only_when_it_has_gone(
 def test_prepare_refuses_folders_that_are_not_there(settings: Settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         prepare(settings)
+
+
+def test_a_script_that_the_user_may_not_reach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has tried it was another user, as a rule."""
+
+    def refuse(self: Path, **_options: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(ApplicationError) as caught:
+        load("/root/secret.wsgi")
+    fault, remedy = caught.value.args
+    assert fault.endswith("/root/secret.wsgi: Permission denied")
+    assert "--user" in remedy

@@ -225,7 +225,7 @@ def test_a_process_that_nobody_ordered_is_not_taken(slot: int, generation: int) 
 def test_a_template_that_has_loaded_too_late_starts_nothing() -> None:
     pool = new_pool()
     pool.start(0.0)
-    assert pool.stop(0.0) == [StopAccepting(), QuitTemplate(1), Finish(0)]
+    assert pool.stop(0.0) == [StopAccepting(), QuitTemplate(1), LastCall(), Finish(0)]
     assert pool.loaded(1, 0.0) == []
 
 
@@ -239,6 +239,7 @@ def test_an_application_that_cannot_be_loaded_ends_the_server() -> None:
         StopAccepting(),
         *killed,
         QuitTemplate(1),
+        LastCall(),
     ]
     assert pool.exited(0, Reason.EXIT, 1.1) == [Disable(0), Bury(0, None)]
     assert pool.exited(1, Reason.SIGNAL, 1.2) == [
@@ -254,6 +255,7 @@ def test_before_any_worker_it_ends_the_server_at_once() -> None:
     assert pool.load_failed(1, "no such module", 1.0) == [
         StopAccepting(),
         QuitTemplate(1),
+        LastCall(),
         Finish(3, "no such module"),
     ]
 
@@ -277,7 +279,13 @@ def test_one_that_cannot_be_loaded_any_more_is_tried_again() -> None:
 def test_a_worker_that_dies_before_the_first_request_ends_the_server() -> None:
     pool = starting_pool(processes=1)
     *actions, end = pool.exited(0, Reason.SIGNAL, 1.0)
-    assert actions == [Disable(0), Bury(0, Reason.STARTUP), StopAccepting(), QuitTemplate(1)]
+    assert actions == [
+        Disable(0),
+        Bury(0, Reason.STARTUP),
+        StopAccepting(),
+        QuitTemplate(1),
+        LastCall(),
+    ]
     assert isinstance(end, Finish)
     assert end.status == 3
     assert "worker 0" in end.text
@@ -306,7 +314,7 @@ def test_a_template_that_does_not_load_ends_the_server() -> None:
     pool = new_pool()
     pool.start(0.0)
     *actions, end = pool.tick(STARTUP)
-    assert actions == [StopAccepting(), QuitTemplate(1)]
+    assert actions == [StopAccepting(), QuitTemplate(1), LastCall()]
     assert isinstance(end, Finish)
     assert "--startup-timeout" in end.text
 
@@ -523,7 +531,7 @@ def test_a_stop_ends_the_pauses() -> None:
     pool = serving_pool(processes=1)
     pool.exited(0, Reason.EXIT, 0.1)
     assert states(pool)[0] is State.WAITING
-    assert pool.stop(1.1) == [StopAccepting(), QuitTemplate(1), Finish(0)]
+    assert pool.stop(1.1) == [StopAccepting(), QuitTemplate(1), LastCall(), Finish(0)]
 
 
 def test_a_stop_at_once_kills() -> None:
@@ -569,6 +577,7 @@ def test_who_dies_while_the_server_drains_is_counted_but_not_replaced() -> None:
     assert pool.exited(0, Reason.SIGNAL, 2.0) == [
         Disable(0),
         Bury(0, Reason.SIGNAL),
+        LastCall(),  # nobody serves those that wait
         Finish(0),
     ]
 
@@ -788,6 +797,25 @@ def test_a_group_that_sleeps_loads_new_code_when_it_wakes() -> None:
     assert pool.reload(1.0) == [TookOver(2)]
     assert pool.generations.serving.is_new
     assert pool.wake(2.0) == [StartTemplate(2)]
+
+
+def test_who_waits_where_nobody_will_serve_is_refused_at_once_at_a_stop() -> None:
+    """A worker that loads, or a pause of one that dies: it ends with the stop."""
+    pool = Whole(1, 2, exporter=False, on_demand=True)
+    pool.start(0.0)
+    assert LastCall() in pool.stop(1.0)  # nobody has asked for it, and nobody must
+    pool = Whole(1, 2, exporter=False, on_demand=True)
+    pool.start(0.0)
+    assert pool.wake(1.0) == [StartTemplate(1)]
+    pool.loaded(1, 1.0)
+    pool.spawned(0, 1, 1.0)
+    assert pool.stop(2.0)[-1] == LastCall()
+
+    pool = serving_pool()
+    assert LastCall() not in pool.stop(2.0)
+    assert LastCall() not in pool.exited(0, Reason.SIGNAL, 2.1)  # the other one serves
+    assert LastCall() in pool.exited(1, Reason.SIGNAL, 2.2)
+    assert pool.pool.deadline() != 2.0 + GRACE - LAST_CALL
 
 
 # Several groups

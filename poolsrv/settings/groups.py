@@ -28,6 +28,11 @@ class Group:
     owns_bind: bool = False
     on_demand: bool = False
 
+    @property
+    def processes(self) -> str:
+        """How many, for people."""
+        return f"0..{self.settings.processes}" if self.on_demand else str(self.settings.processes)
+
 
 def groups_of(settings: Settings, called: bool = False) -> tuple[Group, ...]:
     """All groups of a server; `called`: a program gives the callable that is at /.

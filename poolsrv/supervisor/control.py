@@ -199,7 +199,7 @@ class Control:
         if self._server.succession_runs:
             raise ControlError("an upgrade runs, which loads the code anew as well")
         groups = self._groups(arguments)
-        _log.info(say.TOLD_TO_RELOAD)
+        _log.info(say.TOLD_TO_RELOAD, extra=self._server.named(groups))
         actions = self._server.reload(time.monotonic(), groups)
         asked = {group: self._server.pools[group].generations.asked for group in groups}
         self._waiting[number] = Reloads(asked)

@@ -68,6 +68,7 @@ class Group:
         self.keepers = Keepers(host, label)
         self.templates: dict[int, Template] = {}  # by generation
         self.workers: dict[int, Worker] = {}  # by slot
+        self.refuses = False  # what waits for a thread, or will
         self._label = label
         self._host = host
         self._stacks = parts.stacks
@@ -286,6 +287,7 @@ class Group:
                 self._bury(slot, reason)
             case do.LastCall():
                 self.dispatcher.last_call()
+                self.refuses = True
             case do.TookOver(generation):
                 self.row.count_reload(done=True)
                 _log.info(say.TOOK_OVER, generation, extra=self._named())

@@ -169,13 +169,15 @@ class Supervisor:
             self.watch(listener, self._client_came)
 
     def _lingers(self) -> bool:
-        """All workers have ended, but their keepers may still have requests for us to answer, or
-        not all that we have for the next supervisor is there."""
+        """All workers have ended, but their keepers may still have requests for us to answer,
+        clients that were refused have not read that, or not all that we have for the next
+        supervisor is there."""
         if time.monotonic() >= self._linger_end:
             return False
         if any(group.keepers.some_are_left for group in self.groups):
             return True
-        return self._counting is not None and any(group.dispatcher.held for group in self.groups)
+        waits = (group for group in self.groups if group.refuses or self._counting is not None)
+        return any(group.dispatcher.held for group in waits)
 
     # For the groups
 
@@ -317,7 +319,7 @@ class Supervisor:
         if self._server.state is ServerState.DRAINING:
             _log.warning(say.NO_RELOAD, why)
             return
-        _log.info(say.RELOADS, why)
+        _log.info(say.RELOADS, why, extra=self._server.named(groups))
         self._do(self._server.reload(self._now, groups))
 
     def _touched(self, path: Path, group: int) -> None:

@@ -226,10 +226,19 @@ class Pool:
             actions += self._quit_template(generation, now)
         return actions
 
-    def expect_last_call(self, now: float) -> None:
-        """What waits for a thread until shortly before the end of the drain is refused then."""
+    def expect_last_call(self, now: float) -> list[GroupAction]:
+        """What waits for a thread until shortly before the end of the drain is refused then;
+        at once if nobody is left who could serve it."""
         grace = self._graceful_timeout
         self._last_call = now + grace - min(LAST_CALL, grace / 4)
+        return self._call_last()
+
+    def _call_last(self) -> list[GroupAction]:
+        """The last call, if one is expected and there is nothing to wait for."""
+        if self._last_call is None or any(place.state is State.READY for place in self.slots):
+            return []
+        self._last_call = None
+        return [LastCall()]
 
     def kill_all(self, why: str, now: float) -> list[GroupAction]:
         """End all workers now."""
@@ -369,7 +378,7 @@ class Pool:
             counted = None
         actions: list[GroupAction] = [Disable(slot), Bury(slot, counted)]
         if self.state is ServerState.DRAINING:
-            return actions
+            return actions if was is State.DRAINING else [*actions, *self._call_last()]
         coming = self.generations.coming
         if coming is not None and place.generation == coming.number and not told:
             text = f"worker {slot} ended while its generation started; its messages are above"

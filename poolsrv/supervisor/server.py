@@ -113,6 +113,12 @@ class Server:
         self.successor.deadline = now + self._startup_timeout
         return [StartSuccessor()]
 
+    def named(self, groups: Sequence[int] | None) -> dict[str, dict[str, str]]:
+        """What is more to say of these groups in a record of the log: nothing of all of them."""
+        if groups is None or len(groups) == len(self.pools):
+            return {}
+        return {"fields": {"group": ", ".join(self.names[group] for group in groups)}}
+
     @property
     def succession_runs(self) -> bool:
         return self.successor.state in (State.STARTING, State.STANDBY)
@@ -145,8 +151,7 @@ class Server:
                 self.successor.deadline = now + LAST_WORDS
                 actions.append(EndSuccessor())
             actions += self._drain(now)
-            for pool in self.pools:
-                pool.expect_last_call(now)
+            actions += self._each(lambda pool: pool.expect_last_call(now))
         if at_once:
             actions += self._kill_all(_AT_ONCE, now)
         return actions

@@ -200,7 +200,8 @@ def require(application: object) -> None:
 
 def _is_file(place: str) -> bool:
     # `mysite.wsgi` is the module of every Django project, unless there is such a file.
-    named_wsgi = place.endswith(".wsgi") and Path(place).is_file()
+    # Path.is_file() would raise what is said better where it is run.
+    named_wsgi = place.endswith(".wsgi") and os.path.isfile(place)  # noqa: PTH113
     return "/" in place or place.endswith(".py") or named_wsgi
 
 
@@ -273,10 +274,15 @@ def _import(name: str) -> ModuleType:
 
 def _run_file(path: str) -> ModuleType:
     file = Path(path).expanduser().absolute()
-    if file.is_dir():
+    try:
+        is_folder, is_there = file.is_dir(), file.is_file()
+    except OSError as error:  # the user of the workers may be another than who has tried it
+        remedy = "let the user of the workers (--user) enter each folder on the way, and read it"
+        raise ApplicationError(f"{file}: {error.strerror}", remedy) from error
+    if is_folder:
         remedy = f"give the script; a folder whose files are to be sent ends with a slash: {path}/"
         raise ApplicationError(f"{file} is a folder", remedy)
-    if not file.is_file():
+    if not is_there:
         remedy = "check the path; --chdir changes the folder it is looked for in"
         if file.with_name(f"{file.name}.py").is_file():
             remedy = f"did you mean {path}.py?"
