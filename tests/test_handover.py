@@ -5,7 +5,9 @@ import errno
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NoReturn, cast
 
 import pytest
@@ -255,3 +257,27 @@ def test_totals_that_are_none_keep_nobody_from_serving(
     os.close(nonsense)
     supervisor._hear_predecessor()
     assert (machine.state, owned) == (ServerState.SERVING, [None])
+
+
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_a_way_back_that_is_barred_loses_neither_process_nor_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def barred(fd: int) -> None:
+        raise PermissionError("no way")
+
+    before, here = open_descriptors(), Path.cwd()
+    left, right = socket.socketpair()
+    with left, right, monkeypatch.context() as patched:
+        patched.setattr(os, "fchdir", barred)
+        argv = [sys.executable, "-c", "pass"]
+        try:
+            pid = handover.execute(argv, str(tmp_path), os.environ, right.fileno())
+        finally:
+            os.chdir(here)
+        assert not right.get_inheritable()
+        assert os.waitpid(pid, 0) == (pid, 0)
+    assert open_descriptors() == before

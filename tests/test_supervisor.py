@@ -395,3 +395,25 @@ def test_who_has_served_files_only_has_not_proved_its_application() -> None:
         assert answered(board.core, 0) == 0
     finally:
         os.close(fd)
+
+
+def test_without_a_descriptor_to_spare_ends_are_noticed() -> None:
+    """By a limit that somebody has lowered meanwhile: prlimit --nofile=0."""
+    code = """if True:
+        import os, resource, signal
+        from poolsrv.system.processes import has_ended, reap
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        pidfd = os.pidfd_open(child)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        assert not has_ended(pidfd) and reap(pidfd) is None
+        os.kill(child, signal.SIGKILL)
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+        assert has_ended(pidfd)
+        assert str(reap(pidfd)) == "was ended by SIGKILL"
+        assert has_ended(pidfd)
+        assert str(reap(pidfd)) == "ended, and nobody was told how"
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

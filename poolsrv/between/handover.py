@@ -8,6 +8,7 @@ another pair, in C (csrc/supervisor/heir.c).
 """
 
 import array
+import contextlib
 import dataclasses
 import json
 import os
@@ -391,5 +392,8 @@ def execute(argv: list[str], folder: str, environ: Mapping[str, str], ours: int)
         return os.posix_spawn(argv[0], argv, given, setsigmask=())
     finally:
         os.set_inheritable(ours, False)
-        os.fchdir(here)
+        # If there is no way back we stay: what is loaded here begins with a folder of its
+        # own, and a process that has been started must not become one that nobody knows.
+        with contextlib.suppress(OSError):
+            os.fchdir(here)
         os.close(here)

@@ -111,7 +111,19 @@ def signal_name(number: int) -> str:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether the process has ended, reaped or not."""
+    """Whether the process has ended, reaped or not.
+
+    Of a child and of who is reaped by calls that no limit makes fail: where RLIMIT_NOFILE
+    is 0, poll() refuses even one descriptor, and a loop that asks would go round for ever.
+    """
+    try:
+        return os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # another's child, or reaped
+        with contextlib.suppress(PermissionError):
+            try:
+                signal.pidfd_send_signal(pidfd, 0)
+            except ProcessLookupError:
+                return True
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
