@@ -122,6 +122,66 @@ def test_clients_that_leave_take_nothing_with_them(
             computing.wait_for_metric(0, "poolsrv_connections", state=state)
 
 
+def test_answers_that_wait_in_a_worker_that_is_killed_are_502(server: Start) -> None:
+    computing = server(COMPUTING, threads=1, allow_errors="worker was ended by")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
+        seen: set[int] = set()
+        # Nobody sees from outside how many answers wait at that moment.
+        for number in range(8):
+            ask_all(clients, "/list", 0)
+            check_all(clients, 0)
+            ask_all(clients[: MANY // 2], "/list", 1)
+            with Client(computing.address) as last:
+                last.send(head("GET", f"/die?{number}"))
+                ask_all(clients[MANY // 2 :], "/list", 1)
+                assert last.receive().status == 502
+            for at, client in enumerate(clients):
+                reply = client.receive()
+                seen.add(reply.status)
+                if reply.status == 200:
+                    assert reply.body == f"1-{at if at < MANY // 2 else at - MANY // 2}".encode()
+                else:
+                    assert reply.status == 502
+                    client.expect_end()
+                    clients[at] = stack.enter_context(Client(computing.address))
+        assert 200 in seen
+
+
+def test_a_call_that_keeps_the_interpreter_keeps_no_answer_back(
+    server: Start, gate: Gate, tmp_path: Path
+) -> None:
+    computing = server(COMPUTING, threads=2)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
+        ask_all(clients, "/list", 0)
+        check_all(clients, 0)
+        half = MANY // 2
+        ask_all(clients[:half], "/list", 1)
+        clients[half].send(head("GET", "/grip?held"))
+        check_all(clients[:half], 1)
+        computing.wait_until((tmp_path / "gripped").exists)
+        gate.release(1)
+        assert clients[half].receive().body == b"held"
+
+
+def test_answers_to_head_are_whole(server: Start) -> None:
+    computing = server(COMPUTING, threads=1)
+
+    def are_gathered() -> bool:
+        for at, client in enumerate(clients):
+            client.send(head("HEAD", f"/list?{at}"))
+        for at, client in enumerate(clients):
+            reply = client.receive(to_head=True)
+            assert (reply.status, reply.body) == (200, b"")
+            assert reply.get("Content-Length") == str(len(str(at)))
+        return gathered(computing) > 0
+
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
+        computing.wait_until(are_gathered)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_answers_are_sent_before_a_worker_ends(server: Start, number: signal.Signals) -> None:
     computing = server(COMPUTING, threads=1)

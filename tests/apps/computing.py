@@ -1,7 +1,10 @@
 """Computes for so long that a client would sleep meanwhile, and answers in every way."""
 
+import ctypes
 import os
+import signal
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from wsgiref.types import StartResponse, WSGIEnvironment
 
 from tests.apps.gate import wait_at_gate
@@ -28,6 +31,10 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     body = environ["QUERY_STRING"].encode()
     if way == "/hold":
         wait_at_gate("gate")
+    if way == "/die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if way == "/grip":
+        _wait_with_the_lock()
     if way == "/child":
         _leave_a_child()
     sum(range(ROUNDS))
@@ -41,6 +48,13 @@ def app(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[byt
     if way in ("/closing", "/chunked"):
         return Closing(body)
     return [body]
+
+
+def _wait_with_the_lock() -> None:
+    """In C, with the GIL, until the gate lets us go."""
+    with (Path(os.environ["PROBE_DIR"]) / "gate.fifo").open("rb", buffering=0) as fifo:
+        (Path(os.environ["PROBE_DIR"]) / "gripped").touch()
+        ctypes.PyDLL(None).read(fifo.fileno(), ctypes.create_string_buffer(1), 1)
 
 
 def _leave_a_child() -> None:

@@ -99,12 +99,26 @@ gather_send(Worker *w, Thread *t)
     pthread_mutex_lock(&w->lock);
 }
 
-void
-gather_tick(Worker *w)
+static bool
+send_before(Worker *w, uint64_t end)
 {
     pthread_mutex_lock(&w->lock);
-    if (w->gathered.count && w->gathered.due <= w->main.now) {
+    if (w->gathered.count && w->gathered.due <= end) {
         gather_send(w, &w->main);
     }
+    const bool some = w->gathered.count != 0;
     pthread_mutex_unlock(&w->lock);
+    return some;
+}
+
+bool
+gather_tick(Worker *w)
+{
+    return send_before(w, w->main.now);
+}
+
+void
+gather_flush(Worker *w)
+{
+    send_before(w, UINT64_MAX);
 }

@@ -31,7 +31,10 @@ bool gather_is_likely(const Thread *t);
 bool gather_is_due(const Worker *w, uint64_t now);
 /* The worker's lock is held, and let go meanwhile. */
 void gather_send(Worker *w, Thread *t);
-/* From the main thread: those that have waited for too long. */
-void gather_tick(Worker *w);
+/* From the main thread: those that have waited for too long. Are any left,
+ * which need another tick? */
+bool gather_tick(Worker *w);
+/* From the main thread, before it may have to wait for the interpreter: all. */
+void gather_flush(Worker *w);
 
 #endif

@@ -34,7 +34,8 @@ static bool
 has_begun(ConnState state)
 {
     return state == CONN_PARSE || state == CONN_HEAD || state == CONN_BODY ||
-           state == CONN_RUNNING;
+           state == CONN_RUNNING ||
+           state == CONN_WRITING; /* it waited for others: see gather.h */
 }
 
 Fate

@@ -188,15 +188,13 @@ is_asleep(const Thread *t)
 {
     char path[48], text[512];
     const char *end;
-    ssize_t n;
-    int fd;
 
     snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)t->tid);
-    fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         return false;
     }
-    n = read(fd, text, sizeof text - 1);
+    const ssize_t n = read(fd, text, sizeof text - 1);
     close(fd);
     if (n <= 0) {
         return false;
@@ -277,8 +275,6 @@ tick(Worker *w)
 {
     const uint64_t now = w->main.now;
     uint64_t rung;
-    ScheduleView view;
-    uint32_t room;
     bool unseen;
 
     if (read(w->timer, &rung, sizeof rung) < 0) { /* which also sets it anew */
@@ -286,14 +282,14 @@ tick(Worker *w)
     }
     word_add(w->o.board->workers[w->o.slot].ticks, 1);
     pieces_tick(w);
-    gather_tick(w);
+    const bool gathered = gather_tick(w);
     notes_tick(w, now);
     ending_tick(w);
-    view = look(w, now, &unseen);
+    ScheduleView view = look(w, now, &unseen);
     if (unseen) {
         share_stand_in(w);
     }
-    room = share_others_room(w);
+    const uint32_t room = share_others_room(w);
     view.served = room && share_may_all_go(w);
     const TickDecision decision = schedule_tick(&w->schedule, &view, now);
     if (decision == TICK_WAKE) {
@@ -313,7 +309,9 @@ tick(Worker *w)
         }
     }
     if (view.busy == 0) {
-        pace_down(w);
+        if (!gathered) { /* a connection that is taken over keeps no tick */
+            pace_down(w);
+        }
         return false;
     }
     return overdue_tick(w) || watchdog_is_due(w);
@@ -394,6 +392,7 @@ watch_wait(Worker *w)
 {
     const WatchResult result = wait_for_news(w);
     const int error = errno; /* of one that is broken */
+    gather_flush(w); /* no tick comes while another call has the interpreter */
     watchdog_ask(w);
     errno = error;
     return result;

@@ -242,6 +242,26 @@ test_they_do_not_wait_for_a_slow_one(void)
     setup_close(s);
 }
 
+/* What is left of them when the first are due, the main thread must look after:
+ * nobody else may come by. */
+static void
+test_the_main_thread_looks_again_while_any_are_left(void)
+{
+    Setup *s = setup_open(8 * CALL);
+    Worker *w = s->worker;
+    w->main.worker = w;
+    w->main.now = s->thread->now;
+    CHECK(!gather_tick(w));
+    w->gathered = (Gathered){.count = 1, .due = w->main.now + 1};
+    CHECK(gather_tick(w));
+    w->main.now++;
+    CHECK(!gather_tick(w) && w->gathered.count == 0);
+    w->gathered = (Gathered){.count = 1, .due = w->main.now + 1};
+    gather_flush(w);
+    CHECK(w->gathered.count == 0);
+    setup_close(s);
+}
+
 int
 main(void)
 {
@@ -251,5 +271,6 @@ main(void)
     RUN(test_only_whole_answers_of_connections_that_go_on_wait);
     RUN(test_all_go_when_the_first_must);
     RUN(test_they_do_not_wait_for_a_slow_one);
+    RUN(test_the_main_thread_looks_again_while_any_are_left);
     return 0;
 }

@@ -22,7 +22,8 @@ main(void)
                                  state == CONN_PEEKED) &&
                                 progress == PROGRESS_UNREAD;
             const bool lost = (state == CONN_PARSE || state == CONN_HEAD ||
-                               state == CONN_BODY || state == CONN_RUNNING) &&
+                               state == CONN_BODY || state == CONN_RUNNING ||
+                               state == CONN_WRITING) &&
                               progress == PROGRESS_BEGUN;
             const Fate expected =
                 state == CONN_FREE || progress == PROGRESS_PASSED_ON ? FATE_NONE
