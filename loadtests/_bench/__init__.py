@@ -4,6 +4,7 @@
     python -m loadtests._bench report      table and plot of a run, written again
     python -m loadtests._bench simulate    our dispatch beside others, in a model
     python -m loadtests._bench predict     the real server beside the model
+    python -m loadtests._bench pages       what pages cost, by connections
     python -m loadtests._bench pinned      what waits behind a pinned worker
     python -m loadtests._bench instructions    what observation costs, counted
     python -m loadtests._bench files       what a file costs, beside nginx

@@ -17,6 +17,7 @@ from loadtests._bench import (
     _groups,
     _instructions,
     _newcomer,
+    _pages,
     _pinned,
     _prediction,
     _report,
@@ -103,6 +104,11 @@ def _files_command(arguments: argparse.Namespace) -> None:
 
 def _groups_command(arguments: argparse.Namespace) -> None:
     print(_groups.markdown(*_groups.measure(arguments.rounds, _tell)))
+
+
+def _pages_command(arguments: argparse.Namespace) -> None:
+    shape = arguments.shape
+    print(_pages.markdown(_pages.measure(shape, arguments.rounds, _tell), shape))
 
 
 def _pinned_command(arguments: argparse.Namespace) -> None:
@@ -244,6 +250,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="of a second for each load (default: %(default)s)",
     )
+
+    pages = commands.add_parser("pages", help="CPU of pages, by connections that ask at once")
+    pages.set_defaults(command=_pages_command)
+    pages.add_argument(
+        "--shape",
+        type=_argument(Shape.parse),
+        default=Shape(2, 4),
+        metavar="PxT",
+        help="default: 2x4",
+    )
+    pages.add_argument("--rounds", type=_whole(1), default=3, metavar="N", help="default: 3")
 
     pinned = commands.add_parser(
         "pinned", help="what waits behind a pinned worker, beside a free one"

@@ -98,3 +98,11 @@ def _held(path: str, seconds: float) -> Iterator[bytes]:
         while time.monotonic() < end:
             pass
     yield b"k"
+
+
+def counted(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    """Computes for as many rounds as the query says."""
+    rounds = 0
+    for number in range(int(environ.get("QUERY_STRING") or 0)):
+        rounds ^= number
+    return hello(environ, start_response)
