@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.client import Client, Response
+from tests.client import Client, Response, head
 from tests.server import Server, serving
 
 DATA = bytes(range(256)) * 16
@@ -40,11 +40,11 @@ def server(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ser
 
 
 def get(server: Server, how: str, path: object = None, *fields: str, **query: Any) -> Response:
-    head = "".join(f"{field}\r\n" for field in fields)
+    more = "".join(f"{field}\r\n" for field in fields)
     names = {"path": str(path)} if path else {}
     target = f"/{how}?{urlencode(names | query, doseq=True)}"
     with Client(server.address) as client:
-        client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n{head}\r\n".encode())
+        client.send(f"GET {target} HTTP/1.1\r\nHost: a\r\n{more}\r\n".encode())
         response = client.receive()
         # The connection is good for another request, whatever the answer was.
         client.send(b"GET /list HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
@@ -218,3 +218,29 @@ def test_a_slow_reader_holds_no_thread(root: Path, tmp_path: Path) -> None:
         slow.sendall(f"GET {target} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
         assert slow.recv(4) == b"HTTP"
         assert get(server, "list", root / "page.css").body == b"a {}"
+
+
+def test_a_worker_that_is_killed_while_it_sends_cuts_this_file_and_no_other_answer(
+    root: Path, tmp_path: Path
+) -> None:
+    """Never by an end that looks right; and the next one sends it whole."""
+    size = 64 << 20  # more than the sockets of both sides take
+    with (root / "huge.bin").open("wb") as file:
+        file.truncate(size)
+    target = f"/list?{urlencode({'path': str(root / 'huge.bin')})}"
+    options = {"processes": 1, "sendfile_root": root, "allow_errors": "worker was ended by"}
+    with (
+        serving("tests.apps.naming:app", tmp_path, **options) as server,
+        Client(server.address) as idle,
+        Client(server.address) as reader,
+    ):
+        assert idle.get("/list").body == b"the body"
+        reader.send(head("GET", target))
+        assert reader.receive(to_head=True).get("Content-Length") == str(size)
+        (victim,) = server.workers()
+        server.kill(victim)
+        server.wait_until(lambda: server.workers() not in ([], [victim]))
+        assert len(reader.read_to_end()) < size
+        assert idle.get("/list").body == b"the body"
+        with Client(server.address) as client:
+            assert len(client.get(target).body) == size
