@@ -845,3 +845,33 @@ def test_a_body_that_cannot_be_spooled_is_answered(server: Start) -> None:
     probe.wait_for_log("WARNING .*cannot keep a request body .*TMPDIR")
     with Client(probe.address) as client:
         assert client.get("/x").status == 200
+
+
+HUNGRY = """
+def app(environ, start_response):
+    body = b"%d" % len(bytearray(8 << 30 if environ["PATH_INFO"] == "/huge" else 2))
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+
+def test_a_request_for_which_there_is_no_memory_fails_alone(server: Start, tmp_path: Path) -> None:
+    """A limit of the process, not of a cgroup: then nobody is killed."""
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    hungry = server(
+        "hungry:app",
+        through=("prlimit", f"--as={4 << 30}"),
+        processes=1,
+        threads=2,
+        pythonpath=tmp_path,
+        allow_errors="POOL302",
+    )
+    before = hungry.workers()
+    with Client(hungry.address) as kept:
+        assert kept.get("/").body == b"2"
+        with Client(hungry.address) as client:
+            assert client.get("/huge").status == 500
+            assert client.get("/").body == b"2"
+        assert kept.get("/").body == b"2"
+    assert hungry.workers() == before
+    assert "MemoryError" in hungry.log()
