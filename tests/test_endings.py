@@ -359,6 +359,22 @@ def test_a_stop_answers_all_that_had_arrived(server: Start, attempt: int) -> Non
     assert sum(client.refusals for client in clients) == 0
 
 
+def test_a_stop_waits_for_no_idle_client_to_close(server: Start) -> None:
+    """A pool of connections looks at one when it needs it."""
+    probe = server(PROBE, processes=1, threads=4)
+    clients = [Client(probe.address) for _ in range(20)]
+    for client in clients:
+        assert client.get("/x").status == 200
+    probe.terminate()
+    for client in clients:
+        assert client.read_to_end() == b""  # an end, no reset
+    told = time.monotonic()
+    assert probe.wait() == 0
+    assert time.monotonic() - told < LINGER_TIMEOUT
+    for client in clients:
+        client.close()
+
+
 # A worker that is broken
 
 
@@ -375,6 +391,9 @@ def test_a_worker_whose_descriptors_were_closed_is_replaced(server: Start) -> No
     with Client(probe.address) as client:
         assert client.get("/x").status == 200
 
+
+# Of csrc/common/clock.h: for so long a connection is kept that its client may still need.
+LINGER_TIMEOUT = 2.0
 
 COVERED = "worker exited with status 1|was lost|main thread cannot go on"
 

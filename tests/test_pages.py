@@ -106,6 +106,43 @@ def test_the_page_of_a_file_that_is_not_there(
         client.expect_end()
 
 
+def test_pages_for_clients_of_http_1_0(server: Callable[..., Server], tmp_path: Path) -> None:
+    """Whoever answers: the supervisor, a worker in C, a worker behind the application."""
+    pages = []
+    for status in (400, 408, 413, 500, 503):
+        page = tmp_path / f"{status}.html"
+        page.write_text(f"<p>{status}</p>")
+        pages.append(f"{status}={page}")
+    made = server(
+        "tests.apps.probe:app",
+        processes=1,
+        threads=1,
+        queue_size=0,
+        limit_request_body=10,
+        header_timeout="500ms",
+        error_pages=pages,
+        allow_errors="POOL",
+    )
+
+    def refused(text: bytes, status: int) -> None:
+        with Client(made.address) as client:
+            client.send(text)
+            response = client.receive()
+            assert (response.status, response.body) == (status, f"<p>{status}</p>".encode())
+            assert response.get("Content-Length") == str(len(response.body))
+            client.expect_end()
+
+    refused(b"GET /a b HTTP/1.0\r\n\r\n", 400)
+    refused(b"POST / HTTP/1.0\r\nContent-Length: 11\r\n\r\n", 413)
+    refused(b"GET /fail HTTP/1.0\r\n\r\n", 500)
+    refused(b"GET / HTTP/1.0\r\nHost: a", 408)
+    gate = Gate(tmp_path)
+    with closing(gate), Client(made.address) as busy:
+        busy.send(b"GET /hold?gate=gate HTTP/1.0\r\n\r\n")
+        made.wait_until(gate.arrivals)
+        refused(b"GET / HTTP/1.0\r\n\r\n", 503)
+
+
 @pytest.mark.parametrize("mounts", [(), (f"/api={APPS}:api",)])
 def test_maintenance(
     server: Callable[..., Server], tmp_path: Path, mounts: tuple[str, ...]

@@ -156,6 +156,7 @@ conn_open(Worker *w, Thread *t, int fd, const ChannelItem *item)
     c->counted = true;
     c->next = NULL;
     c->registered = c->drained = c->gone = c->deaf = c->probed = false;
+    c->owes_nothing = false;
     conn_progress(c, PROGRESS_UNREAD);
     atomic_fetch_add(&w->live, 1);
     atomic_signal_fence(memory_order_release); /* all of it, or it is free */

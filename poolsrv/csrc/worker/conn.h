@@ -127,6 +127,7 @@ struct Conn {
     _Atomic bool gone; /* the client is gone: send nothing more */
     bool deaf;         /* stream_deafen: the end that it gives is our own */
     bool probed;       /* by stream_is_reset */
+    bool owes_nothing; /* it was idle when our side ended */
     bool refused;      /* that is the server's, and is counted as such */
     uint16_t status;   /* of the answer on its way */
     _Atomic uint8_t progress; /* ConnProgress; by conn_progress() */

@@ -43,6 +43,22 @@ ending_start(Worker *w, Thread *t, Conn *c)
     return c->drained && !c->registered ? leave_to_main(w, c) : STEP_AGAIN;
 }
 
+void
+ending_idle(Worker *w, Conn *c)
+{
+    c->owes_nothing = true;
+    if (ending_start(w, &w->main, c) == STEP_AGAIN) {
+        leave_to_main(w, c);
+        watch_arm(w);
+    }
+}
+
+static bool
+may_go(const Worker *w, const Conn *c)
+{
+    return stream_untaken(c) == 0 || w->main.now >= word_get(&c->deadline);
+}
+
 Step
 ending_linger(Worker *w, Thread *t, Conn *c)
 {
@@ -80,6 +96,14 @@ ending_tick(Worker *w)
             conn_close(w, &w->main, c);
             break;
         case STREAM_AGAIN:
+            if (c->owes_nothing && c->wasted == 0) {
+                if (may_go(w, c)) {
+                    conn_close(w, &w->main, c);
+                } else {
+                    leave_to_main(w, c);
+                }
+                break;
+            }
             if (conn_release(w, c)) {
                 break;
             }

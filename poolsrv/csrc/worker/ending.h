@@ -12,6 +12,11 @@
  * comes is thrown away until the client ends its side, or its time is over. No
  * thread waits for that. */
 Step ending_start(Worker *w, Thread *t, Conn *c);
+/* End an idle one, as all of the server ends. Its client owes us nothing, and
+ * most pools of connections notice our end no sooner than they need one: so
+ * nobody waits for its end, but only until its kernel has ours. What it sends
+ * before that still meets an end, and no reset. */
+void ending_idle(Worker *w, Conn *c);
 /* Throw away what has come. */
 Step ending_linger(Worker *w, Thread *t, Conn *c);
 /* From the main thread: look at those whose side has ended since the last look.

@@ -17,9 +17,10 @@ static void
 end_idle(Worker *w, Conn *c)
 {
     c->ready = w->main.now;
-    if (stream_has_bytes(c) ||
-        (ending_start(w, &w->main, c) == STEP_AGAIN && !conn_release(w, c))) {
+    if (stream_has_bytes(c)) {
         threads_call(w, c);
+    } else {
+        ending_idle(w, c);
     }
 }
 

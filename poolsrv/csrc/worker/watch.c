@@ -164,8 +164,8 @@ pace_down(Worker *w)
     const WatchPace pace =
         atomic_load(&w->live) || atomic_load(&w->has_refusals) ? WATCH_SLOW
                                                                : WATCH_OFF;
-    if (atomic_load(&w->pace) == pace) {
-        return;
+    if (atomic_load(&w->pace) == pace || atomic_load(&w->ended) != NULL) {
+        return; /* nothing changes, or some are to be looked at soon */
     }
     /* The timer first, then the pace: a thread that already sees the new pace
      * sets the timer itself, and must not be overwritten. */
