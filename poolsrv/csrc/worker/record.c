@@ -1,27 +1,47 @@
 /* What is known of a request: see record.h. Pure C. */
+#define _DEFAULT_SOURCE
 #include "worker/record.h"
 
+#include <endian.h>
 #include <string.h>
 
 #include "protocol/lex.h"
 #include "worker/exchange.h"
 #include "worker/worker_internal.h"
 
+/* Eight hexadecimal digits, the highest first: each goes to a byte of its own,
+ * and all become characters at once. A loop took three times as long. */
+static void
+write_digits(char *to, uint32_t value)
+{
+    const uint64_t each = UINT64_C(0x0101010101010101);
+    uint64_t x = value;
+    x = (x << 16 | x) & UINT64_C(0x0000ffff0000ffff);
+    x = (x << 8 | x) & UINT64_C(0x00ff00ff00ff00ff);
+    x = (x << 4 | x) & 0xf * each;
+    x += '0' * each + (((x + 6 * each) >> 4) & each) * ('a' - '9' - 1);
+    x = htobe64(x);
+    memcpy(to, &x, sizeof x);
+}
+
+/* Twelve digits, which overlap. */
+static void
+write_half(char *to, uint64_t value)
+{
+    write_digits(to, (uint32_t)(value >> 16));
+    write_digits(to + 4, (uint32_t)value);
+}
+
 /* A random part for the process, then a count; 24 characters because it is read
  * by people too. */
 static void
 make_id(const Worker *w, Thread *t)
 {
-    static const char hexadecimal[] = "0123456789abcdef";
     Record *record = &t->record;
-    uint64_t prefix = w->o.id_prefix;
-    uint64_t number = (uint64_t)t->index << 36 | record->sequence++;
-    for (int i = 11; i >= 0; i--, prefix >>= 4) {
-        record->own[i] = hexadecimal[prefix & 15];
+    if (record->sequence == 0) {
+        write_half(record->own, w->o.id_prefix);
     }
-    for (int i = 23; i >= 12; i--, number >>= 4) {
-        record->own[i] = hexadecimal[number & 15];
-    }
+    write_half(record->own + 12, (uint64_t)t->index << 36 | record->sequence++);
     memcpy(t->row->current.request_id, record->own, sizeof record->own);
     record->id = record->own;
 }
