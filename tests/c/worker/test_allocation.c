@@ -212,7 +212,7 @@ stage_close(Stage *stage)
 
 /* False if there was no memory for it. */
 static bool
-stage_start(Stage *stage, bool streamed)
+stage_start(Stage *stage, bool streamed, const Mounts *mounts)
 {
     const WorkerOptions options = {
         .board = &stage->board,
@@ -236,6 +236,7 @@ stage_start(Stage *stage, bool streamed)
                    .request_buffering = !streamed},
         .handler = &handler,
         .access_log = {.fd = -1},
+        .mounts = mounts,
     };
     stage->worker = worker_new(&options);
     if (stage->worker == NULL) {
@@ -286,6 +287,7 @@ typedef struct {
     size_t large; /* so many bytes of `large` follow, then */
     const char *answer_after;
     bool streamed;
+    bool grouped; /* another group is at /other */
 } Scene;
 
 #define GET(path) "GET " path " HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -305,20 +307,39 @@ typedef struct {
     "Content-Type: text/plain\r\nAccept-Ranges: bytes\r\n" \
     "X-Content-Type-Options: nosniff\r\n"
 
+/* Ours is at /, another one at /other. */
+static Mounts *two_groups;
+
+static void
+two_groups_make(void)
+{
+    static const Mount mounts[] = {
+        {.host = {.text = ""}, .path = {.text = ""}},
+        {.host = {.text = ""},
+         .path = {.text = "/other", .size = 6},
+         .application = MOUNT_NONE,
+         .group = 1},
+    };
+    two_groups = mounts_new(mounts, 2);
+    CHECK(two_groups != NULL);
+}
+
 static const Scene scenes[] = {
-    {"small", {GET("/")}, "answer 0\n", 0, "", false},
+    {"small", {GET("/")}, "answer 0\n", 0, "", false, false},
     {"head in pieces",
      {"GET / HT", "TP/1.1\r\nHost: a\r\nX: " B1000 B100,
       "\r\nY: " B1000 B1000 "\r\n", "\r\n"},
      "answer 0\n",
      0,
      "",
+     false,
      false},
     {"body",
      {POST "Content-Length: 1020\r\n\r\n" B10, B1000, B10 GET("/")},
      "answer 1020\n",
      0,
      "answer 0\n",
+     false,
      false},
     {"chunks",
      {CHUNKED "\r\n", "3e8\r\n" B1000, "\r\n64\r\n" B100 "\r\n",
@@ -326,18 +347,21 @@ static const Scene scenes[] = {
      "answer 1100\n",
      0,
      "answer 0\nanswer 0\n",
+     false,
      false},
     {"chunks and more at once",
      {CHUNKED "\r\n1\r\n0\r\n0\r\n\r\n" GET("/") GET("/")},
      "answer 1\n",
      0,
      "answer 0\nanswer 0\n",
+     false,
      false},
     {"spooled",
      {POST "Content-Length: 4000\r\n\r\n", B1000, B1000 B1000 B1000},
      "answer 4000\n",
      0,
      "",
+     false,
      false},
     {"spooled chunks",
      {CHUNKED "\r\n7d0\r\n" B1000, B1000 "\r\n7d0\r\n", B1000 B1000 "\r\n",
@@ -345,20 +369,23 @@ static const Scene scenes[] = {
      "answer 4000\n",
      0,
      "",
+     false,
      false},
     {"streamed",
      {POST "Content-Length: 1020\r\n\r\n" B10, B1000, B10 GET("/")},
      "answer 1020\n",
      0,
      "answer 0\n",
-     true},
+     true,
+     false},
     {"streamed chunks",
      {CHUNKED "X: " B100 B10, "\r\n\r\n", "3e8\r\n" B1000,
       "\r\n0\r\n\r\n" GET("/")},
      "answer 1000\n",
      0,
      "answer 0\n",
-     true},
+     true,
+     false},
     {"streamed chunks behind a head that fills its buffer",
      /* 1024 bytes */
      {CHUNKED "X: " B100 B10,
@@ -367,7 +394,8 @@ static const Scene scenes[] = {
      "answer 1000\n",
      0,
      "answer 0\n",
-     true},
+     true,
+     false},
     {"streamed chunks behind a head of the largest size",
      {CHUNKED FIELD FIELD FIELD FIELD FIELD FIELD FIELD FIELD
       "\r\n1\r\n0\r\n0\r\n\r\n",
@@ -376,8 +404,9 @@ static const Scene scenes[] = {
      "answer 1\nanswer 0\n",
      sizeof large,
      "answer 1\nanswer 1000\n",
-     true},
-    {"file", {GET("/file")}, "answer 0\na file\n", 0, "", false},
+     true,
+     false},
+    {"file", {GET("/file")}, "answer 0\na file\n", 0, "", false, false},
     {"mounted files",
      {GET("/mounted"),
       MOUNTED "Range: bytes=2-5\r\n\r\n" MOUNTED "If-None-Match: *\r\n\r\n",
@@ -391,12 +420,32 @@ static const Scene scenes[] = {
      "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */7\r\n"
      "Content-Type: text/plain\r\nContent-Length: 26\r\n\r\n"
      "416 Range Not Satisfiable\n",
+     false,
      false},
+    /* A head that is peeked is received as a whole, so each piece has one. */
+    {.name = "groups",
+     .send = {GET("/") POST "Content-Length: 1020\r\n\r\n" B10, B1000,
+              B10 GET("/")},
+     .answer = "answer 0\nanswer 1020\n",
+     .answer_after = "answer 0\n",
+     .grouped = true},
+    {.name = "groups, and chunks with a request of ours behind",
+     .send = {CHUNKED "\r\n3e8\r\n" B1000, "\r\n0\r\n\r\n" GET("/")},
+     .answer = "answer 1000\n",
+     .answer_after = "answer 0\n",
+     .grouped = true},
+    {.name = "groups, and a head of more than what is peeked",
+     .send = {"GET / HTTP/1.1\r\nHost: a\r\n" FIELD FIELD "Y: " B1000
+              "\r\n\r\n"},
+     .answer = "answer 0\n",
+     .answer_after = "",
+     .grouped = true},
     {"large",
      {GET("/large") GET("/file")},
      "answer 0\n",
      sizeof large,
      "answer 0\na file\n",
+     false,
      false},
 };
 
@@ -482,7 +531,8 @@ play(const Scene *scene)
 {
     Stage stage;
     stage_open(&stage);
-    if (stage_start(&stage, scene->streamed)) {
+    if (stage_start(&stage, scene->streamed,
+                    scene->grouped ? two_groups : NULL)) {
         const int client = connect_to(&stage);
         send_pieces(client, scene->send);
         check_answers(scene, client);
@@ -615,9 +665,11 @@ int
 main(void)
 {
     memset(large, 'x', sizeof large);
+    two_groups_make();
     sweep(play_supervisor, NULL, "supervisor");
     for (size_t i = 0; i < sizeof scenes / sizeof scenes[0]; i++) {
         sweep(play, &scenes[i], scenes[i].name);
     }
+    mounts_free(two_groups);
     return 0;
 }
