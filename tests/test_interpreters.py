@@ -448,6 +448,24 @@ def test_daemons_of_the_application_end_with_the_worker(server: Start, tmp_path:
 
 
 @needed
+def test_what_a_view_leaves_to_threads_is_done_before_the_end(
+    server: Start, tmp_path: Path
+) -> None:
+    gate = Gate(tmp_path)
+    started = server("", config=two(tmp_path))
+    for mount in "/one", "/two":
+        assert get(started, f"{mount}/later")["script"] == mount
+    started.wait_until(lambda: len(gate.arrivals()) == 4)
+    started.terminate()
+    started.wait_for_log("finishing what runs")
+    gate.close()
+    assert started.wait() == 0
+    assert len(notes(tmp_path, "done")) == 2
+    assert len(notes(tmp_path, "pooled")) == 2
+    assert "threads=" not in started.log()
+
+
+@needed
 def test_threads_of_the_application_may_outlive_the_worker(server: Start, tmp_path: Path) -> None:
     (tmp_path / "threaded.py").write_text(
         "import threading\nfrom tests.apps.many import app\n"

@@ -115,8 +115,12 @@ def _applications(number: int, order: Order) -> _core.Applications:
     slot = order.slot
 
     def take_seat(applications: _core.Applications, index: int) -> ErrorStream:
-        # The thread was made elsewhere: here it is one that `threading` does not know.
-        threading.current_thread().name = f"poolsrv-{slot}-{index}"
+        # The thread was made elsewhere: here it is one that `threading` does not know, and
+        # takes for a daemon. So would be those that an application starts on it, and nobody
+        # would wait for them at the end.
+        here = threading.current_thread()
+        here.name = f"poolsrv-{slot}-{index}"
+        here._daemonic = False  # type: ignore[attr-defined]
         return ErrorStream(applications, index)
 
     return core_applications(settings, loaded, mounts, templates, _leave, take_seat)
@@ -211,16 +215,26 @@ def end(argument: bytes) -> bytes:
     patience = time.monotonic() + float(argument)
     left = []
     here = threading.current_thread()
+    # Executors end their threads so; it may take as long as what runs in them.
+    ends = threading.Thread(target=_end_executors, daemon=True)
+    ends.start()
     for one in threading.enumerate():
-        if not one.daemon and one is not here:
+        if not one.daemon and one is not here and not isinstance(one, threading._DummyThread):
             one.join(max(0.0, patience - time.monotonic()))
             if one.is_alive():
                 left.append(one)
+    ends.join(max(0.0, patience - time.monotonic()))
     if not left:
         return b""
     names = ", ".join(one.name for one in left)
     _log.warning(say.THREADS_LEFT, extra={"fields": {"threads": names}})
     return names.encode(errors="backslashreplace")
+
+
+def _end_executors() -> None:
+    acts = threading._threading_atexits  # type: ignore[attr-defined]
+    while acts:
+        acts.pop()()
 
 
 def give_up(_argument: bytes) -> bytes:

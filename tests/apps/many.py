@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,18 @@ def sleep(environ: dict[str, Any]) -> dict[str, Any]:
         time.sleep(0.01)
 
 
+def later(environ: dict[str, Any]) -> dict[str, Any]:
+    """A thread and an executor go on when this has been answered."""
+
+    def work(event: str) -> None:
+        wait_at_gate("gate")
+        note(event)
+
+    threading.Thread(target=work, args=("done",)).start()
+    EXECUTOR.submit(work, "pooled")
+    return where(environ)
+
+
 def body(environ: dict[str, Any]) -> dict[str, Any]:
     return {"size": len(environ["wsgi.input"].read())}
 
@@ -93,8 +106,10 @@ def speak(environ: dict[str, Any]) -> dict[str, Any]:
     return where(environ)
 
 
+EXECUTOR = ThreadPoolExecutor(2)
+
 VIEWS: dict[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    f"/{view.__name__}": view for view in (hold, pause, sleep, body, claim, dangers, speak)
+    f"/{view.__name__}": view for view in (hold, pause, sleep, later, body, claim, dangers, speak)
 }
 
 
