@@ -168,6 +168,8 @@ def _kill(control: str, chance: random.Random) -> None:
         ready = [worker.pid for worker in look(Path(control)).workers if worker.pid]
     except ControlError as error:
         raise Failed(f"workers: {error}") from None
+    if not ready:
+        raise Failed("there is no worker to kill: all wait to be started again")
     try:
         os.kill(chance.choice(ready), signal.SIGKILL)
     except ProcessLookupError:
