@@ -17,9 +17,10 @@ from poolsrv.errors import ConfigError
 from poolsrv.settings.mounts import Mount
 from poolsrv.settings.rows import Settings
 from tests.apps.gate import Gate
-from tests.client import Client
+from tests.client import Client, Response
 from tests.server import ROOT, Server, run_to_end
 from tests.test_operate import told
+from tests.test_upgrade import ask, switched, wait_until_left
 
 Start = Callable[..., Server]
 
@@ -433,6 +434,40 @@ def test_ten_thousand_requests_and_clients_that_leave(server: Start, tmp_path: P
         assert sum(clients.map(ask, range(8))) == 10_000
     assert len(started.workers()) == 1
     assert status_of(started, "/two") == 200
+
+
+@needed
+def test_websockets_and_files_that_an_application_names(server: Start, tmp_path: Path) -> None:
+    (tmp_path / "data").write_bytes(b"x" * 300_000)
+    config = tmp_path / "both.toml"
+    applications = {"taken": "tests.apps.taken:app", "naming": "tests.apps.naming:app"}
+    text = f"interpreters = 2\nthreads = 4\nsendfile-root = ['{tmp_path}']\n"
+    for number in 1, 2:
+        for name, application in applications.items():
+            # One application has one interpreter.
+            module = f"{name}{number}"
+            (tmp_path / f"{module}.py").write_text(
+                f"from {application.partition(':')[0]} import app as given\n"
+                "def app(environ, start_response):\n"
+                "    return given(environ, start_response)\n"
+            )
+            text += f"[[mount]]\npath = '/{module}'\napplication = '{module}:app'\n"
+            text += f"interpreter = {number}\n"
+    config.write_text(f"chdir = '{tmp_path}'\npythonpath = ['{ROOT}']\n{text}")
+    started = server("", config=config)
+    for number in 1, 2:
+        with Client(started.address) as naming:
+            for how in "list", "generator":
+                reply = naming.get(f"/naming{number}/{how}?path={tmp_path / 'data'}")
+                assert (reply.status, reply.body) == (200, b"x" * 300_000)
+        with ask(started, f"/taken{number}/echo") as first:
+            switched(first)
+            with ask(started, f"/taken{3 - number}/echo") as other:
+                switched(other)
+                for client in (first, other, first):
+                    client.send(b"hello")
+                    assert client._exactly(5, Response()) == b"hello"
+        wait_until_left(started)
 
 
 @needed
