@@ -173,6 +173,7 @@ scoreboard_bury(Scoreboard *board, uint32_t slot, uint64_t now)
     }
     word_set(&board->workers[slot].keeper[0], 0);
     word_set(&board->workers[slot].waiting[0], 0);
+    word_set(&board->workers[slot].leaving[0], 0);
     word_set(&board->workers[slot].waiting_since[0], 0);
     word_set(&board->workers[slot].buffered[0], 0);
     word_set(&board->workers[slot].spooled[0], 0);

@@ -213,6 +213,8 @@ typedef enum { SEEN_STATES(SCOREBOARD_ENUM) SEEN_COUNT } ConnSeen;
       "Answers that went out together with others, since requests waited")     \
     F(waiting, GAUGE, 1, "", "", "",                                           \
       "Connections with an unread request that wait in it for a thread")       \
+    F(leaving, GAUGE, 1, "", "", "",                                           \
+      "Of those that waited, how many it is giving back")                      \
     F(waiting_since, GAUGE, 1, "seconds", "", "",                              \
       "Monotonic time since which the first of those waits, 0 if none")        \
     F(waiting_rank, GAUGE, 1, "seconds", "", "",                               \

@@ -186,6 +186,10 @@ has_thread_for_each(const Dispatch *d)
             word_get(d->board->workers[i].waiting)) {
             return false;
         }
+        atomic_thread_fence(memory_order_seq_cst); /* as in tell_leaving */
+        if (word_get(d->board->workers[i].leaving)) {
+            return false;
+        }
     }
     return true;
 }

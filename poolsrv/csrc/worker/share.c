@@ -129,12 +129,28 @@ take_kept(Worker *w, uint64_t unused)
     return ready_take_kept(w);
 }
 
+/* What leaves is in sight until it is in the channel: of those that wait here
+ * it is none any more, and a supervisor that stops would send nothing on, and
+ * refuse what comes then. */
+static void
+tell_leaving(Worker *w, uint32_t count)
+{
+    word_set(w->o.board->workers[w->o.slot].leaving, count);
+    atomic_thread_fence(memory_order_seq_cst); /* as in ready_tell */
+    if (count == 0 && atomic_load(&w->o.board->notice->stopping)) {
+        worker_ring(w->o.bell);
+    }
+}
+
 /* Give at most so many of those that wait back to the supervisor. */
 static void
 give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
 {
     Conn *back[CHANNEL_BATCH];
     uint32_t n;
+    if (most == 0) {
+        return;
+    }
     do {
         n = 0;
         pthread_mutex_lock(&w->lock);
@@ -142,9 +158,15 @@ give_back(Worker *w, TakeOut *take_out, uint64_t argument, uint32_t most)
                (back[n] = take_out(w, argument)) != NULL) {
             n++;
         }
+        if (n) {
+            tell_leaving(w, n);
+        }
         ready_tell(w);
         pthread_mutex_unlock(&w->lock);
         conn_hand_back(w, &w->main, back, n, w->main.now);
+        if (n) {
+            tell_leaving(w, 0);
+        }
         most -= n;
     } while (n == CHANNEL_BATCH);
 }

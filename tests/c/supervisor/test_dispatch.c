@@ -688,6 +688,26 @@ test_a_stop_closes_what_is_idle_and_serves_what_has_come(void)
 }
 
 static void
+test_a_stop_is_not_over_while_a_worker_gives_back_or_has_what_waits(void)
+{
+    Server *s = server_open(&patient);
+    workers(s, (int32_t[]){0, 0, -1});
+    word_set(s->board.workers[0].waiting, 1);
+    word_set(s->board.workers[1].leaving, 1);
+    dispatch_stop(s->dispatch);
+    turn(s);
+    CHECK(s->event_count == 0);
+    word_set(s->board.workers[0].waiting, 0);
+    turn(s);
+    CHECK(s->event_count == 0 && s->board.notice->stopping == 1);
+    word_set(s->board.workers[1].leaving, 0);
+    UNTIL(s, s->event_count == 1);
+    CHECK(s->events[0].kind == DISPATCH_DRAINED);
+    CHECK(s->board.notice->stopping == 2);
+    server_close(s);
+}
+
+static void
 test_what_comes_back_after_the_end_is_let_go(void)
 {
     Server *s = server_open(&patient);
@@ -929,6 +949,7 @@ main(void)
     RUN(test_a_watched_descriptor_is_an_event_while_it_is_readable);
     RUN(test_words_come_before_the_news_that_a_process_has_ended);
     RUN(test_a_stop_closes_what_is_idle_and_serves_what_has_come);
+    RUN(test_a_stop_is_not_over_while_a_worker_gives_back_or_has_what_waits);
     RUN(test_what_comes_back_after_the_end_is_let_go);
     RUN(test_what_may_come_back_is_waited_for);
     RUN(test_nobody_is_accepted_after_a_stop);
