@@ -44,6 +44,18 @@ def check_all(clients: list[Client], number: int) -> None:
 @pytest.mark.parametrize("way", WAYS)
 def test_each_client_gets_its_answer(server: Start, way: str, threads: int) -> None:
     computing = server(COMPUTING, threads=threads)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
+        for number in range(5):
+            ask_all(clients, way, number)
+            check_all(clients, number)
+    assert computing.metric("poolsrv_requests_total", status_class="2xx") == 5 * MANY
+
+
+@pytest.mark.parametrize("way", ["/list", "/closing"])
+def test_answers_go_together_where_requests_wait(server: Start, way: str) -> None:
+    """Not if calls take longer than a tick, so another try may be needed on a busy machine."""
+    computing = server(COMPUTING, threads=1)
     asked = 0
 
     def are_gathered() -> bool:
@@ -56,9 +68,6 @@ def test_each_client_gets_its_answer(server: Start, way: str, threads: int) -> N
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
         computing.wait_until(are_gathered)
-        for _ in range(3):
-            are_gathered()
-    assert computing.metric("poolsrv_requests_total", status_class="2xx") == asked * MANY
 
 
 def test_one_that_hangs_keeps_no_answer_back(server: Start, gate: Gate) -> None:
