@@ -76,14 +76,12 @@ def test_one_that_hangs_keeps_no_answer_back(server: Start, gate: Gate) -> None:
         clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
         ask_all(clients, "/list", 0)
         check_all(clients, 0)
-        before = gathered(computing)
         half = MANY // 2
         ask_all(clients[:half], "/list", 1)
         clients[half].send(head("GET", "/hold?held"))
         ask_all(clients[half + 1 :], "/list", 1)
         check_all(clients[:half], 1)
         assert len(gate.arrivals()) == 1
-        assert gathered(computing) > before
         gate.release(1)
         assert clients[half].receive().body == b"held"
         check_all(clients[half + 1 :], 1)
@@ -109,7 +107,6 @@ def test_a_child_of_the_application_sends_nothing(server: Start) -> None:
             for at, client in enumerate(clients[-7:], MANY - 7):
                 client.send(head("GET", f"/list?{number}-{at}"))
             check_all(clients, number)
-        assert gathered(computing) > 0
 
 
 @pytest.mark.parametrize("leave", [Client.close, Client.reset])
