@@ -81,7 +81,7 @@ def test_one_that_hangs_keeps_no_answer_back(server: Start, gate: Gate) -> None:
         clients[half].send(head("GET", "/hold?held"))
         ask_all(clients[half + 1 :], "/list", 1)
         check_all(clients[:half], 1)
-        assert len(gate.arrivals()) == 1
+        computing.wait_until(lambda: len(gate.arrivals()) == 1)
         gate.release(1)
         assert clients[half].receive().body == b"held"
         check_all(clients[half + 1 :], 1)
@@ -157,7 +157,7 @@ def test_answers_that_wait_in_a_worker_that_is_killed_are_502(server: Start) -> 
 def test_a_call_that_keeps_the_interpreter_keeps_no_answer_back(
     server: Start, gate: Gate, tmp_path: Path
 ) -> None:
-    computing = server(COMPUTING, threads=2)
+    computing = server(COMPUTING, threads=1)
     with ExitStack() as stack:
         clients = [stack.enter_context(Client(computing.address)) for _ in range(MANY)]
         ask_all(clients, "/list", 0)

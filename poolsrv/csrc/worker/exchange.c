@@ -204,8 +204,7 @@ exchange_serve(Worker *w, Thread *t, Conn *c, Request *r, uint64_t complete)
     }
     conn_set_state(w, t, c, CONN_WRITING);
     c->judged = t->now;
-    if (t->puts_off) {
-        gather_add(t, c);
+    if (t->puts_off && gather_add(t, c)) {
         return STEP_GONE;
     }
     output_await_reader(w, c, t->now);

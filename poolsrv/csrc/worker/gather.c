@@ -39,7 +39,8 @@ gather_is_likely(const Thread *t)
 {
     const Worker *w = t->worker;
     return word_get(w->o.board->workers[w->o.slot].waiting) != 0 &&
-           schedule_mean(&w->schedule) >= LADDER_BLOCKED;
+           schedule_mean(&w->schedule) >= LADDER_BLOCKED &&
+           !atomic_load_explicit(&w->away, memory_order_relaxed);
 }
 
 bool
@@ -63,19 +64,23 @@ gather_puts_off(Thread *t, Conn *c, const Request *r)
     return t->puts_off;
 }
 
-void
+bool
 gather_add(Thread *t, Conn *c)
 {
     Worker *w = t->worker;
     const uint64_t due = due_of(t);
     t->puts_off = false;
     pthread_mutex_lock(&w->lock);
-    word_add(w->o.board->workers[w->o.slot].gathered, 1);
-    if (w->gathered.count++ == 0 || due < w->gathered.due) {
-        w->gathered.due = due;
+    const bool added = !atomic_load(&w->away);
+    if (added) {
+        word_add(w->o.board->workers[w->o.slot].gathered, 1);
+        if (w->gathered.count++ == 0 || due < w->gathered.due) {
+            w->gathered.due = due;
+        }
+        ready_chain(&w->gathered.conns, c);
     }
-    ready_chain(&w->gathered.conns, c);
     pthread_mutex_unlock(&w->lock);
+    return added;
 }
 
 bool
@@ -118,7 +123,16 @@ gather_tick(Worker *w)
 }
 
 void
-gather_flush(Worker *w)
+gather_resume(Worker *w)
 {
+    atomic_store(&w->away, false);
+}
+
+void
+gather_pause(Worker *w)
+{
+    /* First, so that what comes to those that wait has seen it, or is sent. */
+    atomic_store(&w->away, true);
+    pieces_tick(w);
     send_before(w, UINT64_MAX);
 }

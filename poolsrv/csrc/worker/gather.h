@@ -21,7 +21,8 @@ typedef struct {
 /* The answer that the thread has put together in t->out: does it wait for
  * others? Then it waits with the connection, and gather_add() must follow. */
 bool gather_puts_off(Thread *t, Conn *c, const Request *r);
-void gather_add(Thread *t, Conn *c);
+/* False: it must go now after all. */
+bool gather_add(Thread *t, Conn *c);
 /* Will it wait, most likely? Then what completes it needs no system call of its
  * own. */
 bool gather_is_likely(const Thread *t);
@@ -34,7 +35,10 @@ void gather_send(Worker *w, Thread *t);
 /* From the main thread: those that have waited for too long. Are any left,
  * which need another tick? */
 bool gather_tick(Worker *w);
-/* From the main thread, before it may have to wait for the interpreter: all. */
-void gather_flush(Worker *w);
+/* The main thread watches: ticks come. */
+void gather_resume(Worker *w);
+/* It is about to wait for the interpreter, which another call may keep: nothing
+ * waits any more, until it watches again. */
+void gather_pause(Worker *w);
 
 #endif

@@ -390,9 +390,10 @@ wait_for_news(Worker *w)
 WatchResult
 watch_wait(Worker *w)
 {
+    gather_resume(w);
     const WatchResult result = wait_for_news(w);
     const int error = errno; /* of one that is broken */
-    gather_flush(w); /* no tick comes while another call has the interpreter */
+    gather_pause(w);
     watchdog_ask(w);
     errno = error;
     return result;

@@ -143,6 +143,7 @@ worker_new(const WorkerOptions *options)
     w->looks = w->shares || options->limits.proxy_protocol == OPTION_ON;
     w->line = &options->board->loads[options->slot];
     w->leader = LEADER_NONE;
+    atomic_store(&w->away, true);
     /* Now, while no application can change the environment under us. */
     const char *folder = getenv("TMPDIR");
     w->spool_folder = strdup(folder && *folder ? folder : "/tmp");

@@ -79,7 +79,9 @@ struct Worker {
     bool orphan;
     _Atomic int broken; /* an errno */
     uint64_t orphan_end;
-    Word swept;                /* when sweep_run last did */
+    _Atomic bool away; /* the main thread: no tick comes, for as long as another
+                        * thread may keep the interpreter */
+    Word swept;        /* when sweep_run last did */
     _Atomic uint64_t passed;   /* when a thread last came by: watch_pass */
     _Atomic uint32_t upgraded; /* connections: threads whose call has one */
     uint32_t begun;            /* ready.begun of the last tick; by `lock` */

@@ -73,7 +73,7 @@ puts_off(Setup *s)
 static void
 add(Setup *s, Conn *c)
 {
-    gather_add(s->thread, c);
+    CHECK(gather_add(s->thread, c));
 }
 
 static void
@@ -199,6 +199,19 @@ test_only_whole_answers_of_connections_that_go_on_wait(void)
 }
 
 static void
+test_none_waits_where_no_tick_would_come(void)
+{
+    Setup *s = setup_open(8 * CALL);
+    CHECK(puts_off(s));
+    atomic_store(&s->worker->away, true); /* just now */
+    CHECK(!gather_add(s->thread, &s->conn));
+    CHECK(!s->thread->puts_off && s->worker->gathered.count == 0);
+    output_discard(s->worker, &s->conn);
+    CHECK(!puts_off(s));
+    setup_close(s);
+}
+
+static void
 test_all_go_when_the_first_must(void)
 {
     Setup *s = setup_open(8 * CALL);
@@ -257,7 +270,7 @@ test_the_main_thread_looks_again_while_any_are_left(void)
     w->main.now++;
     CHECK(!gather_tick(w) && w->gathered.count == 0);
     w->gathered = (Gathered){.count = 1, .due = w->main.now + 1};
-    gather_flush(w);
+    gather_pause(w);
     CHECK(w->gathered.count == 0);
     setup_close(s);
 }
@@ -269,6 +282,7 @@ main(void)
     RUN(test_no_longer_than_a_tick);
     RUN(test_not_where_calls_are_short);
     RUN(test_only_whole_answers_of_connections_that_go_on_wait);
+    RUN(test_none_waits_where_no_tick_would_come);
     RUN(test_all_go_when_the_first_must);
     RUN(test_they_do_not_wait_for_a_slow_one);
     RUN(test_the_main_thread_looks_again_while_any_are_left);
