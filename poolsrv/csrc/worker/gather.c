@@ -9,9 +9,8 @@
  * for a part of the time that their own requests have waited, and go together:
  * the client, or the proxy, is woken once.
  *
- * It is done where one thread serves at a time (FEW), since that one comes by
- * after each call. If a call takes longer than calls do, the tick sends what
- * waits. */
+ * Whoever ends a call comes by and sends what is due. If a call takes longer
+ * than calls do, the tick does; so none waits while no tick would come. */
 #include "worker/gather.h"
 
 #include "worker/exchange.h"
